@@ -1,0 +1,28 @@
+"""Stable Diffusion 2 depth-to-image: depth maps and conditioning, with or without the WebUI.
+
+    picture -> depth map -> adjusted map -> conditioning -> sampler
+"""
+
+from __future__ import annotations
+
+from .adjust import adjust as adjust
+from .cache import DepthCache as DepthCache
+from .conditioning import conditioning as conditioning
+from .conditioning import neutral as neutral
+from .depth_map import DepthMap as DepthMap
+from .depth_map import read_depth_map as read_depth_map
+from .errors import CheckpointError as CheckpointError
+from .errors import Depth2ImgError as Depth2ImgError
+from .errors import DepthMapError as DepthMapError
+from .errors import EstimatorError as EstimatorError
+from .errors import NoDepthError as NoDepthError
+from .errors import NoDepthModelError as NoDepthModelError
+from .errors import OptionError as OptionError
+from .errors import PictureError as PictureError
+from .estimators import Estimator as Estimator
+from .estimators import MidasEstimator as MidasEstimator
+from .images import read_picture as read_picture
+from .options import OPTIONS as OPTIONS
+from .options import DepthOptions as DepthOptions
+
+__version__ = "0.1.0"

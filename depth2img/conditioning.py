@@ -1,0 +1,59 @@
+"""DepthMap(s) -> the tensor the UNet takes. The only place that normalises for it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final
+
+import torch
+
+from .depth_map import DepthMap
+from .errors import DepthMapError
+
+FLAT: Final = 1e-6
+"""A map whose range is below this part of its largest magnitude is flat: eight units in float32's last place."""
+
+
+def conditioning(depths: Sequence[DepthMap], *, height: int, width: int) -> torch.Tensor:
+    """Depth maps as conditioning.
+
+    Each map is resized once (bicubic, align_corners=False) to the latent's size and then stretched by its own minimum
+    and maximum: 2 (d - min) / (max - min) - 1. That is `depth2img_image_conditioning` of the host
+    (modules/processing.py, 1.10.1) for one picture; the host takes the extremes over the whole batch, training and
+    this function per sample. A flat map gives zeros instead of 0 / 0.
+
+    Args:
+        depths: one map per sample, any sizes. The same object may stand more than once.
+        height, width: the latent's size (an eighth of the picture's in SD2).
+
+    Returns:
+        float32 (B, 1, height, width) on the CPU, -1 (farthest) .. 1 (nearest).
+
+    Raises:
+        DepthMapError: there are no maps, or the size is not positive.
+    """
+    if not depths or height < 1 or width < 1:
+        raise DepthMapError(
+            "Conditioning needs at least one depth map and a positive size.",
+            got=f"{len(depths)} maps, {width} x {height}",
+        )
+    done: dict[int, torch.Tensor] = {}
+    for depth in depths:
+        if id(depth) not in done:
+            done[id(depth)] = _one(depth, height, width)
+    return torch.cat([done[id(depth)] for depth in depths])
+
+
+def neutral(batch: int, *, height: int, width: int) -> torch.Tensor:
+    """The conditioning that says nothing about depth: zeros, float32 (batch, 1, height, width) on the CPU."""
+    return torch.zeros(batch, 1, height, width)
+
+
+def _one(depth: DepthMap, height: int, width: int) -> torch.Tensor:
+    # A copy: the map's own memory is read-only, which torch cannot express.
+    values = torch.tensor(depth.values)[None, None]
+    values = torch.nn.functional.interpolate(values, size=(height, width), mode="bicubic", align_corners=False)
+    low, high = torch.aminmax(values)
+    if float(high - low) <= FLAT * float(torch.maximum(low.abs(), high.abs())):
+        return torch.zeros_like(values)
+    return 2.0 * (values - low) / (high - low) - 1.0

@@ -1,0 +1,280 @@
+"""The DepthMap value: what it is, how it is read, written and shown."""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+import os
+import tempfile
+from pathlib import Path
+from typing import Any, Final
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from . import images
+from .errors import DepthMapError
+
+LARGEST: Final = 1e30
+"""Largest magnitude of a depth value, so that differences and bicubic sums stay finite in float32."""
+
+GREY_TOLERANCE: Final = 0.03
+"""How far the three channels of a grey picture may lie apart, as a part of full scale: JPEG's colour rounding."""
+
+COLOUR_MAPS: Final = {
+    "grey": None,
+    "inferno": cv2.COLORMAP_INFERNO,
+    "magma": cv2.COLORMAP_MAGMA,
+    "viridis": cv2.COLORMAP_VIRIDIS,
+    "turbo": cv2.COLORMAP_TURBO,
+}
+"""Name -> OpenCV colour map of `DepthMap.to_image`; near is the bright end."""
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class DepthMap:
+    """Relative inverse depth, **larger = nearer** (MiDaS' sense, white = near).
+
+    Attributes:
+        values: float32 (H, W), finite, C-contiguous and read-only; an estimator's raw values at its own resolution,
+            or a file's values at the file's.
+        origin: where it came from: an estimator's name or a file format, for display.
+        bits: bits per value of the file it was read from, None if it was estimated.
+
+    Raises:
+        DepthMapError: the array is not two-dimensional, empty, too large or not finite.
+    """
+
+    values: npt.NDArray[np.float32]
+    origin: str = "array"
+    bits: int | None = None
+
+    def __post_init__(self) -> None:
+        values = self.values
+        if values.ndim != 2:
+            raise DepthMapError(
+                "A depth map must have two dimensions, height and width.",
+                got=f"shape {values.shape}",
+                fix="Give one channel.",
+            )
+        images.check_size(values.shape[1], values.shape[0], DepthMapError)
+        if not np.isfinite(values).all() or float(np.abs(values).max()) > LARGEST:
+            raise DepthMapError(
+                "The depth map contains NaN, infinity or values beyond 1e30.",
+                got=f"{int((~np.isfinite(values)).sum()):,} values that are not finite out of {values.size:,}",
+                fix="Replace them with the farthest finite value before using it.",
+            )
+        values = np.array(values, dtype=np.float32, order="C")
+        values.setflags(write=False)
+        object.__setattr__(self, "values", values)
+
+    @property
+    def height(self) -> int:
+        """Rows."""
+        return int(self.values.shape[0])
+
+    @property
+    def width(self) -> int:
+        """Columns."""
+        return int(self.values.shape[1])
+
+    @property
+    def range(self) -> tuple[float, float]:
+        """Smallest (farthest) and largest (nearest) value."""
+        return float(self.values.min()), float(self.values.max())
+
+    def normalised(self) -> npt.NDArray[np.float32]:
+        """Values stretched to 0 (farthest) .. 1 (nearest), float32 (H, W); a flat map gives 0.5 everywhere."""
+        low, high = self.range
+        if high <= low:
+            return np.full(self.values.shape, 0.5, np.float32)
+        stretched = (self.values.astype(np.float64) - low) / (high - low)
+        return stretched.astype(np.float32)
+
+    def resized(self, width: int, height: int) -> DepthMap:
+        """The map at another size: cubic when it grows, area average when it shrinks on both sides."""
+        if (width, height) == (self.width, self.height):
+            return self
+        images.check_size(width, height, DepthMapError)
+        shrinks = width <= self.width and height <= self.height
+        method = cv2.INTER_AREA if shrinks else cv2.INTER_CUBIC
+        values = np.asarray(cv2.resize(self.values, (width, height), interpolation=method), np.float32)
+        return dataclasses.replace(self, values=np.clip(values, *self.range))
+
+    def cropped(self, left: int, top: int, right: int, bottom: int) -> DepthMap:
+        """Columns left..right and rows top..bottom, ends excluded.
+
+        Raises:
+            DepthMapError: the box is empty or reaches outside.
+        """
+        if not (0 <= left < right <= self.width and 0 <= top < bottom <= self.height):
+            raise DepthMapError(
+                "The crop box does not lie inside the depth map.",
+                got=f"box ({left}, {top}, {right}, {bottom}) in {self.width} x {self.height}",
+            )
+        return dataclasses.replace(self, values=self.values[top:bottom, left:right])
+
+    def to_image(self, colour_map: str = "grey") -> Image.Image:
+        """An 8-bit RGB picture of the map, white (or the colour map's bright end) = near.
+
+        Raises:
+            DepthMapError: `colour_map` is not in `COLOUR_MAPS`.
+        """
+        if colour_map not in COLOUR_MAPS:
+            raise DepthMapError(f"There is no colour map '{colour_map}'.", fix=f"Use {', '.join(COLOUR_MAPS)}.")
+        grey = np.round(self.normalised() * 255).astype(np.uint8)
+        table = COLOUR_MAPS[colour_map]
+        if table is None:
+            return Image.fromarray(np.repeat(grey[:, :, None], 3, axis=2))
+        return Image.fromarray(np.ascontiguousarray(cv2.applyColorMap(grey, table)[:, :, ::-1]))
+
+    def to_png(self) -> bytes:
+        """A 16-bit grey PNG, the range stretched to 0..65535, 65535 = nearest."""
+        sixteen = np.round(self.normalised().astype(np.float64) * 65535).astype(np.uint16)
+        done, content = cv2.imencode(".png", sixteen)
+        if not done:
+            raise DepthMapError("The depth map cannot be written as PNG.", got=f"{self.width} x {self.height}")
+        return bytes(content.tobytes())
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write `.png` (16-bit, stretched), `.tiff`/`.tif` (float32, raw values) or `.npy` (float32, raw values).
+
+        The file appears whole or not at all.
+
+        Raises:
+            DepthMapError: the suffix is another, or the folder cannot be written.
+        """
+        path = Path(path)
+        suffix = path.suffix.lower()
+        if suffix == ".png":
+            content = self.to_png()
+        elif suffix in (".tif", ".tiff"):
+            content = bytes(cv2.imencode(".tiff", self.values)[1].tobytes())
+        elif suffix == ".npy":
+            buffer = io.BytesIO()
+            np.save(buffer, self.values, allow_pickle=False)
+            content = buffer.getvalue()
+        else:
+            raise DepthMapError(
+                "A depth map is written as .png, .tiff or .npy.", got=f"'{path.name}'", fix="Change the suffix."
+            )
+        write_file(path, content)
+
+
+def write_file(path: Path, content: bytes) -> None:
+    """Write beside, then rename: the file appears whole or not at all.
+
+    Raises:
+        DepthMapError: the folder cannot be written.
+    """
+    try:
+        descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        try:
+            with os.fdopen(descriptor, "wb") as file:
+                file.write(content)
+            os.chmod(name, 0o644)
+            os.replace(name, path)
+        except BaseException:
+            Path(name).unlink(missing_ok=True)
+            raise
+    except OSError as problem:
+        raise DepthMapError(
+            f"The depth map cannot be written to {path.name}.",
+            got=problem.strerror or type(problem).__name__,
+            fix="Check the folder and its permissions.",
+        ) from problem
+
+
+def read_depth_map(source: object) -> DepthMap:
+    """A depth map from what a user gives; larger (whiter) values are taken as nearer.
+
+    Args:
+        source: a `DepthMap`, a path (`os.PathLike`), file content (`bytes`), base64 or a data URL (`str`), a Pillow
+            image, or an array (H, W) of any real type. Files: PNG and TIFF (8 or 16 bits, float), .npy, and the
+            formats of `images.FORMATS`; no bit is lost. Of a grey picture stored as RGB one channel is taken; an
+            alpha channel is ignored.
+
+    Raises:
+        DepthMapError: it is none of these, damaged, in colour, too large or not finite.
+    """
+    if isinstance(source, DepthMap):
+        return source
+    if isinstance(source, np.ndarray):
+        return _from_array(source, "array", None)
+    if isinstance(source, Image.Image):
+        images.check_size(*source.size, DepthMapError)
+        return _from_array(*_decoded(source))
+    if isinstance(source, os.PathLike):
+        return _from_content(images.read_file(source, DepthMapError))
+    if isinstance(source, (str, bytes)):
+        return _from_content(images.payload_bytes(source, DepthMapError))
+    raise DepthMapError(
+        "This is no depth map.", got=type(source).__name__, fix="Give a PNG, TIFF or .npy file, or an array."
+    )
+
+
+def _from_content(content: bytes) -> DepthMap:
+    if content[:6] == b"\x93NUMPY":
+        return _from_array(_read_npy(content), "NPY", None)
+    image = images.open_image(content, DepthMapError)
+    if image.format in ("PNG", "TIFF"):
+        # Pillow loses bits of 16-bit RGB; OpenCV keeps every depth that these formats have.
+        array = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_UNCHANGED)
+        if array is not None and array.shape[:2] == (image.height, image.width):
+            return _from_array(np.asarray(array), image.format, array.dtype.itemsize * 8)
+    return _from_array(*_decoded(image))
+
+
+def _decoded(image: Image.Image) -> tuple[npt.NDArray[Any], str, int | None]:
+    try:
+        if image.mode in ("P", "PA", "CMYK", "YCbCr", "LAB", "HSV", "1"):
+            image = image.convert("RGB")
+        array = np.asarray(image)
+    except (OSError, ValueError, SyntaxError, TypeError, EOFError, IndexError, MemoryError) as problem:
+        raise DepthMapError("The depth map is damaged.", got=str(problem)[:80], fix="Save it anew.") from problem
+    return array, image.format or "picture", array.dtype.itemsize * 8
+
+
+def _read_npy(content: bytes) -> npt.NDArray[Any]:
+    file = io.BytesIO(content)
+    try:
+        version = np.lib.format.read_magic(file)
+        reader = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+        shape, _, dtype = reader(file)
+        if dtype.hasobject or len(shape) not in (2, 3):
+            raise ValueError(f"shape {shape}, type {dtype}")
+        images.check_size(shape[1], shape[0], DepthMapError)
+        return np.asarray(np.load(io.BytesIO(content), allow_pickle=False))
+    except (ValueError, TypeError, EOFError, SyntaxError, KeyError, OverflowError, MemoryError) as problem:
+        if isinstance(problem, DepthMapError):
+            raise
+        raise DepthMapError(
+            "The .npy file holds no depth map.", got=str(problem)[:80], fix="Save a two-dimensional array of numbers."
+        ) from problem
+
+
+def _from_array(array: npt.NDArray[Any], origin: str, bits: int | None) -> DepthMap:
+    if not (np.issubdtype(array.dtype, np.number) or array.dtype == np.bool_) or np.iscomplexobj(array):
+        raise DepthMapError("A depth map must hold real numbers.", got=f"{array.dtype}", fix="Convert it first.")
+    if array.ndim == 3 and 1 <= array.shape[2] <= 4:
+        array = _one_channel(array)
+    with np.errstate(over="ignore"):
+        return DepthMap(values=array.astype(np.float32), origin=origin, bits=bits)
+
+
+def _one_channel(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """The grey channel of (H, W, 1), (H, W, 2: grey, alpha), (H, W, 3) or (H, W, 4)."""
+    if array.shape[2] < 3:
+        return array[:, :, 0]
+    colour = array[:, :, :3]
+    scale = float(np.iinfo(array.dtype).max) if np.issubdtype(array.dtype, np.integer) else 1.0
+    apart = float((colour.max(axis=2).astype(np.float64) - colour.min(axis=2)).max()) if colour.size else 0.0
+    if not apart <= GREY_TOLERANCE * scale:
+        raise DepthMapError(
+            "The depth map is a colour picture.",
+            got=f"channels up to {apart / scale:.0%} apart",
+            fix="Give a grey map, white = near, or use the picture as 'Another picture' to have its depth estimated.",
+        )
+    return colour[:, :, 1]

@@ -1,0 +1,78 @@
+"""The embedded model's depth estimator: a small convolutional U-Net.
+
+Written to stand where Stability's code puts MiDaS (`depth_stage_config.target`): it takes the same
+tensor, RGB in -1..1, and answers with the same thing, inverse depth of the input's size, larger =
+nearer.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+WORKING_SIDE = 128
+"""Pixels of the shorter side at which the network works; larger inputs are brought down to it."""
+
+
+def _block(channels_in: int, channels_out: int, stride: int = 1) -> nn.Sequential:
+    return nn.Sequential(
+        nn.Conv2d(channels_in, channels_out, 3, stride=stride, padding=1, bias=False),
+        nn.BatchNorm2d(channels_out),
+        nn.ReLU(inplace=True),
+        nn.Conv2d(channels_out, channels_out, 3, padding=1, bias=False),
+        nn.BatchNorm2d(channels_out),
+        nn.ReLU(inplace=True),
+    )
+
+
+class TinyDepthNet(nn.Module):
+    """RGB -> inverse depth, and a logit "belongs to a solid" that only the evaluation reads.
+
+    `channels` are those of each level, halving the resolution from one to the next. The working
+    resolution must be a multiple of 2 ** (len(channels) - 1); `forward` sees to it.
+    """
+
+    def __init__(self, channels: tuple[int, ...] = (16, 24, 32, 48, 64)) -> None:
+        super().__init__()
+        self.channels = tuple(channels)
+        ends = (3, *self.channels)
+        self.down = nn.ModuleList(
+            _block(ends[level], ends[level + 1], stride=1 if level == 0 else 2) for level in range(len(self.channels))
+        )
+        self.up = nn.ModuleList(
+            _block(self.channels[level] + self.channels[level - 1], self.channels[level - 1])
+            for level in range(len(self.channels) - 1, 0, -1)
+        )
+        self.head = nn.Conv2d(self.channels[0], 2, 1)
+
+    def both(self, picture: Tensor) -> tuple[Tensor, Tensor]:
+        """(B, 3, H, W) in -1..1 -> inverse depth and mask logit, (B, 1, H, W) each; sides must fit the levels."""
+        skips: list[Tensor] = []
+        state = picture
+        for block in self.down:
+            state = block(state)
+            skips.append(state)
+        skips.pop()
+        for block in self.up:
+            skip = skips.pop()
+            state = functional.interpolate(state, size=skip.shape[-2:], mode="nearest")
+            state = block(torch.cat([state, skip], dim=1))
+        out: Tensor = self.head(state)
+        return out[:, :1], out[:, 1:]
+
+    def _working_size(self, height: int, width: int) -> tuple[int, int]:
+        step: int = 2 ** (len(self.channels) - 1)
+        scale = min(1.0, WORKING_SIDE / min(height, width))
+        return max(1, round(height * scale / step)) * step, max(1, round(width * scale / step)) * step
+
+    def forward(self, picture: Tensor) -> Tensor:
+        """(B, 3, H, W) RGB in -1..1, any sides -> inverse depth (B, 1, H, W) >= 0, larger = nearer."""
+        size = (int(picture.shape[-2]), int(picture.shape[-1]))
+        working = self._working_size(*size)
+        if working != size:
+            picture = functional.interpolate(picture, size=working, mode="bilinear", align_corners=False, antialias=True)
+        depth = self.both(picture)[0].relu()
+        if working != size:
+            depth = functional.interpolate(depth, size=size, mode="bilinear", align_corners=False)
+        return depth

@@ -1,0 +1,192 @@
+"""Picture -> DepthMap: the protocol, the registry, and MiDaS as the depth checkpoint carries it."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from collections.abc import Callable, Iterator
+from typing import Final, Protocol
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from . import images
+from .depth_map import DepthMap
+from .errors import EstimatorError
+
+NET_SIDE: Final = 384
+"""Side that MiDaS' transform aims at, in pixels (ldm/modules/midas/api.py, `load_midas_transform`)."""
+
+MULTIPLE: Final = 32
+"""Both sides of the network's input are multiples of this, in pixels (same source)."""
+
+LONGEST_SIDE: Final = 3072
+"""Bound of the network's input, in pixels. The transform scales the side nearest to 384 and lets the other grow, so
+that a 40,000 x 400 picture would ask for 38,400 x 384; beyond this bound the picture is squeezed instead."""
+
+
+class Estimator(Protocol):
+    """What estimates depth. Implementations need not be thread-safe; callers share them under their own lock."""
+
+    @property
+    def key(self) -> str:
+        """Names the estimator and its weights: equal keys give equal maps. Used by the cache."""
+
+    def estimate(self, picture: npt.NDArray[np.float32]) -> DepthMap:
+        """Inverse depth of a picture.
+
+        Args:
+            picture: float32 (H, W, 3), 0..1, any proportions.
+
+        Returns:
+            The raw map at the estimator's own resolution, larger = nearer.
+
+        Raises:
+            EstimatorError: no map came out.
+        """
+
+
+_REGISTRY: dict[str, Callable[[], Estimator]] = {}
+
+
+def register(name: str, factory: Callable[[], Estimator], *, replace: bool = False) -> None:
+    """Make an estimator available by name; nothing is loaded before `get` is called.
+
+    Raises:
+        EstimatorError: the name is taken and `replace` is False.
+    """
+    if name in _REGISTRY and not replace:
+        raise EstimatorError(f"There already is an estimator '{name}'.", fix="Choose another name.")
+    _REGISTRY[name] = factory
+
+
+def names() -> tuple[str, ...]:
+    """The registered names, in order of registration."""
+    return tuple(_REGISTRY)
+
+
+def get(name: str) -> Estimator:
+    """The estimator of that name.
+
+    Raises:
+        EstimatorError: there is none.
+    """
+    if name not in _REGISTRY:
+        raise EstimatorError(
+            f"There is no depth estimator '{name}'.", fix=f"Registered are: {', '.join(_REGISTRY) or 'none'}."
+        )
+    return _REGISTRY[name]()
+
+
+def midas_size(width: int, height: int) -> tuple[int, int]:
+    """(width, height) of the network's input for a picture of that size.
+
+    The rule is "minimal" of MiDaS' `Resize` (ldm/modules/midas/midas/transforms.py): of the two factors that bring a
+    side to 384, the one nearer to 1 scales both sides; each is then rounded to a multiple of 32. Where that gives 0
+    (2048 x 64 in the original) it is 32 here, and no side exceeds `LONGEST_SIDE`.
+    """
+    scale_width, scale_height = NET_SIDE / width, NET_SIDE / height
+    scale = scale_width if abs(1 - scale_width) < abs(1 - scale_height) else scale_height
+
+    def side(length: int) -> int:
+        return min(max(int(np.round(scale * length / MULTIPLE)) * MULTIPLE, MULTIPLE), LONGEST_SIDE)
+
+    return side(width), side(height)
+
+
+def midas_input(picture: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    """MiDaS' transform: cubic resize to `midas_size`, then (x - 0.5) / 0.5.
+
+    Numerically the host's own: `AddMiDaS` with "dpt_hybrid" (ldm/data/util.py). Not clipped after the cubic.
+
+    Args:
+        picture: float32 (H, W, 3), 0..1.
+
+    Returns:
+        float32 (3, h, w), about -1..1.
+    """
+    width, height = midas_size(picture.shape[1], picture.shape[0])
+    resized = np.asarray(cv2.resize(picture, (width, height), interpolation=cv2.INTER_CUBIC), np.float64)
+    return np.ascontiguousarray(((resized - 0.5) / 0.5).transpose(2, 0, 1)).astype(np.float32)
+
+
+class MidasEstimator:
+    """MiDaS, or any network with its interface, as a depth checkpoint carries it (`depth_model`).
+
+    The network runs in fp32 on the device where its weights are, whatever their type and whatever autocast is on;
+    afterwards its own weights are back in place.
+
+    Args:
+        network: maps float32 (1, 3, h, w) in -1..1 to (1, 1, h, w) or (1, h, w), larger = nearer. Its `forward` is
+            called directly: forward hooks that move weights between devices do not run.
+        key: see `Estimator.key`.
+        name: shown to the user as the map's origin.
+    """
+
+    # The DPT backbone keeps activations in one module-level dict (ldm/modules/midas/midas/vit.py).
+    _lock = threading.Lock()
+
+    def __init__(self, network: torch.nn.Module, *, key: str, name: str = "MiDaS") -> None:
+        self._network = network
+        self._key = key
+        self._name = name
+
+    @property
+    def key(self) -> str:
+        """See `Estimator.key`."""
+        return self._key
+
+    def estimate(self, picture: npt.NDArray[np.float32]) -> DepthMap:
+        """See `Estimator.estimate`; the map has the size that `midas_size` gives."""
+        network_input = torch.from_numpy(midas_input(images.to_float(picture)))[None]
+        with self._lock, torch.no_grad(), in_float32(self._network) as device, without_autocast(device):
+            output = self._network.forward(network_input.to(device))
+        if not isinstance(output, torch.Tensor) or output.ndim not in (3, 4) or output.shape[0] != 1:
+            raise EstimatorError(
+                f"The depth network of {self._name} returned no depth map.",
+                got=f"shape {tuple(output.shape)}" if isinstance(output, torch.Tensor) else type(output).__name__,
+                fix="Check that the checkpoint is a depth checkpoint.",
+            )
+        values = output.detach().reshape(output.shape[-2:]).cpu().numpy()
+        if not np.isfinite(values).all():
+            raise EstimatorError(
+                f"The depth network of {self._name} returned NaN or infinity.",
+                fix="The checkpoint's depth_model weights are damaged; get the file again.",
+            )
+        return DepthMap(values=values, origin=self._name)
+
+
+@contextlib.contextmanager
+def in_float32(network: torch.nn.Module) -> Iterator[torch.device]:
+    """Holds a network's floating weights and buffers in float32, and yields the device they are on.
+
+    The original tensors are kept aside and put back on leaving, so that nothing is rounded.
+
+    Raises:
+        EstimatorError: the network has no weights, or they lie on several devices or on `meta`.
+    """
+    tensors = [t for t in (*network.parameters(), *network.buffers()) if t.is_floating_point()]
+    devices = {t.device for t in tensors}
+    if len(devices) != 1 or next(iter(devices)).type == "meta":
+        raise EstimatorError(
+            "The weights of the depth network are not on one device.",
+            got=", ".join(sorted(map(str, devices))) or "no weights",
+            fix="Load the checkpoint again.",
+        )
+    originals = [(tensor, tensor.data) for tensor in tensors if tensor.dtype != torch.float32]
+    try:
+        for tensor, data in originals:
+            tensor.data = data.float()
+        yield next(iter(devices))
+    finally:
+        for tensor, data in originals:
+            tensor.data = data
+
+
+def without_autocast(device: torch.device) -> contextlib.AbstractContextManager[object]:
+    """A context in which autocast is off for a device; does nothing where torch has no autocast for it."""
+    if device.type in ("cpu", "cuda", "xpu"):
+        return torch.autocast(device.type, enabled=False)
+    return contextlib.nullcontext()

@@ -1,0 +1,335 @@
+"""Every control of the extension, once: name, default, range, label, infotext key and tooltip.
+
+The panel, the API, the infotext, the X/Y/Z axes and the command line are all made from `OPTIONS`,
+so a control has one name everywhere. A new control is one more field of `DepthOptions`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any, Final, Literal
+
+from .errors import OptionError
+
+Kind = Literal["switch", "number", "choice", "image"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Option:
+    """What is known about one control.
+
+    Attributes:
+        name: field of `DepthOptions`, API field, command line option.
+        kind: `switch` (bool), `number` (float), `choice` (one of `choices`), `image` (a payload:
+            file content, data URL, base64 or an already decoded picture; see `images.py`).
+        default: the value that leaves the host's own depth-to-image as it is.
+        label: what the panel calls it; unique.
+        help: tooltip and docs, one or two sentences.
+        minimum, maximum, step: range of a `number`, inclusive.
+        choices: API value -> label, for a `choice`.
+        infotext: key in the infotext; empty for what a text cannot carry (images).
+    """
+
+    name: str
+    kind: Kind
+    default: Any
+    label: str
+    help: str
+    minimum: float = 0.0
+    maximum: float = 0.0
+    step: float = 0.0
+    choices: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    infotext: str = ""
+
+    def check(self, value: object) -> Any:
+        """The value as `DepthOptions` holds it.
+
+        Raises:
+            OptionError: the type or the range is wrong; the message names the field.
+        """
+        if self.kind == "switch":
+            return self._check_switch(value)
+        if self.kind == "number":
+            return self._check_number(value)
+        if self.kind == "choice":
+            return self._check_choice(value)
+        return self._check_image(value)
+
+    def parse(self, text: str) -> Any:
+        """The value from the text of an infotext (`str` of what `check` returned).
+
+        Raises:
+            OptionError: the text is no such value.
+        """
+        if self.kind == "switch" and text in ("True", "False"):
+            return text == "True"
+        if self.kind == "number":
+            try:
+                return self.check(float(text))
+            except ValueError as error:
+                raise self._error(text) from error
+        return self.check(text)
+
+    def _error(self, value: object) -> OptionError:
+        wanted = {
+            "switch": "true or false",
+            "number": f"a number from {self.minimum:g} to {self.maximum:g}",
+            "choice": " or ".join(f"'{name}'" for name in self.choices),
+            "image": "a picture: base64, a data URL or file content",
+        }[self.kind]
+        shown = repr(value) if isinstance(value, (str, int, float, bool, type(None))) else type(value).__name__
+        return OptionError(
+            self.name,
+            f"Depth option '{self.name}' must be {wanted}.",
+            got=shown[:80],
+            fix="Correct the value or leave the field out.",
+        )
+
+    def _check_switch(self, value: object) -> bool:
+        if not isinstance(value, bool):
+            raise self._error(value)
+        return value
+
+    def _check_number(self, value: object) -> float:
+        if isinstance(value, bool) or not isinstance(value, (int, float)):
+            raise self._error(value)
+        # An int can be too large for a float; comparing it first keeps that an ordinary range error.
+        if not self.minimum <= value <= self.maximum or not math.isfinite(value):
+            raise self._error(value)
+        return float(value)
+
+    def _check_choice(self, value: object) -> str:
+        if not isinstance(value, str) or value not in self.choices:
+            raise self._error(value)
+        return value
+
+    def _check_image(self, value: object) -> object:
+        if value is None or (isinstance(value, str) and not value):
+            return None
+        if isinstance(value, (bool, int, float, Mapping)):
+            raise self._error(value)
+        return value
+
+
+def _option(
+    kind: Kind,
+    default: object,
+    label: str,
+    help: str,
+    *,
+    span: tuple[float, float, float] = (0.0, 0.0, 0.0),
+    choices: Mapping[str, str] | None = None,
+    infotext: str = "",
+) -> Any:
+    parts = {
+        "kind": kind,
+        "label": label,
+        "help": help,
+        "minimum": span[0],
+        "maximum": span[1],
+        "step": span[2],
+        "choices": dict(choices or {}),
+        "infotext": infotext,
+    }
+    return dataclasses.field(default=default, metadata=parts)
+
+
+@dataclasses.dataclass(frozen=True)
+class DepthOptions:
+    """The options of one job, checked. The defaults are the host's own depth-to-image.
+
+    Raises:
+        OptionError: a value is of the wrong type or out of range, or two values contradict.
+    """
+
+    enabled: bool = _option(
+        "switch",
+        True,
+        "Depth to image",
+        "On: a depth checkpoint keeps the depth of the picture. Off: the same checkpoint does plain img2img. "
+        "Other checkpoints are left alone.",
+        infotext="Depth to image",
+    )
+    source: str = _option(
+        "choice",
+        "picture",
+        "Depth from",
+        "Where depth comes from: the picture being worked on, another picture (only its depth is used, never its "
+        "colours), or a depth map of your own.",
+        choices={"picture": "This picture", "reference": "Another picture", "map": "My own depth map"},
+        infotext="Depth from",
+    )
+    reference: object = _option(
+        "image", None, "Reference picture", "The picture whose depth is used with 'Another picture'."
+    )
+    depth_map: object = _option(
+        "image",
+        None,
+        "Depth map",
+        "A depth map, white = near: PNG with 8 or 16 bits, TIFF or .npy. All bits are kept.",
+    )
+    near: float = _option(
+        "number",
+        1.0,
+        "Near",
+        "Everything nearer than this becomes the nearest. 1 = nearest point of the map.",
+        span=(0.0, 1.0, 0.01),
+        infotext="Depth near",
+    )
+    far: float = _option(
+        "number",
+        0.0,
+        "Far",
+        "Everything farther than this becomes the farthest. 0 = farthest point of the map.",
+        span=(0.0, 1.0, 0.01),
+        infotext="Depth far",
+    )
+    gamma: float = _option(
+        "number",
+        1.0,
+        "Gamma",
+        "Bends the middle distances: above 1 brings them nearer, below 1 pushes them back.",
+        span=(0.1, 10.0, 0.05),
+        infotext="Depth gamma",
+    )
+    blur: float = _option(
+        "number",
+        0.0,
+        "Blur",
+        "Softens the depth map: standard deviation in per cent of its shorter side.",
+        span=(0.0, 10.0, 0.1),
+        infotext="Depth blur",
+    )
+    invert: bool = _option(
+        "switch",
+        False,
+        "Invert",
+        "Swap near and far. Use it for maps whose near side is black.",
+        infotext="Depth invert",
+    )
+    append_map: bool = _option(
+        "switch",
+        False,
+        "Append map to results",
+        "Show the depth map that was used after the generated pictures.",
+        infotext="Depth append map",
+    )
+    save_map: bool = _option(
+        "switch",
+        False,
+        "Save map beside picture",
+        "Save the depth map that was used as a 16-bit PNG next to each saved picture, at the picture's size.",
+        infotext="Depth save map",
+    )
+
+    def __post_init__(self) -> None:
+        for name, option in OPTIONS.items():
+            object.__setattr__(self, name, option.check(getattr(self, name)))
+        if self.near <= self.far:
+            raise OptionError(
+                "near",
+                "Depth option 'near' must be greater than 'far'.",
+                got=f"near {self.near:g} and far {self.far:g}",
+                fix="Use 'invert' to swap near and far.",
+            )
+
+    @property
+    def adjusts(self) -> bool:
+        """True if any adjustment differs from its default (see `adjust.adjust`)."""
+        return any(getattr(self, name) != OPTIONS[name].default for name in ADJUSTMENTS)
+
+    @classmethod
+    def from_mapping(cls, values: Mapping[str, object]) -> DepthOptions:
+        """Options from named fields, as the API takes them; what is missing keeps its default.
+
+        Without `source`, a given `depth_map` or `reference` says where depth comes from.
+
+        Raises:
+            OptionError: a field is unknown or bad, or a picture is given that would have no effect.
+        """
+        for name in values:
+            if name not in OPTIONS:
+                raise OptionError(
+                    str(name),
+                    f"There is no depth option '{str(name)[:40]}'.",
+                    fix=f"The options are: {', '.join(OPTIONS)}.",
+                )
+        given = {name: OPTIONS[name].check(value) for name, value in values.items()}
+        payloads = [name for name in SOURCE_OF_PAYLOAD if given.get(name) is not None]
+        if "source" not in given and len(payloads) == 1:
+            given["source"] = SOURCE_OF_PAYLOAD[payloads[0]]
+        options = cls(**given)
+        for name in payloads:
+            if SOURCE_OF_PAYLOAD[name] != options.source or not options.enabled:
+                raise OptionError(
+                    name,
+                    f"Depth option '{name}' is given, but would have no effect.",
+                    got=f"source '{options.source}', enabled {options.enabled}",
+                    fix=f"Set source to '{SOURCE_OF_PAYLOAD[name]}' and enabled to true, or leave '{name}' out.",
+                )
+        return options
+
+    @classmethod
+    def from_args(cls, args: Sequence[object]) -> DepthOptions:
+        """Options from the positional list of the panel, in the order of `OPTIONS`; a shorter list keeps defaults.
+
+        One mapping in first place is read by `from_mapping`, as the API sends it.
+
+        Raises:
+            OptionError: see `from_mapping`; also more values than there are options.
+        """
+        if args and isinstance(args[0], Mapping):
+            return cls.from_mapping(args[0])
+        if len(args) > len(OPTIONS):
+            raise OptionError(
+                "args",
+                "Too many values for the depth options.",
+                got=f"{len(args)} values",
+                fix=f"Give at most {len(OPTIONS)}, in this order: {', '.join(OPTIONS)}; or one object with named fields.",
+            )
+        return cls(**dict(zip(OPTIONS, args)))
+
+    def infotext(self) -> dict[str, str]:
+        """Infotext key -> text of every option that differs from its default; images are left out."""
+        return {
+            option.infotext: str(getattr(self, name))
+            for name, option in OPTIONS.items()
+            if option.infotext and getattr(self, name) != option.default
+        }
+
+
+def _table() -> dict[str, Option]:
+    return {
+        field.name: Option(name=field.name, default=field.default, **field.metadata)
+        for field in dataclasses.fields(DepthOptions)
+    }
+
+
+OPTIONS: Final[Mapping[str, Option]] = _table()
+"""Name -> option, in the order of the positional list."""
+
+ADJUSTMENTS: Final = ("near", "far", "gamma", "blur", "invert")
+"""The options that `adjust.adjust` takes."""
+
+SOURCE_OF_PAYLOAD: Final[Mapping[str, str]] = {"reference": "reference", "depth_map": "map"}
+"""Image option -> the `source` that uses it."""
+
+
+def value_from_infotext(name: str, params: Mapping[str, object]) -> Any:
+    """The value of one option in a parsed infotext; its default where the text does not carry it.
+
+    Args:
+        name: a key of `OPTIONS`.
+        params: infotext key -> text, as the host parses it.
+
+    Raises:
+        OptionError: the text carries the key with a value that the option cannot have.
+    """
+    option = OPTIONS[name]
+    text = params.get(option.infotext) if option.infotext else None
+    if text is None:
+        return option.default
+    # A bare key (the host writes it so when key and value are equal) cannot come from `DepthOptions.infotext`.
+    return option.parse(str(text))
