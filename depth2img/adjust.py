@@ -39,7 +39,5 @@ def adjust(depth: DepthMap, options: DepthOptions) -> DepthMap:
     sigma = options.blur / 100.0 * min(values.shape)
     if sigma > 0:
         side = 2 * max(1, round(BLUR_REACH * sigma)) + 1
-        values = np.asarray(
-            cv2.GaussianBlur(values, (side, side), sigma, borderType=cv2.BORDER_REPLICATE), np.float64
-        )
+        values = np.asarray(cv2.GaussianBlur(values, (side, side), sigma, borderType=cv2.BORDER_REPLICATE), np.float64)
     return dataclasses.replace(depth, values=values.astype(np.float32))

@@ -239,9 +239,10 @@ def _decoded(image: Image.Image) -> tuple[npt.NDArray[Any], str, int | None]:
 
 def _read_npy(content: bytes) -> npt.NDArray[Any]:
     file = io.BytesIO(content)
+    npy: Any = np.lib.format  # numpy 1.26 does not type it
     try:
-        version = np.lib.format.read_magic(file)
-        reader = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+        version = npy.read_magic(file)
+        reader = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
         shape, _, dtype = reader(file)
         if dtype.hasobject or len(shape) not in (2, 3):
             raise ValueError(f"shape {shape}, type {dtype}")

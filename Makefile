@@ -1,0 +1,92 @@
+# On a fresh machine `make test` alone creates the environment, installs and passes the tests.
+
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+EXTRAS := app,diffusers,dev
+
+# PYTHON=... chooses the interpreter; left alone, the first of these that is 3.10 to 3.12 and can make environments.
+CANDIDATES := python3.11 python3.12 python3.10 python3 python
+USABLE := import sys, ensurepip; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 12))
+
+# Every folder of tests/ is a tier; browser and webui_real need more than Python.
+QUICK := $(filter-out browser webui_real,$(sort $(foreach file,$(wildcard tests/*/test_*.py),$(notdir $(patsubst %/,%,$(dir $(file)))))))
+CHROMIUM := $(firstword $(foreach name,chromium chromium-browser google-chrome,$(shell command -v $(name) 2>/dev/null)))
+PYTEST := $(BIN)/python -m pytest
+
+.DEFAULT_GOAL := help
+.PHONY: help env test quick browser real slow lint types format bench demo clean
+
+help: ## this list
+	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 10
+
+env: $(STAMP) ## create .venv and install everything (done once)
+
+$(STAMP): pyproject.toml constraints.txt tests/requirements-no-deps.txt
+	@if [ ! -x $(BIN)/python ]; then \
+		for python in $(or $(PYTHON),$(CANDIDATES)); do \
+			if "$$python" -c '$(USABLE)' 2>/dev/null; then found="$$python"; break; fi; \
+		done; \
+		if [ -z "$$found" ]; then \
+			echo "No Python 3.10, 3.11 or 3.12 that can make environments among: $(or $(PYTHON),$(CANDIDATES))." >&2; \
+			echo "Install one (Debian: apt-get install python3 python3-venv) or name it: make PYTHON=/path/to/python" >&2; \
+			exit 1; \
+		fi; \
+		echo "Creating $(VENV) with $$("$$found" --version)"; \
+		"$$found" -m venv $(VENV); \
+	fi
+	@echo "Installing (a few gigabytes the first time)"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[$(EXTRAS)]'
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --requirement tests/requirements-no-deps.txt
+	@touch $@
+
+test: quick browser ## all tests that this machine can run; the real WebUI's only with WEBUI_DIR=...
+ifdef WEBUI_DIR
+	@$(MAKE) --no-print-directory real
+else
+	@echo "== webui_real: skipped, since WEBUI_DIR does not name a WebUI 1.10.1 (see CONTRIBUTING.md)"
+endif
+
+quick: $(STAMP) ## tests that need neither a browser nor a WebUI
+	@set -e; for tier in $(QUICK); do \
+		echo "== $$tier"; \
+		$(PYTEST) tests/$$tier -q -m "not slow" $(ARGS); \
+	done
+
+browser: $(STAMP) ## the page in headless Chromium
+ifeq ($(wildcard tests/browser/test_*.py),)
+else ifeq ($(CHROMIUM),)
+	@echo "== browser: skipped, since there is no Chromium (Debian: apt-get install chromium)"
+else
+	@echo "== browser"
+	@$(PYTEST) tests/browser -q $(ARGS)
+endif
+
+real: $(STAMP) ## the real WebUI: make real WEBUI_DIR=... [WEBUI_PYTHON=...]
+	@echo "== webui_real"
+	@$(PYTEST) tests/webui_real -q $(ARGS)
+
+slow: $(STAMP) ## the tests marked slow
+	@status=0; $(PYTEST) $(addprefix tests/,$(QUICK)) -q -m slow $(ARGS) || status=$$?; \
+	if [ $$status -eq 5 ]; then echo "no test is marked slow"; else exit $$status; fi
+
+lint: $(STAMP) ## ruff: rules and format
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+
+types: $(STAMP) ## mypy, strict on the library
+	@$(BIN)/mypy
+
+format: $(STAMP) ## let ruff repair what it can
+	@$(BIN)/ruff check --fix .
+	@$(BIN)/ruff format .
+
+bench: $(STAMP) ## measurements side by side, printed as ratios
+	@set -e; for file in $(wildcard benchmarks/bench_*.py); do $(BIN)/python $$file; done
+
+demo: $(STAMP) ## pictures from the bundled model, in demo-output/
+	@$(BIN)/depth2img demo
+
+clean: ## remove the environment and all caches
+	rm -rf $(VENV) build dist demo-output .pytest_cache .ruff_cache .mypy_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
