@@ -71,7 +71,9 @@ class TinyDepthNet(nn.Module):
         size = (int(picture.shape[-2]), int(picture.shape[-1]))
         working = self._working_size(*size)
         if working != size:
-            picture = functional.interpolate(picture, size=working, mode="bilinear", align_corners=False, antialias=True)
+            picture = functional.interpolate(
+                picture, size=working, mode="bilinear", align_corners=False, antialias=True
+            )
         depth = self.both(picture)[0].relu()
         if working != size:
             depth = functional.interpolate(depth, size=size, mode="bilinear", align_corners=False)

@@ -108,4 +108,6 @@ def vocabulary() -> list[str]:
     """Every word a caption can hold, except STRANGE_WORDS, which stand for all words never trained."""
     groups = [*COLOUR_WORDS.values(), *KIND_WORDS.values(), *LIGHT_PHRASES.values(), FLOOR_WORDS, OPENINGS, SIZE_WORDS]
     words = {word for group in groups for phrase in group for word in phrase.split()}
-    return sorted(words | {"and", "next", "to", "beside", "on", "under", "in", "the", "left", "right", "a", "an", "sky", ","})
+    return sorted(
+        words | {"and", "next", "to", "beside", "on", "under", "in", "the", "left", "right", "a", "an", "sky", ","}
+    )

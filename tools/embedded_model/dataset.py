@@ -29,8 +29,15 @@ class Rendered:
     inverse_depth: npt.NDArray[np.float16]
     regions: npt.NDArray[np.uint8]
 
+    def first_looks(self, count: int) -> Rendered:
+        """The same scenes with their first `count` looks only."""
+        looks = [its_looks[:count] for its_looks in self.looks]
+        return Rendered(self.geometries, looks, self.pictures[:, :count], self.inverse_depth, self.regions)
 
-def _render(task: tuple[int, int]) -> tuple[Geometry, list[Look], list[npt.NDArray[np.uint8]], npt.NDArray[np.float16], npt.NDArray[np.uint8]]:
+
+def _render(
+    task: tuple[int, int],
+) -> tuple[Geometry, list[Look], list[npt.NDArray[np.uint8]], npt.NDArray[np.float16], npt.NDArray[np.uint8]]:
     seed, looks_wanted = task
     geometry, buffers, rng = scenes.sample_visible(seed)
     looks = [scenes.sample_look(rng, len(geometry.solids)) for _ in range(looks_wanted)]
@@ -42,7 +49,9 @@ def render(seeds: range, looks: int, *, workers: int = 1, name: str = "render") 
     """Render one geometry per seed."""
     with get_context("fork").Pool(workers) as pool:
         tasks = ((seed, looks) for seed in seeds)
-        done = list(tqdm(pool.imap(_render, tasks, chunksize=16), total=len(seeds), desc=name, unit="scene", mininterval=10))
+        done = list(
+            tqdm(pool.imap(_render, tasks, chunksize=16), total=len(seeds), desc=name, unit="scene", mininterval=10)
+        )
     geometries, all_looks, pictures, depth, regions = (list(column) for column in zip(*done, strict=True))
     return Rendered(geometries, all_looks, np.array(pictures), np.array(depth), np.array(regions))
 

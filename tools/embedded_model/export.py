@@ -90,7 +90,9 @@ def write(networks: Networks, path: Path, notes: dict[str, Any]) -> int:
         "scheduler_config": SCHEDULER_CONFIG,
         "notes": notes,
     }  # fmt: skip
-    metadata = {"format": "pt", "kind": FORMAT, "version": "1"} | {key: json.dumps(value) for key, value in configs.items()}
+    metadata = {"format": "pt", "kind": FORMAT, "version": "1"} | {
+        key: json.dumps(value) for key, value in configs.items()
+    }
     beside = path.with_suffix(".part")
     save_file(state, beside, metadata=metadata)
     size = beside.stat().st_size

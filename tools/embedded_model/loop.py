@@ -24,6 +24,10 @@ from tqdm import tqdm
 StepLoss = Callable[[nn.Module, torch.Generator, float], tuple[Tensor, dict[str, float]]]
 """(model, generator, progress 0..1) -> loss to descend, and figures to show."""
 
+MEAN_EVERY = 5
+BUSY = 1.6
+"""Load a core (one-minute mean) above which every worker but the first stands aside."""
+
 
 @dataclass(frozen=True)
 class Schedule:
@@ -95,7 +99,9 @@ def _work(
     begin, saved = time.time(), time.time()
     first = counter.value / schedule.samples
     shown: dict[str, float] = {}
-    bar = tqdm(total=schedule.samples, initial=counter.value, desc=schedule.name, unit="img", disable=rank > 0, mininterval=10)
+    bar = tqdm(
+        total=schedule.samples, initial=counter.value, desc=schedule.name, unit="img", disable=rank > 0, mininterval=10
+    )
     log = (folder / f"{schedule.name}.log").open("a", encoding="utf-8")
     while True:
         progress = counter.value / schedule.samples
@@ -104,6 +110,9 @@ def _work(
             progress = max(progress, first + (1 - first) * clock)
         if progress >= 1.0 or (rank > 0 and (folder / "one-worker").exists()):
             break
+        if rank > 0 and os.getloadavg()[0] > BUSY * (os.cpu_count() or 1):
+            time.sleep(5)
+            continue
         for group in optimiser.param_groups:
             group["lr"] = schedule.rate_at(step, progress)
         loss, figures = step_loss(model, generator, progress)
@@ -116,7 +125,8 @@ def _work(
             counter.value += schedule.batch
         if rank > 0:
             continue
-        _follow(mean, model, min(schedule.mean_decay, (step + 1) / (step + 10)))
+        if step % MEAN_EVERY == 0:
+            _follow(mean, model, min(schedule.mean_decay**MEAN_EVERY, (step + 1) / (step + 100)))
         for key, value in figures.items():
             shown[key] = 0.98 * shown.get(key, value) + 0.02 * value
         bar.n = counter.value
@@ -126,14 +136,23 @@ def _work(
             _checkpoint(model, mean, optimiser, counter.value, folder / f"{schedule.name}.ckpt")
             saved = time.time()
             rate = optimiser.param_groups[0]["lr"]
-            print(f"{time.strftime('%H:%M:%S')} {counter.value} {progress:.3f} lr {rate:.2e} {shown}", file=log, flush=True)
+            print(
+                f"{time.strftime('%H:%M:%S')} {counter.value} {progress:.3f} lr {rate:.2e} {shown}",
+                file=log,
+                flush=True,
+            )
     if rank == 0:
         bar.close()
         _checkpoint(model, mean, optimiser, counter.value, folder / f"{schedule.name}.ckpt")
 
 
 def _checkpoint(model: nn.Module, mean: nn.Module, optimiser: torch.optim.Optimizer, samples: int, path: Path) -> None:
-    state = {"model": model.state_dict(), "mean": mean.state_dict(), "moments": optimiser.state_dict(), "samples": samples}
+    state = {
+        "model": model.state_dict(),
+        "mean": mean.state_dict(),
+        "moments": optimiser.state_dict(),
+        "samples": samples,
+    }
     save_atomically(state, path)
 
 

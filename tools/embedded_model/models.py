@@ -35,10 +35,10 @@ UNET_CONFIG: Final[dict[str, Any]] = {
     "out_channels": 4,
     "down_block_types": ["CrossAttnDownBlock2D", "CrossAttnDownBlock2D", "DownBlock2D"],
     "up_block_types": ["UpBlock2D", "CrossAttnUpBlock2D", "CrossAttnUpBlock2D"],
-    "block_out_channels": [64, 128, 128],
+    "block_out_channels": [64, 64, 128],
     "layers_per_block": 1,
     "cross_attention_dim": TEXT_WIDTH,
-    "attention_head_dim": [2, 4, 4],  # diffusers means the number of heads: 32 channels each
+    "attention_head_dim": [2, 2, 4],  # diffusers means the number of heads: 32 channels each
     "use_linear_projection": True,
     "norm_num_groups": 32,
 }

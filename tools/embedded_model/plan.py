@@ -12,12 +12,13 @@ class Plan:
     seed: int = 20_261_122
     geometries: int = 6000
     looks: int = 2
+    encoded_looks: int = 1
     held_out: int = 256
     captions: int = 8
 
     vae_samples: int = 56_000
-    vae_batch: int = 8
-    vae_crop: int = 64
+    vae_batch: int = 4
+    vae_small: float = 0.75
     vae_rate: float = 1e-3
     decoder_samples: int = 12_000
     decoder_rate: float = 4e-4
@@ -26,8 +27,8 @@ class Plan:
     depth_batch: int = 16
     depth_rate: float = 3e-3
 
-    unet_samples: int = 170_000
-    unet_batch: int = 24
+    unet_samples: int = 250_000
+    unet_batch: int = 16
     unet_rate: float = 1e-3
 
     checkpoint_seconds: float = 120.0

@@ -1,4 +1,4 @@
-"""Stage 2: the autoencoder, on random crops; later its decoder alone, on whole pictures."""
+"""Stage 2: the autoencoder, on small pictures first and full ones later; then its decoder alone."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 from diffusers import AutoencoderKL
 from torch import Tensor, nn
+from torch.nn import functional
 
 from tools.embedded_model.loop import Schedule, StepLoss, train
 from tools.embedded_model.models import build_vae
@@ -18,17 +19,25 @@ def to_tensor(pictures: Tensor) -> Tensor:
     return pictures.permute(0, 3, 1, 2).float().div_(127.5).sub_(1.0)
 
 
-def _draw(pictures: Tensor, batch: int, crop: int, generator: torch.Generator) -> Tensor:
-    """`batch` random crops, half of them mirrored, from uint8 (N, S, S, 3)."""
-    side = pictures.shape[1]
+def _draw(pictures: Tensor, batch: int, shrink: int, generator: torch.Generator) -> Tensor:
+    """`batch` random whole pictures from uint8 (N, S, S, 3), half of them mirrored, `shrink` times smaller.
+
+    Whole scenes, not crops: with two channels a group, GroupNorm leaves next to nothing of the colour of a
+    picture that has one colour only, and most small crops are like that.
+    """
     which = torch.randint(len(pictures), (batch,), generator=generator)
-    corner = torch.randint(0, (side - crop) // 8 + 1, (batch, 2), generator=generator) * 8
-    crops = [
-        pictures[n, y : y + crop, x : x + crop] for n, (y, x) in zip(which.tolist(), corner.tolist(), strict=True)
-    ]
-    drawn = to_tensor(torch.stack(crops))
+    drawn = to_tensor(pictures[which])
+    if shrink > 1:
+        drawn = functional.avg_pool2d(drawn, shrink)
     flip = torch.rand(batch, generator=generator) < 0.5
-    return torch.where(flip[:, None, None, None], drawn.flip(-1), drawn)
+    return torch.where(flip[:, None, None, None], drawn.flip(-1), drawn).contiguous(memory_format=torch.channels_last)
+
+
+def _draw_for(pictures: Tensor, plan: Plan, progress: float, generator: torch.Generator) -> Tensor:
+    """Pictures of half the side until `vae_small` of the training, then a quarter as many in full."""
+    if progress < plan.vae_small:
+        return _draw(pictures, plan.vae_batch, 2, generator)
+    return _draw(pictures, plan.vae_batch // 4, 1, generator)
 
 
 def _difference(decoded: Tensor, drawn: Tensor) -> tuple[Tensor, float]:
@@ -45,7 +54,7 @@ def vae_loss(pictures: Tensor, plan: Plan) -> StepLoss:
 
     def step(model: nn.Module, generator: torch.Generator, progress: float) -> tuple[Tensor, dict[str, float]]:
         assert isinstance(model, AutoencoderKL)
-        drawn = _draw(pictures, plan.vae_batch, plan.vae_crop, generator)
+        drawn = _draw_for(pictures, plan, progress, generator)
         posterior = model.encode(drawn).latent_dist
         loss, psnr = _difference(model.decode(posterior.sample()).sample, drawn)
         kl = 0.5 * (posterior.mean.pow(2) + posterior.var - 1.0 - posterior.logvar).mean()
@@ -59,7 +68,7 @@ def decoder_loss(pictures: Tensor, plan: Plan) -> StepLoss:
 
     def step(model: nn.Module, generator: torch.Generator, progress: float) -> tuple[Tensor, dict[str, float]]:
         assert isinstance(model, AutoencoderKL)
-        drawn = _draw(pictures, plan.vae_batch, plan.vae_crop, generator)
+        drawn = _draw_for(pictures, plan, 1.0, generator)
         with torch.no_grad():
             latents = model.encode(drawn).latent_dist.mean
         loss, psnr = _difference(model.decode(latents).sample, drawn)
@@ -71,7 +80,7 @@ def decoder_loss(pictures: Tensor, plan: Plan) -> StepLoss:
 def train_vae(pictures: Tensor, plan: Plan, folder: Path, *, workers: int, deadline: float = 0.0) -> AutoencoderKL:
     """Both halves together; from then on the latents are fixed."""
     schedule = Schedule(
-        "vae", plan.vae_samples, plan.vae_batch, plan.vae_rate, plan.seed, warm_up=100, constant=0.3,
+        "vae", plan.vae_samples, plan.vae_batch, plan.vae_rate, plan.seed, warm_up=50, constant=0.3,
         weight_decay=1e-4, mean_decay=0.995, checkpoint_seconds=plan.checkpoint_seconds, deadline=deadline,
     )  # fmt: skip
     vae = train(build_vae(), vae_loss(pictures, plan), schedule, folder, workers=workers)
@@ -79,7 +88,9 @@ def train_vae(pictures: Tensor, plan: Plan, folder: Path, *, workers: int, deadl
     return vae
 
 
-def refine_decoder(vae: AutoencoderKL, pictures: Tensor, plan: Plan, folder: Path, *, workers: int, deadline: float = 0.0) -> AutoencoderKL:
+def refine_decoder(
+    vae: AutoencoderKL, pictures: Tensor, plan: Plan, folder: Path, *, workers: int, deadline: float = 0.0
+) -> AutoencoderKL:
     """Train the decoder on; the encoder, and so the latents, stay as they are."""
     vae.requires_grad_(True)
     vae.encoder.requires_grad_(False)

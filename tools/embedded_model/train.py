@@ -1,16 +1,48 @@
-"""The stages in order; each is skipped if its result is there, and continues from its checkpoint if not."""
+"""The stages in order; each continues from its checkpoint, and is passed over once it is complete.
+
+    python -m tools.embedded_model --work FOLDER
+
+needs about five hours on one thread: render 5 minutes, autoencoder 1 hour, estimator 10 minutes,
+encoding 10 minutes, diffusion 2.5 hours, decoder 20 minutes, evaluation 10 minutes. `--workers 2`
+trains the two long stages on two cores. A deadline shortens a stage instead: the rate then falls
+with the clock.
+"""
 
 from __future__ import annotations
 
 import argparse
+import time
 from pathlib import Path
 
 import torch
+from diffusers import AutoencoderKL
 
+from depth2img.embedded.depth_net import TinyDepthNet
 from tools.embedded_model.dataset import Rendered, load_or_render
-from tools.embedded_model.loop import one_thread
+from tools.embedded_model.evaluate import evaluate
+from tools.embedded_model.export import Networks, read, write
+from tools.embedded_model.loop import one_thread, save_atomically
 from tools.embedded_model.plan import PLAN, Plan
 from tools.embedded_model.scenes import HELD_OUT_SEEDS, TRAINING_SEEDS
+from tools.embedded_model.stage_depth import reconstructions, train_depth
+from tools.embedded_model.stage_diffusion import train_denoiser
+from tools.embedded_model.stage_latents import Encoded, encode_set
+from tools.embedded_model.stage_vae import refine_decoder, train_vae
+
+STAGES = ("render", "vae", "depth", "encode", "unet", "decoder", "export", "evaluate")
+REBUILT = 200
+
+
+def deadlines(texts: list[str]) -> dict[str, float]:
+    """["unet=16:45", ...] -> {"unet": seconds since the epoch}, each the next such time of day."""
+    out = {}
+    for text in texts:
+        stage, _, clock = text.partition("=")
+        hours, _, minutes = clock.partition(":")
+        now = time.localtime()
+        then = time.mktime((now.tm_year, now.tm_mon, now.tm_mday, int(hours), int(minutes), 0, 0, 0, -1))
+        out[stage] = then
+    return out
 
 
 def rendered_sets(plan: Plan, work: Path, workers: int) -> tuple[Rendered, Rendered]:
@@ -20,19 +52,67 @@ def rendered_sets(plan: Plan, work: Path, workers: int) -> tuple[Rendered, Rende
     return training, held_out
 
 
-def main() -> None:
-    from tools.embedded_model.stage_vae import psnr, train_vae
+def depth_stage(training: Rendered, vae: AutoencoderKL, plan: Plan, work: Path, deadline: float) -> TinyDepthNet:
+    """The estimator, trained on pictures and on some reconstructions."""
+    path = work / "rebuilt.pt"
+    pictures = torch.from_numpy(training.pictures)
+    if not path.exists():
+        save_atomically(reconstructions(vae, pictures[:REBUILT, 0], "rebuild"), path)
+    rebuilt = torch.load(path, weights_only=True)
+    inverse_depth, solid = torch.from_numpy(training.inverse_depth), torch.from_numpy(training.regions) >= 2
+    return train_depth(pictures, inverse_depth, solid, rebuilt, plan, work, deadline=deadline)
 
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--work", type=Path, required=True)
-    parser.add_argument("--workers", type=int, default=1)
-    parser.add_argument("--vae-deadline", type=float, default=0.0)
+
+def encode_stage(training: Rendered, vae: AutoencoderKL, depth: TinyDepthNet, plan: Plan, work: Path) -> Encoded:
+    """Latents, conditioning and captions, kept on disk."""
+    path = work / "encoded.pt"
+    if not path.exists():
+        encoded = encode_set(training.first_looks(plan.encoded_looks), vae, depth, plan.captions, plan.seed)
+        save_atomically(vars(encoded), path)
+    return Encoded(**torch.load(path, weights_only=True))
+
+
+def run(plan: Plan, work: Path, *, workers: int, until: str, ends: dict[str, float]) -> None:
+    """Every stage up to and with `until`."""
+    last = STAGES.index(until)
+    training, held_out = rendered_sets(plan, work, workers)
+    pictures = torch.from_numpy(training.pictures).flatten(0, 1)
+    if last < STAGES.index("vae"):
+        return
+    vae = train_vae(pictures, plan, work, workers=workers, deadline=ends.get("vae", 0.0))
+    if last < STAGES.index("depth"):
+        return
+    depth = depth_stage(training, vae, plan, work, ends.get("depth", 0.0))
+    if last < STAGES.index("encode"):
+        return
+    encoded = encode_stage(training, vae, depth, plan, work)
+    if last < STAGES.index("unet"):
+        return
+    denoiser = train_denoiser(encoded, plan, work, workers=workers, deadline=ends.get("unet", 0.0))
+    if last < STAGES.index("decoder"):
+        return
+    vae = refine_decoder(vae, pictures, plan, work, workers=workers, deadline=ends.get("decoder", 0.0))
+    if last < STAGES.index("export"):
+        return
+    path = work / "export" / "depth2img-tiny.safetensors"
+    path.parent.mkdir(exist_ok=True)
+    networks = Networks(denoiser.unet, vae, denoiser.text, depth, encoded.scaling_factor)
+    print(f"{path.name}: {write(networks, path, {'seed': plan.seed})} bytes")
+    if until == "evaluate":
+        print(evaluate(read(path), training, held_out, work / "export", count=plan.held_out))
+
+
+def main() -> None:
+    """Parse the command line and run."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--work", type=Path, required=True, help="folder for sets, checkpoints, logs and the result")
+    parser.add_argument("--workers", type=int, default=1, help="single-threaded processes on the same weights")
+    parser.add_argument("--until", choices=STAGES, default="evaluate", help="last stage to run")
+    parser.add_argument(
+        "--deadline", action="append", default=[], metavar="STAGE=HH:MM", help="end a stage by the clock"
+    )
     arguments = parser.parse_args()
     one_thread()
-    work = arguments.work
-    work.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(PLAN.seed)
-    training, held_out = rendered_sets(PLAN, work, arguments.workers)
-    pictures = torch.from_numpy(training.pictures).flatten(0, 1)
-    vae = train_vae(pictures, PLAN, work, workers=arguments.workers, deadline=arguments.vae_deadline)
-    print("PSNR", psnr(vae, torch.from_numpy(held_out.pictures[:64, 0])).mean())
+    arguments.work.mkdir(parents=True, exist_ok=True)
+    run(PLAN, arguments.work, workers=arguments.workers, until=arguments.until, ends=deadlines(arguments.deadline))
