@@ -1,0 +1,83 @@
+"""What must be put right at each step of the sampler, through the host's `on_cfg_denoiser`.
+
+The host computes the conditioning of a job once. Later it may cut the latent of a hires pass, bring in a depth
+checkpoint as refiner, or leave out the unconditional rows, without touching the conditioning: then the concatenation
+in the UNet fails (webui-host notes, defects 8, 9 and 11).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from modules import shared
+
+from depth2img import Depth2ImgError, neutral
+
+from . import compat, hook
+
+
+def on_cfg_denoiser(params: Any) -> None:
+    """Give `params.image_cond` as many rows and the height and width that `params.x` will have. Only for depth
+    checkpoints."""
+    if params.denoiser is None or compat.depth_network(shared.sd_model) is None:
+        return
+    rows = params.text_uncond.shape[0]
+    if params.image_cond.shape[1] != 1 or params.image_cond.shape[-2:] != params.x.shape[-2:]:
+        fitted = _fitted(params, rows)
+        # The sampler passes this on from the next step; this step's rows are made like the host makes them.
+        params.denoiser.sampler.sampler_extra_args["image_cond"] = fitted
+        params.image_cond = torch.cat(
+            [fitted[index].expand(count, -1, -1, -1) for index, count in _repeats(params, rows)] + [fitted]
+        )
+    if skips_uncond(params.denoiser, params.sigma):
+        params.image_cond = params.image_cond[:-rows]
+
+
+def skips_uncond(denoiser: Any, sigma: torch.Tensor) -> bool:
+    """Whether the host will leave out the unconditional rows at this step.
+
+    The rule is the host's (`CFGDenoiser.forward`, modules/sd_samplers_cfg_denoiser.py), which decides after the
+    callback and does not shorten `image_cond`.
+    """
+    early = getattr(shared.opts, "skip_early_cond", 0.0)
+    if early != 0.0 and denoiser.step / denoiser.total_steps <= early:
+        return True
+    limit = denoiser.sampler.sampler_extra_args["s_min_uncond"]
+    every = getattr(shared.opts, "s_min_uncond_all", False)
+    return bool((denoiser.step % 2 or every) and limit > 0 and sigma[0] < limit)
+
+
+def _repeats(params: Any, rows: int) -> list[tuple[int, int]]:
+    """(index of the picture, number of its AND-subprompts), in the host's order."""
+    batch = params.denoiser.sampler.sampler_extra_args["cond"].batch
+    return [(index, len(batch[index])) for index in range(rows)]
+
+
+def _fitted(params: Any, rows: int) -> torch.Tensor:
+    """Conditioning (rows, 1, h, w) for the latent of this step."""
+    p = params.denoiser.p
+    latent = params.x[:rows]
+    given = params.image_cond[-rows:]
+    if given.shape[1] == 1:
+        return truncated(p, given, latent)
+    job: hook.Job | None = getattr(p, hook.JOB, None)
+    reason = "no depth map is given and there is no picture to take depth from"
+    if job is not None and (job.pictures or hook.wants_given_depth(job.options) or not job.options.enabled):
+        try:
+            return hook.condition(p, job, job.pictures, latent)
+        except Depth2ImgError as error:
+            # The host swallows exceptions of this callback and would fail with a message about tensor sizes.
+            reason = str(error)
+    p.comment(f"The depth checkpoint that came in during the job ran without depth: {reason}")
+    return neutral(rows, height=latent.shape[-2], width=latent.shape[-1]).to(latent.device, compat.conditioning_dtype())
+
+
+def truncated(p: Any, given: torch.Tensor, latent: torch.Tensor) -> torch.Tensor:
+    """The part of a hires conditioning that belongs to the latent which the host has cut to the target size.
+
+    The cut is that of `sample_hr_pass` (modules/processing.py): `truncate // 2` rows at the start and
+    `(truncate + 1) // 2` at the end, in latent pixels.
+    """
+    top, left = getattr(p, "truncate_y", 0) // 2, getattr(p, "truncate_x", 0) // 2
+    return given[:, :, top : top + latent.shape[-2], left : left + latent.shape[-1]]

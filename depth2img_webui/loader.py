@@ -1,0 +1,156 @@
+"""Loading depth checkpoints without the extra MiDaS download, and plain sentences where one cannot be loaded.
+
+The host builds MiDaS from `models/midas/dpt_hybrid-midas-501f0c75.pt`, downloads that file where it is missing, and
+then overwrites every weight with the checkpoint's own `depth_model.*`. Here the file is neither needed nor read when
+the checkpoint has those weights; when it has not, the file's weights are put into the state dict, since the host's
+meta-device loading would replace them by zeros.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator
+from typing import Any, Final
+
+import torch
+from modules import patches, safe, sd_models, sd_models_config
+
+from depth2img import CheckpointError
+
+from . import compat
+
+KEY: Final = __name__
+INPUT_CONVOLUTION: Final = "model.diffusion_model.input_blocks.0.0.weight"
+DEPTH_PREFIX: Final = "depth_model."
+DEPTH_CHANNELS: Final = 5
+"""Channels of the UNet's input in a depth checkpoint: four of the latent, one of depth."""
+
+_loading = {"depth": False}
+last_error: dict[str, str] = {}
+"""`message`: why the latest load failed, for the panel; empty after a good one."""
+
+
+def apply() -> None:
+    """Patch the host. Safe to call twice."""
+    import ldm.modules.midas.api as midas
+
+    for target, field, replacement in (
+        (sd_models, "load_model", _load_model),
+        (sd_models_config, "find_checkpoint_config", _find_checkpoint_config),
+        (midas, "load_model", _load_midas),
+    ):
+        if patches.original(KEY, target, field) is None:
+            patches.patch(KEY, target, field, replacement)
+
+
+def undo() -> None:
+    """Take the patches off again. Safe to call twice."""
+    import ldm.modules.midas.api as midas
+
+    for target, field in (
+        (midas, "load_model"),
+        (sd_models_config, "find_checkpoint_config"),
+        (sd_models, "load_model"),
+    ):
+        if patches.original(KEY, target, field) is not None:
+            patches.undo(KEY, target, field)
+
+
+def check(state_dict: dict[str, Any], config: str | None, name: str) -> str | None:
+    """What to use as configuration for a checkpoint that is about to be loaded, if the host's own choice is wrong.
+
+    Args:
+        state_dict: the checkpoint; missing MiDaS weights are added if the host has them in a file.
+        config: the YAML that lies beside the checkpoint, None if there is none.
+        name: file name, for messages.
+
+    Returns:
+        A configuration file, or None to let the host choose.
+
+    Raises:
+        CheckpointError: a depth checkpoint that cannot work, with the reason and the remedy.
+    """
+    convolution = state_dict.get(INPUT_CONVOLUTION)
+    if convolution is None or convolution.shape[1] != DEPTH_CHANNELS:
+        return None
+    if config is not None and not _describes_depth(config):
+        raise CheckpointError(
+            f"The YAML beside the depth checkpoint {name} is not the one for depth.",
+            got=os.path.basename(config),
+            fix="Delete it (none is needed when the checkpoint holds its MiDaS weights) or replace it by "
+            "v2-midas-inference.yaml, renamed to match the checkpoint.",
+        )
+    if not any(key.startswith(DEPTH_PREFIX) for key in state_dict):
+        if config is None or _wants_midas(config):
+            _add_midas(state_dict, name)
+        return config or sd_models_config.config_depth_model
+    return None
+
+
+def _describes_depth(config: str) -> bool:
+    from omegaconf import OmegaConf
+
+    channels = OmegaConf.select(OmegaConf.load(config), "model.params.unet_config.params.in_channels")
+    return channels == DEPTH_CHANNELS
+
+
+def _wants_midas(config: str) -> bool:
+    from omegaconf import OmegaConf
+
+    target = OmegaConf.select(OmegaConf.load(config), "model.params.depth_stage_config.target")
+    return target == "ldm.modules.midas.api.MiDaSInference"
+
+
+def _add_midas(state_dict: dict[str, Any], name: str) -> None:
+    import ldm.modules.midas.api as midas
+
+    path = midas.ISL_PATHS["dpt_hybrid"]
+    weights = safe.load(path, map_location="cpu") if os.path.isfile(path) else None
+    if not isinstance(weights, dict) or not weights:
+        raise CheckpointError(
+            f"The depth checkpoint {name} holds no depth_model weights (MiDaS), and there is no whole "
+            f"{os.path.basename(path)} in models/midas either.",
+            fix="Use the original checkpoint, which holds them, or put that file there.",
+        )
+    weights = weights.get("model", weights) if "optimizer" in weights else weights
+    state_dict.update({f"{DEPTH_PREFIX}model.{key}": value for key, value in weights.items()})
+
+
+@contextlib.contextmanager
+def _load_in_progress() -> Iterator[None]:
+    before = _loading["depth"]
+    try:
+        yield
+    finally:
+        _loading["depth"] = before
+
+
+def _load_model(*args: Any, **kwargs: Any) -> Any:
+    last_error.clear()
+    with _load_in_progress():
+        try:
+            return patches.original(KEY, sd_models, "load_model")(*args, **kwargs)
+        except CheckpointError as error:
+            last_error["message"] = str(error)
+            raise
+
+
+def _find_checkpoint_config(state_dict: dict[str, Any], info: Any) -> str:
+    beside = sd_models_config.find_checkpoint_config_near_filename(info)
+    name = os.path.basename(info.filename) if info is not None else "in memory"
+    chosen = check(state_dict, beside, name)
+    _loading["depth"] = any(key.startswith(DEPTH_PREFIX) for key in state_dict)
+    return chosen or patches.original(KEY, sd_models_config, "find_checkpoint_config")(state_dict, info)
+
+
+def _load_midas(model_type: str) -> tuple[torch.nn.Module, Any]:
+    import ldm.modules.midas.api as midas
+
+    if not (_loading["depth"] and model_type == "dpt_hybrid"):
+        return patches.original(KEY, midas, "load_model")(model_type)
+    from ldm.modules.midas.midas.dpt_depth import DPTDepthModel
+
+    compat.log.debug("MiDaS weights come from the checkpoint; no file is read.")
+    network = DPTDepthModel(path=None, backbone="vitb_rn50_384", non_negative=True).eval()
+    return network, midas.load_midas_transform(model_type)

@@ -1,0 +1,88 @@
+"""The always-on script "Depth to image", in txt2img and img2img."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from modules import script_callbacks, scripts, ui_components
+
+from depth2img import Depth2ImgError, panel
+from depth2img.options import OPTIONS
+
+from . import compat, denoise, hook, infotext, loader, preview, settings
+
+TITLE = OPTIONS["enabled"].label
+
+
+class DepthToImage(scripts.Script):
+    """The host makes one instance per tab. It holds components of the page, nothing of a request."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._host: dict[str, Any] = {}
+        self._connect: Any = None
+
+    def title(self) -> str:
+        """Also the name in the API, lower-cased."""
+        return TITLE
+
+    def show(self, is_img2img: bool) -> object:
+        """Always on, in both tabs."""
+        return scripts.AlwaysVisible
+
+    def ui(self, is_img2img: bool) -> list[Any]:
+        """The panel; its values become the arguments of the other methods, in the order of `OPTIONS`."""
+        tab = "img2img" if is_img2img else "txt2img"
+        option = OPTIONS["enabled"]
+        with ui_components.InputAccordion(
+            option.default, label=option.label, elem_id=self.elem_id("enabled")
+        ) as toggle:
+            built = panel.build(tab=tab, elem_id=self.elem_id)
+        components = {"enabled": toggle, **built.controls}
+        for component in (built.preview, built.estimate, built.refresh, *components.values()):
+            component.do_not_save_to_config = component in (built.preview, built.estimate, built.refresh)
+        self.infotext_fields = infotext.paste_fields(components)
+        # The host calls ui() twice more for its API, outside the page: only the first panel is connected.
+        if self._connect is None:
+            self._connect = lambda: preview.connect(tab=tab, built=built, toggle=toggle, host=self._host)
+        return list(components.values())
+
+    def after_component(self, component: Any, **kwargs: Any) -> None:
+        """Collects the host's components of this tab and connects the panel when the last of them exists."""
+        tab = "img2img" if self.is_img2img else "txt2img"
+        elem_id = getattr(component, "elem_id", None)
+        if elem_id in preview.HOST_IDS[tab]:
+            self._host[elem_id] = component
+        elif elem_id == f"generation_info_{tab}" and self._connect is not None:
+            self._connect()
+
+    def before_process(self, p: Any, *args: Any) -> None:
+        """Before the checkpoint is settled: switch to a depth checkpoint if the user wants that."""
+        chosen = settings.depth_checkpoint()
+        if chosen is None or compat.depth_network(compat.loaded_model()) is not None:
+            return
+        try:
+            wanted = hook.wants_given_depth(hook.read_options(args))
+        except Depth2ImgError:
+            return  # `process` reports it
+        if wanted:
+            p.override_settings.setdefault("sd_model_checkpoint", chosen)
+
+    def process(self, p: Any, *args: Any) -> None:
+        """The checkpoint is settled, nothing is computed yet."""
+        hook.begin(p, args)
+
+    def postprocess(self, p: Any, processed: Any, *args: Any) -> None:
+        """All pictures are done."""
+        hook.finish(p, processed)
+
+
+def register() -> None:
+    """Called when the host executes the script file: at start and at each "Reload UI"."""
+    if not compat.has_depth_models():
+        compat.log.warning("Depth to image: %s", compat.FORGE_SENTENCE)
+        return
+    loader.apply()
+    script_callbacks.on_script_unloaded(loader.undo)
+    script_callbacks.on_ui_settings(settings.add)
+    script_callbacks.on_cfg_denoiser(denoise.on_cfg_denoiser)
