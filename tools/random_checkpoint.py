@@ -64,10 +64,11 @@ SMALL_TEXT_WIDTH = 256
 SMALL_UNET_WIDTH = 64
 SMALL_VAE_WIDTH = 32
 
-# The VAE encoder ends with mean and log-variance of the latent.  The trained one
-# gives latents of a deviation of about 1 / 0.18215 with next to no variance.
+# The VAE encoder ends with mean and log-variance of the latent.  As with trained
+# weights the latent gets a deviation of about 1 / 0.18215 and next to no variance;
+# here the least that ldm allows, because the WebUI draws that noise unseeded.
 LATENT_MEAN_GAIN = 8.0
-LATENT_LOGVAR = -20.0
+LATENT_LOGVAR = -30.0
 
 
 @dataclass(frozen=True)
@@ -102,7 +103,8 @@ def build_midas() -> nn.Module:
     from ldm.modules.midas.midas.dpt_depth import DPTDepthModel
 
     with torch.device("cpu"):  # timm reads the values of some tensors while it builds
-        return DPTDepthModel(path=None, backbone="vitb_rn50_384", non_negative=True)
+        midas: nn.Module = DPTDepthModel(path=None, backbone="vitb_rn50_384", non_negative=True)
+    return midas
 
 
 @contextlib.contextmanager
@@ -155,7 +157,7 @@ def gaussian(seed: int, name: str, shape: torch.Size, std: float) -> Tensor:
 def fan_in(module: nn.Module, weight: Tensor) -> float:
     """Return how many inputs are summed up for one output of a linear or convolution layer."""
     if isinstance(module, nn.ConvTranspose2d):
-        overlap = math.prod(k / s for k, s in zip(module.kernel_size, module.stride))
+        overlap = math.prod(k / s for k, s in zip(module.kernel_size, module.stride, strict=True))
         return max(1.0, weight.shape[0] / module.groups * overlap)
     return float(max(1, math.prod(weight.shape[1:])))
 
@@ -197,7 +199,7 @@ def adjust(name: str, value: Tensor) -> Tensor:
         value[:channels] *= LATENT_MEAN_GAIN
         value[channels:] = 0.0
     elif name == "first_stage_model.quant_conv.bias":
-        value[value.shape[0] // 2:] = LATENT_LOGVAR
+        value[value.shape[0] // 2 :] = LATENT_LOGVAR
     elif name == "first_stage_model.decoder.conv_out.weight":
         value *= 0.5  # keeps most pixels inside -1..1
     elif name == MIDAS_PREFIX + "scratch.output_conv.4.weight":
@@ -280,9 +282,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "--no-depth", action="store_true", help="five-channel UNet, but leave out the weights of the depth model"
     )
-    parser.add_argument(
-        "--plain", action="store_true", help="ordinary four-channel checkpoint without any depth model"
-    )
+    parser.add_argument("--plain", action="store_true", help="ordinary four-channel checkpoint without any depth model")
     parser.add_argument("--seed", type=int, default=0, help="seed of the random weights (default: 0)")
     parser.add_argument("--no-yaml", action="store_true", help="write no YAML file beside the checkpoint")
     parser.add_argument(
@@ -312,9 +312,7 @@ def main(argv: list[str] | None = None) -> int:
     args = parse_args(argv)
     sys.path.insert(0, str((args.webui_dir / LDM_FOLDER).resolve()))
 
-    recipe = Recipe(
-        size=args.size, plain=args.plain, depth_weights=not (args.plain or args.no_depth), seed=args.seed
-    )
+    recipe = Recipe(size=args.size, plain=args.plain, depth_weights=not (args.plain or args.no_depth), seed=args.seed)
     config = build_config(args.webui_dir, recipe)
 
     print(f"building a {recipe.size} {'plain' if recipe.plain else 'depth'} model")
@@ -337,7 +335,7 @@ def main(argv: list[str] | None = None) -> int:
         del state
         midas = collect(random_tensors(build_midas(), MIDAS_PREFIX, recipe.seed), torch.float32)
         args.midas_file.parent.mkdir(parents=True, exist_ok=True)
-        torch.save({name[len(MIDAS_PREFIX):]: value for name, value in midas.items()}, args.midas_file)
+        torch.save({name.removeprefix(MIDAS_PREFIX): value for name, value in midas.items()}, args.midas_file)
         print(f"wrote {args.midas_file} ({args.midas_file.stat().st_size / 1e6:.0f} MB, {len(midas)} tensors)")
 
     return 0
