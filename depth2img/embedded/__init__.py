@@ -1,1 +1,63 @@
 """The small bundled model: its weights and the network they need beyond diffusers and transformers."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+if TYPE_CHECKING:
+    from ..checkpoints import Model
+
+WEIGHTS: Final = Path(__file__).with_name("depth2img-tiny.safetensors")
+"""The bundled file."""
+
+KIND: Final = "depth2img-embedded"
+"""What the file's metadata says under `kind`."""
+
+TABLE: Final = "text_model.embeddings.token_embedding."
+
+
+def open_embedded(path: Path = WEIGHTS) -> Model:
+    """The embedded model.
+
+    The file stores the rows of the token table that were trained, `rows` (R + 1, width) and `row_ids` (R,); here row i
+    goes to CLIP's id `row_ids[i]`, and the last row to every other of the 49,408.
+
+    Args:
+        path: a file in the form that `tools/embedded_model` exports.
+
+    Raises:
+        CheckpointError: the file is missing, damaged or of another kind.
+    """
+    from ..checkpoints.anatomy import FOLDERS, Anatomy, bad, checked
+    from ..checkpoints.model import Model
+    from ..checkpoints.tensors import InMemory, open_file
+    from ..errors import CheckpointError
+
+    tensors = open_file(path)
+    if tensors.metadata.get("kind") != KIND:
+        raise CheckpointError(f"{path.name} is not the embedded model.", fix="Install the package again.")
+    try:
+        configs: dict[str, dict[str, Any]] = {
+            name: json.loads(tensors.metadata[f"{name}_config"]) for name in (*FOLDERS, "scheduler")
+        }
+        anatomy = checked(Anatomy(**configs, penultimate=False))
+        parts = {
+            name: {key[len(name) + 1 :]: tensors.get(key) for key in tensors.keys() if key.startswith(name + ".")}
+            for name in FOLDERS
+        }
+        text = parts["text_encoder"]
+        rows, ids = text.pop(TABLE + "rows"), text.pop(TABLE + "row_ids").long()
+        table = rows[-1].repeat(int(anatomy.text_encoder["vocab_size"]), 1)
+        table[ids] = rows[:-1]
+        text[TABLE + "weight"] = table
+    except (KeyError, ValueError, TypeError, IndexError, RuntimeError) as problem:
+        raise bad(f"embedded model {path.name}", problem) from problem
+    return Model(
+        name="tiny",
+        anatomy=anatomy,
+        parts={name: InMemory(parts[name]) for name in ("unet", "vae", "text_encoder", "depth_estimator")},
+        pairs=anatomy.pairs(list(parts["depth_estimator"])),
+        aside=InMemory({}),
+    )

@@ -1,0 +1,12 @@
+"""Depth checkpoints: what they are made of, and the way between their two layouts."""
+
+from __future__ import annotations
+
+from .anatomy import Anatomy as Anatomy
+from .convert import Ledger as Ledger
+from .convert import convert as convert
+from .convert import to_folder as to_folder
+from .convert import to_single_file as to_single_file
+from .description import open_clip_config as open_clip_config
+from .model import Model as Model
+from .model import open_model as open_model

@@ -1,0 +1,185 @@
+"""What a depth checkpoint is made of: the configurations of its parts, as plain data.
+
+The configurations are those of diffusers and transformers. Files that come from elsewhere are read as numbers and
+names; nothing in them is ever instantiated by name.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, cast
+
+from ..errors import CheckpointError
+from . import pairs
+from .pairs import Pair
+
+Config = dict[str, Any]
+
+MAX_CONFIG_BYTES: Final = 1024 * 1024
+"""Largest YAML or JSON that is read, in bytes."""
+
+TINY_DEPTH: Final = "depth2img.embedded.depth_net.TinyDepthNet"
+"""The one depth network besides MiDaS that a checkpoint may name."""
+
+VIT_H: Final = "ViT-H-14"
+
+
+@dataclass(frozen=True)
+class Anatomy:
+    """The configurations of one model.
+
+    Attributes:
+        unet, vae, text_encoder, depth_estimator, scheduler: as in the JSON files of the diffusers layout; a depth
+            network that is not MiDaS has `target` and `channels` instead.
+        penultimate: whether the single file carries one more text layer than is run.
+    """
+
+    unet: Config
+    vae: Config
+    text_encoder: Config
+    depth_estimator: Config
+    scheduler: Config
+    penultimate: bool
+
+    @property
+    def is_midas(self) -> bool:
+        """Whether the depth network is MiDaS' DPT-hybrid."""
+        return "target" not in self.depth_estimator
+
+    def pairs(self, depth_names: Sequence[str]) -> list[Pair]:
+        """All pairs; `depth_names` are the names of the depth network's tensors, read where it is not MiDaS."""
+        depth = pairs.dpt_pairs(self.depth_estimator) if self.is_midas else pairs.plain_depth_pairs(depth_names)
+        return [
+            *pairs.unet_pairs(self.unet),
+            *pairs.vae_pairs(self.vae),
+            *pairs.text_pairs(self.text_encoder),
+            *depth,
+        ]
+
+    @property
+    def arch(self) -> str:
+        """The text encoder's name for OpenCLIP."""
+        width, heads = int(self.text_encoder["hidden_size"]), int(self.text_encoder["num_attention_heads"])
+        layers = int(self.text_encoder["num_hidden_layers"]) + self.penultimate
+        if (width, heads, layers) == (1024, 16, 24):
+            return VIT_H
+        return f"depth2img-text-w{width}-h{heads}-l{layers}"
+
+    def to_json(self) -> str:
+        """All configurations as one text, for a file's metadata."""
+        parts = {name: getattr(self, name) for name in (*FOLDERS, "scheduler")}
+        return json.dumps({**parts, "penultimate": self.penultimate}, sort_keys=True)
+
+
+FOLDERS: Final = ("unet", "vae", "text_encoder", "depth_estimator")
+"""The parts with weights, by their folder names in the diffusers layout."""
+
+
+def from_json(text: str) -> Anatomy:
+    """The anatomy in a file's metadata, as `Anatomy.to_json` wrote it.
+
+    Raises:
+        CheckpointError: it is something else.
+    """
+    try:
+        anatomy = Anatomy(**json.loads(text))
+        checked(anatomy)
+    except (ValueError, TypeError, KeyError, AttributeError) as problem:
+        raise bad("description in the file's metadata", problem) from problem
+    return anatomy
+
+
+def checked(anatomy: Anatomy) -> Anatomy:
+    """The anatomy, if it is one of a depth model that this package can hold.
+
+    Raises:
+        CheckpointError: the UNet does not take depth, is not built of transformers with linear projections, or the
+            depth network is an unknown one.
+    """
+    unet, depth = anatomy.unet, anatomy.depth_estimator
+    if unet["in_channels"] != 5:
+        raise CheckpointError(
+            "This is no depth checkpoint.",
+            got=f"a UNet with {unet['in_channels']} input channels",
+            fix="A depth checkpoint's UNet has 5: four of the latent and one of depth.",
+        )
+    if not unet.get("use_linear_projection") or any(not _known_block(name) for name in unet["down_block_types"]):
+        raise CheckpointError(
+            "This UNet is not built like Stable Diffusion 2's.", fix="Use a checkpoint that descends from it."
+        )
+    if "target" in depth and depth["target"] != TINY_DEPTH:
+        raise CheckpointError(
+            "The depth network is unknown.", got=str(depth["target"])[:80], fix="Use a MiDaS checkpoint."
+        )
+    if "target" not in depth and not depth["is_hybrid"]:
+        raise CheckpointError("The depth network is not MiDaS' DPT-hybrid.", fix="Use the folder's own pipeline.")
+    return anatomy
+
+
+def _known_block(name: str) -> bool:
+    return name in ("CrossAttnDownBlock2D", "DownBlock2D")
+
+
+def bad(what: str, problem: Exception) -> CheckpointError:
+    if isinstance(problem, CheckpointError):
+        return problem
+    detail = f"'{problem.args[0]}' missing" if isinstance(problem, KeyError) else str(problem)[:100]
+    return CheckpointError(f"The {what} cannot be used.", got=detail, fix="Get the file again, or remove it.")
+
+
+# --- folder -----------------------------------------------------------------------------------------------------------
+
+
+def from_folder(folder: Path) -> Anatomy:
+    """The anatomy of a folder in the diffusers layout.
+
+    Raises:
+        CheckpointError: a JSON file is missing or unusable, or it is no depth model.
+    """
+    if not (folder / "unet").is_dir():
+        raise CheckpointError(
+            f"The folder {folder.name} is no model in the layout of diffusers.",
+            got="no 'unet' folder in it",
+            fix="Give the folder that holds model_index.json.",
+        )
+    try:
+        return checked(
+            Anatomy(
+                **{name: read_json(folder / name / "config.json") for name in FOLDERS},
+                scheduler=read_json(folder / "scheduler" / "scheduler_config.json"),
+                penultimate=False,
+            )
+        )
+    except (ValueError, TypeError, KeyError, AttributeError) as problem:
+        raise bad(f"configuration in {folder.name}", problem) from problem
+
+
+def read_json(path: Path) -> Config:
+    """One JSON object from a file of bounded size.
+
+    Raises:
+        CheckpointError: the file is missing, too large or no JSON object.
+    """
+    try:
+        value = json.loads(read_text(path))
+    except ValueError as problem:
+        raise bad(f"file {path.parent.name}/{path.name}", problem) from problem
+    if not isinstance(value, dict):
+        raise CheckpointError(f"{path.parent.name}/{path.name} holds no JSON object.", fix="Get the file again.")
+    return cast(Config, value)
+
+
+def read_text(path: Path) -> str:
+    try:
+        if path.stat().st_size > MAX_CONFIG_BYTES:
+            raise CheckpointError(f"{path.name} is too large for a configuration.", fix="Get the file again.")
+        return path.read_text(encoding="utf-8")
+    except OSError as problem:
+        raise CheckpointError(
+            f"{path.parent.name}/{path.name} cannot be read.",
+            got=problem.strerror or type(problem).__name__,
+            fix="Copy the whole folder.",
+        ) from problem

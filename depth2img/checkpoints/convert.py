@@ -1,0 +1,246 @@
+"""Between a folder in the diffusers layout and one file in `ldm`'s, tensor by tensor, with a ledger.
+
+Nothing is dropped and nothing invented: a tensor that only the single file has is kept in the folder's
+`ldm_only.safetensors`; where there is no such file, the few that `ldm` expects and never runs are re-created, noted in
+the single file, and, unless somebody has changed them, left out again on the way back. There and back gives every
+tensor bit for bit.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, Literal
+
+from ..errors import CheckpointError
+from . import ldm_only, pairs
+from .anatomy import FOLDERS, Anatomy
+from .clip_tokens import write_tokenizer
+from .description import METADATA, to_yaml
+from .model import ASIDE, RECREATED, WEIGHTS, Model, open_model
+from .pairs import Pair
+from .tensors import Lazy, Progress, Tensors, replacing, write_safetensors
+
+What = Literal["same", "stacked", "pointwise", "kept aside", "re-created", "constant"]
+
+FREE_SPACE: Final = 1.02
+"""How much room is asked for, as a multiple of the bytes that will be written."""
+
+
+@dataclass(frozen=True)
+class Line:
+    """What became of one tensor.
+
+    Attributes:
+        ldm: its name in the single file; empty for a constant.
+        other: its name, or three, in the folder, behind the part's; empty for what only the single file has.
+        what: how the two are related: see `pairs.Pair.form`; `kept aside`: in the folder's `ldm_only.safetensors`;
+            `re-created`: made by `ldm_only`, in the single file only; `constant`: equal in every model, in neither.
+    """
+
+    ldm: str
+    other: tuple[str, ...]
+    what: What
+
+
+@dataclass(frozen=True)
+class Ledger:
+    """What became of every tensor of a conversion."""
+
+    lines: Sequence[Line]
+    bytes: int
+
+    def counts(self) -> dict[str, int]:
+        """How many lines there are of each kind."""
+        found = [line.what for line in self.lines]
+        return {what: found.count(what) for what in dict.fromkeys(found)}
+
+    def to_json(self) -> dict[str, Any]:
+        """The ledger as plain data."""
+        lines = [{"ldm": line.ldm, "diffusers": list(line.other), "what": line.what} for line in self.lines]
+        return {"tensors": lines, "counts": self.counts(), "bytes": self.bytes}
+
+
+def convert(source: Path, target: Path, progress: Progress | None = None) -> Ledger:
+    """A single file to a folder, or a folder to a single file.
+
+    Args:
+        source: a folder in the diffusers layout, or a `.safetensors` or `.ckpt` file.
+        target: a `.safetensors` file (its YAML is written beside it) or a folder that does not exist yet.
+        progress: told the bytes written and the bytes in all.
+
+    Raises:
+        CheckpointError: the source is no depth model, or the target cannot be written.
+    """
+    model = open_model(source)
+    if target.suffix.lower() == ".safetensors":
+        return to_single_file(model, target, progress)
+    if target.suffix.lower() in (".ckpt", ".pt", ".pth", ".bin"):
+        raise CheckpointError(
+            "Checkpoints are written as safetensors only.", got=f"'{target.name}'", fix="End the name in .safetensors."
+        )
+    return to_folder(model, target, progress)
+
+
+def to_single_file(model: Model, path: Path, progress: Progress | None = None) -> Ledger:
+    """Write a model as one safetensors file in `ldm`'s layout, and its YAML beside it.
+
+    Raises:
+        CheckpointError: the folder cannot be written or the model does not fit the layout.
+    """
+    text = to_yaml(model.anatomy)
+    lazies = [_to_ldm(pair, model.parts[pair.component]) for pair in model.pairs]
+    lines = [_line(pair) for pair in model.pairs]
+    lines += [Line("", (name,), "constant") for name in model.constants]
+    for name in model.aside.keys():
+        lazies.append(_as_it_is(model.aside, name, name))
+        lines.append(Line(name, (), "kept aside"))
+    table = next(pair.names[0] for pair in model.pairs if pair.ldm == pairs.TEXT + "token_embedding.weight")
+    dtype, there = model.parts["text_encoder"].dtype(table), {lazy.key for lazy in lazies}
+    again = [lazy for lazy in ldm_only.recreated(model.anatomy, dtype) if lazy.key not in there]
+    lazies += again
+    lines += [Line(lazy.key, (), "re-created") for lazy in again]
+    metadata = {"format": "pt", METADATA: model.anatomy.to_json()}
+    if again:
+        metadata[RECREATED] = "\n".join(lazy.key for lazy in again)
+    total = _room_for(lazies, path.parent)
+    write_safetensors(path, lazies, metadata, progress)
+    with replacing(path.with_suffix(".yaml")) as beside:
+        beside.write_text(text, encoding="utf-8")
+    return Ledger(lines, total)
+
+
+def to_folder(model: Model, folder: Path, progress: Progress | None = None) -> Ledger:
+    """Write a model as a folder in the diffusers layout; the folder appears whole or not at all.
+
+    Raises:
+        CheckpointError: the folder exists already or cannot be written.
+    """
+    if folder.exists():
+        raise CheckpointError(
+            f"{folder.name} exists already.", fix="Give the name of a folder that does not exist yet."
+        )
+    files: dict[str, list[Lazy]] = {
+        f"{name}/{stem}.safetensors": [_as_it_is(model.parts[name], key, key) for key in model.parts[name].keys()]
+        for name, stem in WEIGHTS.items()
+    }
+    lines = [_line(pair) for pair in model.pairs]
+    lines += [Line(name, (), "re-created") for name in model.recreated]
+    if model.aside.keys():
+        files[ASIDE] = [_as_it_is(model.aside, key, key) for key in model.aside.keys()]
+        lines += [Line(key, (), "kept aside") for key in model.aside.keys()]
+    total = _room_for([lazy for lazies in files.values() for lazy in lazies], folder.parent)
+    done = 0
+    with _appearing(folder) as beside:
+        for name, lazies in files.items():
+            (beside / name).parent.mkdir(exist_ok=True)
+            write_safetensors(beside / name, lazies, {"format": "pt"}, _from(progress, done, total))
+            done += sum(lazy.size for lazy in lazies)
+        _write_texts(beside, model.anatomy)
+    return Ledger(lines, total)
+
+
+def _line(pair: Pair) -> Line:
+    return Line(pair.ldm, tuple(f"{pair.component}/{name}" for name in pair.names), pair.form)
+
+
+def _to_ldm(pair: Pair, part: Tensors) -> Lazy:
+    shape = pair.ldm_shape([part.shape(name) for name in pair.names])
+    return Lazy(pair.ldm, part.dtype(pair.names[0]), shape, lambda: pair.to_ldm([part.get(n) for n in pair.names]))
+
+
+def _as_it_is(part: Tensors, name: str, key: str) -> Lazy:
+    return Lazy(key, part.dtype(name), part.shape(name), lambda: part.get(name))
+
+
+def _from(progress: Progress | None, start: int, total: int) -> Progress | None:
+    if progress is None:
+        return None
+    tell: Callable[[int, int], None] = progress
+    return lambda done, _: tell(start + done, total)
+
+
+def _room_for(lazies: Sequence[Lazy], folder: Path) -> int:
+    total = sum(lazy.size for lazy in lazies)
+    try:
+        free = shutil.disk_usage(folder).free
+    except OSError as problem:
+        raise CheckpointError(
+            f"The folder {folder} cannot be used.", got=problem.strerror or "no access", fix="Create it first."
+        ) from problem
+    if total * FREE_SPACE > free:
+        raise CheckpointError(
+            "There is not enough room for the converted checkpoint.",
+            got=f"{free / 1e9:.1f} GB free, {total / 1e9:.1f} GB needed",
+            fix="Free some space or choose another disk.",
+        )
+    return total
+
+
+@contextlib.contextmanager
+def _appearing(folder: Path) -> Iterator[Path]:
+    """Yields a folder beside `folder` and renames it on leaving; after an error nothing is left."""
+    try:
+        beside = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
+        try:
+            yield beside
+            beside.chmod(0o755)
+            beside.rename(folder)
+        finally:
+            shutil.rmtree(beside, ignore_errors=True)
+    except OSError as problem:
+        raise CheckpointError(
+            f"{folder.name} cannot be written.",
+            got=problem.strerror or type(problem).__name__,
+            fix="Check the folder, its permissions and the free space.",
+        ) from problem
+
+
+def _write_texts(folder: Path, anatomy: Anatomy) -> None:
+    texts: dict[str, Mapping[str, Any]] = {f"{name}/config.json": getattr(anatomy, name) for name in FOLDERS}
+    texts["scheduler/scheduler_config.json"] = anatomy.scheduler
+    texts["model_index.json"] = _index(anatomy)
+    texts["feature_extractor/preprocessor_config.json"] = FEATURE_EXTRACTOR
+    for name, value in texts.items():
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
+    write_tokenizer(folder / "tokenizer")
+
+
+def _index(anatomy: Anatomy) -> dict[str, Any]:
+    depth = (
+        ["transformers", "DPTForDepthEstimation"]
+        if anatomy.is_midas
+        else anatomy.depth_estimator["target"].rsplit(".", 1)
+    )
+    return {
+        "_class_name": "StableDiffusionDepth2ImgPipeline",
+        "depth_estimator": depth,
+        "feature_extractor": ["transformers", "DPTImageProcessor"],
+        "scheduler": ["diffusers", anatomy.scheduler.get("_class_name", "DDIMScheduler")],
+        "text_encoder": ["transformers", "CLIPTextModel"],
+        "tokenizer": ["transformers", "CLIPTokenizer"],
+        "unet": ["diffusers", "UNet2DConditionModel"],
+        "vae": ["diffusers", "AutoencoderKL"],
+    }
+
+
+FEATURE_EXTRACTOR: Final[Mapping[str, Any]] = {
+    "image_processor_type": "DPTImageProcessor",
+    "do_resize": True,
+    "size": {"height": 384, "width": 384},
+    "keep_aspect_ratio": False,
+    "ensure_multiple_of": 1,
+    "resample": 3,
+    "do_rescale": True,
+    "rescale_factor": 1 / 255,
+    "do_normalize": True,
+    "image_mean": [0.5, 0.5, 0.5],
+    "image_std": [0.5, 0.5, 0.5],
+}
+"""What diffusers' own pipeline does to a picture before MiDaS; `estimators.midas_input` does the host's instead."""

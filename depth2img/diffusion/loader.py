@@ -1,0 +1,108 @@
+"""Opening a depth model by what the user calls it: `tiny`, a folder, a single file or a name on the hub."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Final
+
+import torch
+
+from ..checkpoints.model import WEIGHTS, Model, open_model
+from ..embedded import open_embedded
+from ..errors import CheckpointError, OptionError
+from .networks import Networks, build
+
+TINY: Final = "tiny"
+"""The embedded model."""
+
+HUB_NAME: Final = re.compile(r"[\w.-]+/[\w.-]+(@[\w./-]+)?")
+"""`owner/name`, with `@revision` behind it if wanted."""
+
+DEVICES: Final = ("auto", "cpu", "cuda", "mps")
+DTYPES: Final = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
+
+
+def load(source: str | Path, *, device: str = "auto", dtype: str = "auto") -> Networks:
+    """A depth model, ready to run.
+
+    Args:
+        source: `tiny`, a folder in the diffusers layout, a `.safetensors` or `.ckpt` file, or `owner/name[@revision]`
+            on the hub, of which only JSON and safetensors files are fetched.
+        device: one of `DEVICES`; auto takes CUDA, then MPS, then the CPU.
+        dtype: `auto` or one of `DTYPES`; auto is float32 on the CPU and float16 elsewhere.
+
+    Raises:
+        CheckpointError: there is no such model, or it cannot be used.
+        OptionError: the device or the type is unknown or not there.
+    """
+    where = pick_device(device)
+    return build(find(source), device=where, dtype=pick_dtype(dtype, where))
+
+
+def find(source: str | Path) -> Model:
+    """The model of that name, not in memory yet.
+
+    Raises:
+        CheckpointError: there is none, or it cannot be used.
+    """
+    if str(source) == TINY:
+        return open_embedded()
+    path = Path(source)
+    if path.exists():
+        return open_model(path)
+    if HUB_NAME.fullmatch(str(source)) and path.suffix.lower() not in (".safetensors", ".ckpt"):
+        return open_model(_download(str(source)))
+    raise CheckpointError(
+        f"There is no model '{source}'.",
+        fix="Give 'tiny', a folder in the layout of diffusers, a .safetensors or .ckpt file, or owner/name on the hub.",
+    )
+
+
+def pick_device(name: str) -> torch.device:
+    """The device of that name.
+
+    Raises:
+        OptionError: it is unknown or not there.
+    """
+    there = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    if name == "auto":
+        return torch.device(next(kind for kind in ("cuda", "mps", "cpu") if there[kind]))
+    if not there.get(name, False):
+        found = ", ".join(kind for kind, is_there in there.items() if is_there)
+        raise OptionError("device", f"There is no device '{name}' here.", fix=f"Use auto or one of: {found}.")
+    return torch.device(name)
+
+
+def pick_dtype(name: str, device: torch.device) -> torch.dtype:
+    """The element type of that name on a device.
+
+    Raises:
+        OptionError: it is unknown, or the device cannot use it.
+    """
+    if name == "auto":
+        return torch.float32 if device.type == "cpu" else torch.float16
+    if name not in DTYPES:
+        raise OptionError("dtype", f"There is no type '{name}'.", fix=f"Use auto or one of: {', '.join(DTYPES)}.")
+    if name == "float16" and device.type == "cpu":
+        raise OptionError("dtype", "float16 is too slow on a CPU to be of use.", fix="Use float32 or bfloat16.")
+    return DTYPES[name]
+
+
+def _download(name: str) -> Path:
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+
+    repository, _, revision = name.partition("@")
+    patterns = ["model_index.json", "scheduler/scheduler_config.json"]
+    for folder, stem in WEIGHTS.items():
+        patterns += [f"{folder}/config.json", f"{folder}/{stem}.safetensors", f"{folder}/{stem}.safetensors.index.json"]
+        patterns += [f"{folder}/{stem}-*-of-*.safetensors"]
+    try:
+        return Path(snapshot_download(repository, revision=revision or None, allow_patterns=patterns))
+    except (HfHubHTTPError, LocalEntryNotFoundError, OSError, ValueError) as problem:
+        raise CheckpointError(
+            f"The model '{name}' cannot be fetched from the hub.",
+            got=str(problem).strip().splitlines()[0][:120] if str(problem).strip() else type(problem).__name__,
+            fix="Check the name and the network, or give a folder or file on this machine.",
+        ) from problem

@@ -1,0 +1,158 @@
+"""The networks of a depth model in memory, in the classes of diffusers and transformers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+import torch
+from torch import nn
+
+from ..checkpoints.anatomy import Config
+from ..checkpoints.description import DEFAULT_SCALE
+from ..checkpoints.model import Model
+from ..checkpoints.pairs import Component
+from ..embedded.depth_net import TinyDepthNet
+from ..errors import CheckpointError
+from ..estimators import MidasEstimator
+
+LATENT_FACTOR: Final = 8
+"""Pixels to a latent's cell, each way, of an autoencoder with four levels."""
+
+
+@dataclass(frozen=True)
+class Networks:
+    """One depth model, ready to run.
+
+    Attributes:
+        name: what it was opened as.
+        unet: `UNet2DConditionModel`: (B, 5, h, w), time steps, text states -> noise (B, 4, h, w).
+        vae: `AutoencoderKL`: RGB (B, 3, H, W) in -1..1 <-> latents (B, 4, H/8, W/8).
+        text_encoder: `CLIPTextModel`: ids (B, 77) -> states (B, 77, width).
+        estimator: its own depth network, in float32.
+        scheduler: configuration of a diffusers scheduler.
+        scale: factor of latents, behind the encoder and before the decoder.
+        side: pixels of a picture's side that it was trained at.
+        cfg_scale: guidance that suits it.
+        device, dtype: where and in which type the UNet, the autoencoder and the text encoder run.
+    """
+
+    name: str
+    unet: Any
+    vae: Any
+    text_encoder: Any
+    estimator: MidasEstimator
+    scheduler: Config
+    scale: float
+    side: int
+    cfg_scale: float
+    device: torch.device
+    dtype: torch.dtype
+
+
+class DptNetwork(nn.Module):
+    """transformers' DPT behind the interface of Stability's MiDaS, for pictures of any proportions.
+
+    Its own `forward` takes squares only: it refuses other sizes at the embeddings, and past them it would fold the
+    patches of 32 x 128 pixels into a square. Here its parts are called one by one, with the grid's real sides.
+
+    Args:
+        estimator: `DPTForDepthEstimation`, hybrid.
+    """
+
+    def __init__(self, estimator: nn.Module) -> None:
+        super().__init__()
+        self.estimator: Any = estimator
+
+    def forward(self, picture: torch.Tensor) -> torch.Tensor:
+        """Float (B, 3, h, w) in -1..1, sides multiples of 32 -> inverse depth (B, 1, h, w), larger = nearer."""
+        network, size = self.estimator, (int(picture.shape[-2]), int(picture.shape[-1]))
+        patch, taps = int(network.config.patch_size), network.config.backbone_out_indices[2:]
+        network.dpt.embeddings.image_size = size  # compared with the picture, and used for nothing else
+        seen = network.dpt(picture, output_hidden_states=True)
+        # The first hidden state is the embeddings; of a hybrid the first two taps are in its ResNet.
+        features = [*seen.intermediate_activations, *(seen.hidden_states[tap + 1] for tap in taps)]
+        depth = network.head(network.neck(features, size[0] // patch, size[1] // patch))[:, None]
+        return torch.nn.functional.interpolate(depth, size=size, mode="bicubic", align_corners=False)
+
+
+SD2_CFG_SCALE: Final = 7.0
+TINY_CFG_SCALE: Final = 4.0
+SD2_SIDE: Final = 512
+"""Bound for "the side it was trained at": the published folder names the latent's side, 64."""
+
+
+def build(model: Model, *, device: torch.device, dtype: torch.dtype) -> Networks:
+    """The networks of a model, with its weights.
+
+    The depth network stays in float32 whatever `dtype` is.
+
+    Raises:
+        CheckpointError: the weights do not fit their configurations.
+    """
+    from diffusers import AutoencoderKL, UNet2DConditionModel
+    from transformers import CLIPTextConfig, CLIPTextModel
+
+    anatomy = model.anatomy
+    scale = float(anatomy.vae.get("scaling_factor", DEFAULT_SCALE))
+    with torch.device("meta"):
+        empty: dict[Component, nn.Module] = {
+            "unet": UNet2DConditionModel.from_config(_public(anatomy.unet)),
+            "vae": AutoencoderKL.from_config(_public(anatomy.vae)),
+            "text_encoder": CLIPTextModel(CLIPTextConfig(**_public(anatomy.text_encoder))),
+            "depth_estimator": _empty_depth(anatomy.depth_estimator),
+        }
+    for component, network in empty.items():
+        wanted = torch.float32 if component == "depth_estimator" else dtype
+        _fill(network, model, component, device, wanted)
+    depth = DptNetwork(empty["depth_estimator"]) if anatomy.is_midas else empty["depth_estimator"]
+    return Networks(
+        name=model.name,
+        unet=empty["unet"],
+        vae=empty["vae"],
+        text_encoder=empty["text_encoder"],
+        estimator=MidasEstimator(depth, key=f"{model.name}:{id(depth)}"),
+        scheduler=anatomy.scheduler,
+        scale=scale,
+        side=min(int(anatomy.unet.get("sample_size") or 64) * LATENT_FACTOR, SD2_SIDE),
+        cfg_scale=SD2_CFG_SCALE if anatomy.is_midas else TINY_CFG_SCALE,
+        device=device,
+        dtype=dtype,
+    )
+
+
+def _public(config: Mapping[str, Any]) -> dict[str, Any]:
+    """A configuration without its notes (names with an underscore, the types it was saved in)."""
+    notes = ("torch_dtype", "dtype", "transformers_version", "architectures")
+    return {key: value for key, value in config.items() if not key.startswith("_") and key not in notes}
+
+
+def _empty_depth(config: Config) -> nn.Module:
+    if "target" in config:  # `anatomy.checked` lets no other target through
+        return TinyDepthNet(tuple(int(width) for width in config["channels"]))
+    from transformers import DPTConfig, DPTForDepthEstimation
+
+    network: nn.Module = DPTForDepthEstimation(DPTConfig(**_public(config)))
+    return network
+
+
+def _fill(network: nn.Module, model: Model, component: Component, device: torch.device, dtype: torch.dtype) -> None:
+    part = model.parts[component]
+    state = {
+        name: tensor.to(device=device, dtype=dtype if tensor.is_floating_point() else None)
+        for name, tensor in ((name, part.get(name)) for name in part.keys())
+    }
+    try:
+        network.load_state_dict(state, strict=True, assign=True)
+    except RuntimeError as problem:
+        raise CheckpointError(
+            f"The {component} of {model.name} does not fit its configuration.",
+            got=" ".join(str(problem).split())[:160],
+            fix="Get the checkpoint again, or put its own YAML beside it.",
+        ) from problem
+    for owner in network.modules():
+        for name, buffer in owner.named_buffers(recurse=False):
+            if buffer.is_meta:  # the one buffer that is not stored: CLIP's position numbers
+                owner.register_buffer(name, torch.arange(buffer.shape[-1], device=device)[None], persistent=False)
+    network.eval().requires_grad_(False)

@@ -1,0 +1,169 @@
+"""The loop: noisy latents, conditioned on text and depth, to a picture's latents."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import torch
+
+from ..checkpoints.clip_tokens import token_ids
+from ..errors import Depth2ImgError
+from .networks import Networks
+from .settings import Settings
+
+Step = Callable[[int, int], None]
+"""Called with the steps done and the steps in all."""
+
+SAMPLER_CLASSES: Final[Mapping[str, tuple[str, Mapping[str, Any]]]] = {
+    "ddim": ("DDIMScheduler", {}),
+    "euler": ("EulerDiscreteScheduler", {}),
+    "euler a": ("EulerAncestralDiscreteScheduler", {}),
+    "dpm++ 2m": ("DPMSolverMultistepScheduler", {"algorithm_type": "dpmsolver++", "solver_order": 2}),
+}
+"""Name in the settings -> diffusers' class and what it is told."""
+
+SCHEDULE: Final = ("beta_start", "beta_end", "beta_schedule", "num_train_timesteps", "prediction_type", "steps_offset")
+"""What every sampler takes over from the model's own scheduler."""
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What goes through the loop together.
+
+    Attributes:
+        latents: float (B, 4, h, w), of the pictures, scaled; what "masked content" asks for is in them already.
+        depth: float (B, 1, h, w), the conditioning.
+        keep: float (B, 1, h, w), 1 where the picture stays; None without masks.
+        text: float (B, 77, width) and the same of the negative prompt.
+        generators: one per picture, on the CPU, so that a seed means the same on every device.
+    """
+
+    latents: torch.Tensor
+    depth: torch.Tensor
+    keep: torch.Tensor | None
+    text: tuple[torch.Tensor, torch.Tensor]
+    generators: Sequence[torch.Generator]
+
+
+def make_scheduler(networks: Networks, sampler: str) -> Any:
+    """A diffusers scheduler with the model's noise schedule.
+
+    Args:
+        networks: the model.
+        sampler: a key of `SAMPLER_CLASSES`.
+    """
+    import diffusers
+
+    name, settings = SAMPLER_CLASSES[sampler]
+    own = {key: networks.scheduler[key] for key in SCHEDULE if key in networks.scheduler}
+    fixed = {"timestep_spacing": "leading", "clip_sample": False, "set_alpha_to_one": False}
+    kind = getattr(diffusers, name)
+    known = inspect.signature(kind.__init__).parameters
+    return kind(**{key: value for key, value in {**fixed, **own, **settings}.items() if key in known})
+
+
+def noise_like(latents: torch.Tensor, generators: Sequence[torch.Generator]) -> torch.Tensor:
+    """Normal noise, each sample from its own generator, drawn on the CPU."""
+    shape = (1, *latents.shape[1:])
+    drawn = [torch.randn(shape, generator=generator, dtype=latents.dtype) for generator in generators]
+    return torch.cat(drawn).to(latents.device)
+
+
+def encode(networks: Networks, pictures: torch.Tensor, generators: Sequence[torch.Generator]) -> torch.Tensor:
+    """Pictures as latents, drawn from the encoder's distribution and scaled.
+
+    Args:
+        networks: the model.
+        pictures: float (B, 3, H, W), -1..1, on the model's device.
+        generators: one per picture.
+
+    Returns:
+        (B, 4, H/8, W/8).
+    """
+    each = [
+        networks.vae.encode(picture[None]).latent_dist.sample(generator=generator)
+        for picture, generator in zip(pictures, generators, strict=True)
+    ]
+    return torch.cat(each) * networks.scale
+
+
+def decode(networks: Networks, latents: torch.Tensor) -> torch.Tensor:
+    """Latents (B, 4, h, w) as pictures, float32 (B, 3, 8h, 8w) on the CPU, -1..1 and beyond.
+
+    Raises:
+        Depth2ImgError: the result is not finite.
+    """
+    each = [networks.vae.decode(latent[None] / networks.scale).sample.float().cpu() for latent in latents]
+    pictures = torch.cat(each)
+    if not bool(torch.isfinite(pictures).all()):
+        raise Depth2ImgError(
+            "The model produced NaN instead of a picture.",
+            got=f"type {str(networks.dtype).removeprefix('torch.')} on {networks.device.type}",
+            fix="Use float32, or check the checkpoint.",
+        )
+    return pictures
+
+
+def text_states(networks: Networks, prompts: Sequence[str]) -> torch.Tensor:
+    """Prompts as the UNet takes them, (B, 77, width); words beyond 75 tokens are cut off."""
+    states: torch.Tensor = networks.text_encoder(token_ids(prompts).to(networks.device)).last_hidden_state
+    return states.to(networks.dtype)
+
+
+def sample(networks: Networks, batch: Batch, settings: Settings, on_step: Step | None = None) -> torch.Tensor:
+    """Noise latents as far as the denoising strength says, and take the noise off again.
+
+    Where a mask keeps the picture, the picture's own latents with the noise of the moment are put back after every
+    step, so that the kept part is exactly the picture's at the end.
+
+    Returns:
+        (B, 4, h, w).
+    """
+    scheduler = make_scheduler(networks, settings.sampler)
+    scheduler.set_timesteps(settings.steps, device=networks.device)
+    count = min(int(settings.steps * settings.denoising_strength), settings.steps)
+    if count == 0:
+        return batch.latents
+    begin = settings.steps - count
+    timesteps = scheduler.timesteps[begin * scheduler.order :]
+    if hasattr(scheduler, "set_begin_index"):
+        scheduler.set_begin_index(begin * scheduler.order)
+    noise = noise_like(batch.latents, batch.generators)
+    latents = scheduler.add_noise(batch.latents, noise, timesteps[:1].repeat(len(batch.latents)))
+    extra = _step_arguments(scheduler, batch.generators)
+    guidance = settings.cfg_scale if settings.cfg_scale is not None else networks.cfg_scale
+    for index, timestep in enumerate(timesteps):
+        predicted = _predict(networks, scheduler, latents, timestep, batch, guidance)
+        latents = scheduler.step(predicted, timestep, latents, return_dict=False, **extra)[0]
+        if batch.keep is not None:
+            original = batch.latents
+            if index + 1 < len(timesteps):
+                original = scheduler.add_noise(original, noise, timesteps[index + 1 : index + 2])
+            latents = latents * (1 - batch.keep) + original * batch.keep
+        if on_step is not None:
+            on_step(index + 1, len(timesteps))
+    return latents
+
+
+def _step_arguments(scheduler: Any, generators: Sequence[torch.Generator]) -> dict[str, Any]:
+    takes = "generator" in inspect.signature(scheduler.step).parameters
+    return {"generator": list(generators)} if takes else {}
+
+
+def _predict(
+    networks: Networks, scheduler: Any, latents: torch.Tensor, timestep: torch.Tensor, batch: Batch, guidance: float
+) -> torch.Tensor:
+    text, negative = batch.text
+    scaled = scheduler.scale_model_input(latents, timestep)
+    conditioned = torch.cat([scaled, batch.depth], dim=1)
+    if guidance <= 1:
+        plain: torch.Tensor = networks.unet(conditioned, timestep, encoder_hidden_states=text).sample
+        return plain
+    both = networks.unet(
+        torch.cat([conditioned] * 2), timestep, encoder_hidden_states=torch.cat([negative, text])
+    ).sample
+    without, with_text = both.chunk(2)
+    return without + guidance * (with_text - without)
