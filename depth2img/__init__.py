@@ -1,6 +1,6 @@
 """Stable Diffusion 2 depth-to-image: depth maps and conditioning, with or without the WebUI.
 
-    picture -> depth map -> adjusted map -> conditioning -> sampler
+picture -> depth map -> adjusted map -> conditioning -> sampler
 """
 
 from __future__ import annotations

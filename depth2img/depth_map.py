@@ -12,7 +12,7 @@ from typing import Any, Final
 import cv2
 import numpy as np
 import numpy.typing as npt
-from PIL import Image
+from PIL import Image, ImageOps
 
 from . import images
 from .errors import DepthMapError
@@ -22,6 +22,9 @@ LARGEST: Final = 1e30
 
 GREY_TOLERANCE: Final = 0.03
 """How far the three channels of a grey picture may lie apart, as a part of full scale: JPEG's colour rounding."""
+
+ORIENTATION_TAG: Final = 0x0112
+"""EXIF's tag of the orientation."""
 
 COLOUR_MAPS: Final = {
     "grey": None,
@@ -221,39 +224,49 @@ def _from_content(content: bytes) -> DepthMap:
     image = images.open_image(content, DepthMapError)
     if image.format in ("PNG", "TIFF"):
         # Pillow loses bits of 16-bit RGB; OpenCV keeps every depth that these formats have.
-        array = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_UNCHANGED)
+        with images.decoding("The depth map is damaged.", fix="Save it anew.", error=DepthMapError):
+            array = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_UNCHANGED)
+            orientation = image.getexif().get(ORIENTATION_TAG)
         if array is not None and array.shape[:2] == (image.height, image.width):
-            return _from_array(np.asarray(array), image.format, array.dtype.itemsize * 8)
+            upright = _upright(np.asarray(array), orientation)
+            return _from_array(upright, image.format, array.dtype.itemsize * 8)
     return _from_array(*_decoded(image))
 
 
+def _upright(array: npt.NDArray[Any], orientation: object) -> npt.NDArray[Any]:
+    """EXIF orientation applied: 2 to 8 are a mirroring, for 5 to 8 after swapping rows and columns."""
+    if orientation in (5, 6, 7, 8):
+        array = array.swapaxes(0, 1)
+    if orientation in (2, 3, 6, 7):
+        array = array[:, ::-1]
+    if orientation in (3, 4, 7, 8):
+        array = array[::-1]
+    return array
+
+
 def _decoded(image: Image.Image) -> tuple[npt.NDArray[Any], str, int | None]:
-    try:
-        if image.mode in ("P", "PA", "CMYK", "YCbCr", "LAB", "HSV", "1"):
-            image = image.convert("RGB")
-        array = np.asarray(image)
-    except (OSError, ValueError, SyntaxError, TypeError, EOFError, IndexError, MemoryError) as problem:
-        raise DepthMapError("The depth map is damaged.", got=str(problem)[:80], fix="Save it anew.") from problem
+    with images.decoding("The depth map is damaged.", fix="Save it anew.", error=DepthMapError):
+        upright = ImageOps.exif_transpose(image) or image
+        if upright.mode in ("P", "PA", "CMYK", "YCbCr", "LAB", "HSV", "1"):
+            upright = upright.convert("RGB")
+        array = np.asarray(upright)
     return array, image.format or "picture", array.dtype.itemsize * 8
 
 
 def _read_npy(content: bytes) -> npt.NDArray[Any]:
-    file = io.BytesIO(content)
     npy: Any = np.lib.format  # numpy 1.26 does not type it
-    try:
+    with images.decoding(
+        "The .npy file holds no depth map.", fix="Save a two-dimensional array of numbers.", error=DepthMapError
+    ):
+        file = io.BytesIO(content)
         version = npy.read_magic(file)
         reader = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
         shape, _, dtype = reader(file)
-        if dtype.hasobject or len(shape) not in (2, 3):
+        # All of it before anything of the size that the header claims is allocated.
+        if dtype.kind not in "biuf" or not (len(shape) == 2 or (len(shape) == 3 and 1 <= shape[2] <= 4)):
             raise ValueError(f"shape {shape}, type {dtype}")
         images.check_size(shape[1], shape[0], DepthMapError)
         return np.asarray(np.load(io.BytesIO(content), allow_pickle=False))
-    except (ValueError, TypeError, EOFError, SyntaxError, KeyError, OverflowError, MemoryError) as problem:
-        if isinstance(problem, DepthMapError):
-            raise
-        raise DepthMapError(
-            "The .npy file holds no depth map.", got=str(problem)[:80], fix="Save a two-dimensional array of numbers."
-        ) from problem
 
 
 def _from_array(array: npt.NDArray[Any], origin: str, bits: int | None) -> DepthMap:

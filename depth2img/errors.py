@@ -16,6 +16,10 @@ class Depth2ImgError(Exception):
         self.what, self.got, self.fix = what, got, fix
         super().__init__(" ".join(part for part in (what, f"Got {got}." if got else "", fix) if part))
 
+    def __reduce__(self) -> tuple[object, ...]:
+        # Pickled (between processes) an exception is called again with its message alone, which is not what we take.
+        return type(self).__new__, (type(self), *self.args), self.__dict__
+
 
 class OptionError(Depth2ImgError, ValueError):
     """An option is unknown, of the wrong type or out of range.

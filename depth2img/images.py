@@ -8,15 +8,17 @@ from __future__ import annotations
 
 import base64
 import binascii
+import contextlib
 import io
 import os
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageOps
 
 from .errors import Depth2ImgError, PictureError
 
@@ -37,6 +39,26 @@ MAX_BYTES: Final = 256 * 1024 * 1024
 
 FORMATS: Final = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF", "PPM")
 """Pillow decoders that are tried; the rest stay closed to untrusted data."""
+
+
+@contextlib.contextmanager
+def decoding(what: str, *, got: str = "", fix: str, error: type[Depth2ImgError] = PictureError) -> Iterator[None]:
+    """Turns whatever a decoder of untrusted data raises into one error, and drops its warnings.
+
+    Pillow, OpenCV and numpy promise no list: besides OSError and ValueError they raise SyntaxError, struct.error,
+    tokenize.TokenError, RecursionError, cv2.error and more, depending on the damage.
+
+    Raises:
+        error: anything was raised inside. An error of this library passes as it is.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    except Depth2ImgError:
+        raise
+    except Exception as problem:
+        raise error(what, got=got or str(problem)[:80] or type(problem).__name__, fix=fix) from problem
 
 
 def check_size(width: int, height: int, error: type[Depth2ImgError] = PictureError) -> None:
@@ -63,9 +85,8 @@ def payload_bytes(payload: str | bytes, error: type[Depth2ImgError] = PictureErr
     Raises:
         error: the text is not base64, or there is more than `MAX_BYTES`.
     """
-    if len(payload) > MAX_BYTES * 4 // 3 + 128:
-        raise error("The file is too large.", got=f"{len(payload):,} bytes", fix=f"Send at most {MAX_BYTES:,} bytes.")
-    if isinstance(payload, str):
+    # Base64 is a third longer than its content; what is much longer than that is not worth decoding.
+    if isinstance(payload, str) and len(payload) <= MAX_BYTES * 3 // 2 + 128:
         text = payload.partition(",")[2] if payload[:5].lower() == "data:" else payload
         try:
             payload = base64.b64decode("".join(text.split()), validate=True)
@@ -75,6 +96,8 @@ def payload_bytes(payload: str | bytes, error: type[Depth2ImgError] = PictureErr
                 got=repr(text[:24]),
                 fix="Encode the file's content with base64.",
             ) from problem
+    if isinstance(payload, str) or len(payload) > MAX_BYTES:
+        raise error("The file is too large.", got=f"{len(payload):,} bytes", fix=f"Send at most {MAX_BYTES:,} bytes.")
     if not payload:
         raise error("The file is empty.", fix="Choose another file.")
     return payload
@@ -91,10 +114,10 @@ def read_file(path: str | os.PathLike[str], error: type[Depth2ImgError] = Pictur
         if size > MAX_BYTES:
             raise error(f"The file {Path(path).name} is too large.", got=f"{size:,} bytes", fix="Choose another file.")
         return Path(path).read_bytes()
-    except OSError as problem:
+    except (OSError, ValueError) as problem:  # ValueError: a null character in the path
         raise error(
             f"The file {Path(path).name} cannot be read.",
-            got=problem.strerror or type(problem).__name__,
+            got=getattr(problem, "strerror", None) or str(problem),
             fix="Check its name and permissions.",
         ) from problem
 
@@ -105,19 +128,21 @@ def open_image(content: bytes, error: type[Depth2ImgError] = PictureError) -> Im
     Raises:
         error: the content is no picture of a known format, or its size is out of bounds.
     """
-    try:
-        # Pillow's own limit is a warning below 2x and an error above; ours is stricter and says what to do.
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+    with decoding(
+        "The file is no picture that can be read.",
+        got=f"{len(content):,} bytes starting with {content[:8]!r}",
+        fix=f"Use one of {', '.join(FORMATS)}.",
+        error=error,
+    ):
+        try:
             image = Image.open(io.BytesIO(content), formats=FORMATS)
-    except Image.DecompressionBombError as problem:
-        raise error("The picture is too large.", fix=f"Scale it down to {MAX_PIXELS // 2**20} megapixels.") from problem
-    except (UnidentifiedImageError, OSError, ValueError, SyntaxError, TypeError) as problem:
-        raise error(
-            "The file is no picture that can be read.",
-            got=f"{len(content):,} bytes starting with {content[:8]!r}",
-            fix=f"Use one of {', '.join(FORMATS)}.",
-        ) from problem
+        except Image.DecompressionBombError as problem:
+            # Pillow's own limit is a warning below 2x and an error above; ours is stricter and says what to do.
+            raise error(
+                "The picture is too large.",
+                got=str(problem)[:80],
+                fix=f"Scale it down to {MAX_PIXELS // 2**20} megapixels.",
+            ) from problem
     check_size(*image.size, error)
     return image
 
@@ -194,7 +219,7 @@ def _from_array(array: npt.NDArray[Any], background: tuple[int, int, int]) -> Pi
 
 
 def _from_image(image: Image.Image, background: tuple[int, int, int]) -> Picture:
-    try:
+    with decoding("The picture is damaged.", fix="Save it anew."):
         image = ImageOps.exif_transpose(image) or image
         if image.mode.startswith("I"):
             image = Image.fromarray(_to_8_bit(np.asarray(image)))
@@ -204,12 +229,6 @@ def _from_image(image: Image.Image, background: tuple[int, int, int]) -> Picture
             behind = Image.new("RGBA", image.size, (*background, 255))
             image = Image.alpha_composite(behind, image.convert("RGBA"))
         return np.array(image.convert("RGB"))
-    except (OSError, ValueError, SyntaxError, TypeError, EOFError, IndexError, MemoryError) as problem:
-        if isinstance(problem, Depth2ImgError):
-            raise
-        raise PictureError(
-            "The picture is damaged.", got=str(problem)[:80] or type(problem).__name__, fix="Save it anew."
-        ) from problem
 
 
 def _to_8_bit(values: npt.NDArray[Any]) -> Picture:

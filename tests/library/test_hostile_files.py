@@ -1,0 +1,265 @@
+"""Damaged and malicious files: a clear error or a picture, never anything else, and never much memory."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import struct
+import tracemalloc
+import zlib
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from depth2img import DepthMapError, PictureError, images, read_depth_map, read_picture
+
+READERS: list[tuple[Callable[[Any], Any], type[Exception]]] = [
+    (read_picture, PictureError),
+    (read_depth_map, DepthMapError),
+]
+
+
+def encoded(image: Image.Image, kind: str, **options: Any) -> bytes:
+    file = io.BytesIO()
+    image.save(file, kind, **options)
+    return file.getvalue()
+
+
+def npy(array: np.ndarray, **options: Any) -> bytes:
+    file = io.BytesIO()
+    np.save(file, array, **options)
+    return file.getvalue()
+
+
+def npy_header(text: str, version: int = 1) -> bytes:
+    body = text.encode()
+    length = struct.pack("<H" if version == 1 else "<I", len(body))
+    return b"\x93NUMPY" + bytes([version, 0]) + length + body
+
+
+def samples() -> dict[str, bytes]:
+    noise = np.random.default_rng(5).integers(0, 256, (11, 17, 3), dtype=np.uint8)
+    colour, grey = Image.fromarray(noise), Image.fromarray(noise[:, :, 0])
+    sixteen = Image.fromarray(noise[:, :, 0].astype(np.uint16) * 257)
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    exif[0x010E] = "a description"
+    return {
+        "png": encoded(colour, "PNG", exif=exif),
+        "png-16": encoded(sixteen, "PNG"),
+        "png-palette": encoded(colour.quantize(7), "PNG", transparency=2),
+        "jpeg": encoded(colour, "JPEG", exif=exif),
+        "jpeg-progressive": encoded(colour, "JPEG", progressive=True),
+        "jpeg-cmyk": encoded(colour.convert("CMYK"), "JPEG"),
+        "webp": encoded(colour, "WEBP", exif=exif),
+        "bmp": encoded(colour, "BMP"),
+        "gif": encoded(colour.quantize(9), "GIF", save_all=True, append_images=[grey.quantize(9)]),
+        "tiff": encoded(colour, "TIFF", exif=exif),
+        "tiff-lzw": encoded(colour, "TIFF", compression="tiff_lzw"),
+        "tiff-deflate": encoded(sixteen, "TIFF", compression="tiff_adobe_deflate"),
+        "tiff-float": encoded(Image.fromarray(noise[:, :, 0].astype(np.float32)), "TIFF"),
+        "ppm": encoded(colour, "PPM"),
+        "pgm-16": b"P5 17 11 65535\n" + (noise[:, :, 0].astype(">u2") * 257).tobytes(),
+        "npy": npy(noise[:, :, 0].astype(np.float32)),
+        "npy-2": npy_header("{'descr': '|u1', 'fortran_order': True, 'shape': (11, 17), }\n", 2) + bytes(range(187)),
+    }
+
+
+SAMPLES = samples()
+
+
+def try_all(content: bytes) -> None:
+    """Reading gives something or the one error; any other exception fails the test."""
+    for read, error in READERS:
+        with contextlib.suppress(error):
+            assert read(content) is not None
+
+
+def test_the_samples_are_whole():
+    for name, content in SAMPLES.items():
+        if not name.startswith("npy"):
+            assert read_picture(content).shape in ((11, 17, 3), (17, 11, 3)), name
+        if name in ("png-16", "tiff-deflate", "tiff-float", "pgm-16", "npy", "npy-2"):
+            assert read_depth_map(content).values.shape == (11, 17), name
+
+
+@given(st.binary(max_size=200))
+def test_arbitrary_bytes(content):
+    try_all(content)
+
+
+MAGIC = [b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"RIFF____WEBP", b"BM", b"GIF89a", b"II*\0", b"MM\0*", b"P6", b"Pf"]
+
+
+@given(st.sampled_from([*MAGIC, b"\x93NUMPY\x01\0", b"\x93NUMPY\x03\0"]), st.binary(max_size=200))
+def test_arbitrary_bytes_behind_a_known_signature(magic, rest):
+    try_all(magic + rest)
+
+
+@given(st.text(max_size=100))
+def test_arbitrary_text(text):
+    for read, error in READERS:
+        with pytest.raises(error):
+            read(text)
+
+
+@pytest.mark.parametrize("name", SAMPLES)
+@settings(max_examples=60)
+@given(data=st.data())
+def test_changed_bytes(name, data):
+    content = bytearray(SAMPLES[name])
+    # Most of what decoders look at lies in the first bytes.
+    places = st.integers(0, len(content) - 1) | st.integers(0, min(len(content) - 1, 80))
+    for _ in range(data.draw(st.integers(1, 6))):
+        content[data.draw(places)] = data.draw(st.integers(0, 255))
+    try_all(bytes(content))
+
+
+@pytest.mark.parametrize("name", SAMPLES)
+def test_truncated_anywhere(name):
+    content = SAMPLES[name]
+    for length in [*range(0, min(len(content), 160)), *range(160, len(content), 29)]:
+        try_all(content[:length])
+
+
+@pytest.mark.parametrize("name", ["png", "jpeg", "webp", "bmp", "tiff", "ppm", "png-16", "tiff-lzw"])
+def test_half_a_picture_is_an_error(name):
+    content = SAMPLES[name]
+    with pytest.raises(PictureError):
+        read_picture(content[: len(content) // 2])
+
+
+@pytest.mark.parametrize("name", ["png-16", "npy", "tiff-deflate"])
+def test_half_a_depth_map_is_an_error(name):
+    content = SAMPLES[name]
+    with pytest.raises(DepthMapError):
+        read_depth_map(content[: len(content) // 2])
+
+
+def png_header(width: int, height: int, extra: bytes = b"") -> bytes:
+    def chunk(kind: bytes, body: bytes) -> bytes:
+        return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+
+    head = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    return (
+        b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + extra + chunk(b"IDAT", zlib.compress(b"")) + chunk(b"IEND", b"")
+    )
+
+
+BOMBS = {
+    "just over our limit": png_header(8193, 8192),
+    "Pillow warns": png_header(10_000, 10_000),
+    "Pillow refuses": png_header(60_000, 60_000),
+    "a long side": png_header(65_536, 1),
+    "a high side": png_header(1, 65_536),
+    "largest header": png_header(2**31 - 1, 2**31 - 1),
+    "ppm": b"P6 60000 60000 255\n",
+    "pgm": b"P5 9000 9000 65535\n",
+    "bmp": b"BM" + struct.pack("<IHHIIiiHHIIiiII", 54, 0, 0, 54, 40, 50_000, 50_000, 1, 24, 0, 0, 0, 0, 0, 0),
+    "gif": b"GIF89a" + struct.pack("<HH", 65_535, 65_535) + b"\0\0\0,\0\0\0\0\xff\xff\xff\xff\0\x02\0;",
+    "npy": npy_header("{'descr': '<f4', 'fortran_order': False, 'shape': (60000, 60000), }\n"),
+}
+
+
+@pytest.mark.parametrize("name", BOMBS)
+@pytest.mark.parametrize("reader", READERS, ids=["picture", "depth map"])
+def test_bombs_are_refused_by_their_header(name, reader):
+    read, error = reader
+    if name == "npy" and read is read_picture:
+        pytest.skip(".npy is a format of depth maps only")
+    tracemalloc.start()
+    try:
+        with pytest.raises(error, match="too large"):
+            read(BOMBS[name])
+        assert tracemalloc.get_traced_memory()[1] < 4_000_000
+    finally:
+        tracemalloc.stop()
+
+
+def test_the_limit_itself_is_allowed():
+    images.check_size(8192, 8192)
+    images.check_size(65_535, 1024)
+
+
+def test_a_text_chunk_that_unpacks_to_a_lot():
+    body = b"Comment\0\0" + zlib.compress(bytes(100_000_000), 9)
+    chunk = struct.pack(">I", len(body)) + b"zTXt" + body + struct.pack(">I", zlib.crc32(b"zTXt" + body))
+    try_all(png_header(4, 4, chunk))
+
+
+PICKLE = b"cos\nsystem\n(S'touch pwned'\ntR."
+
+HOSTILE_NPY = {
+    "pickle": npy_header("{'descr': '|O', 'fortran_order': False, 'shape': (2, 3), }\n") + PICKLE,
+    "bare pickle": PICKLE,
+    "objects": npy(np.array([[None, 1], [2, 3]], object), allow_pickle=True),
+    "a field of objects": npy_header("{'descr': [('a', '|O')], 'fortran_order': False, 'shape': (2, 3), }\n") + PICKLE,
+    "fields": npy(np.zeros((2, 3), [("a", "<f4"), ("b", "<i4")])),
+    "text": npy(np.array([["a", "b"]])),
+    "dates": npy(np.zeros((2, 3), "datetime64[s]")),
+    "complex": npy(np.ones((2, 3), np.complex64)),
+    "void of a gigabyte each": npy_header("{'descr': '|V1000000000', 'fortran_order': False, 'shape': (50, 50), }\n"),
+    "very many channels": npy_header("{'descr': '<f8', 'fortran_order': False, 'shape': (9, 9, 90000000), }\n"),
+    "negative side": npy_header("{'descr': '<f4', 'fortran_order': False, 'shape': (-1, 4), }\n") + bytes(64),
+    "one side": npy(np.ones(7, np.float32)),
+    "no side": npy(np.float32(7)),
+    "five sides": npy(np.ones((1, 1, 1, 2, 2), np.float32)),
+    "no pixels": npy(np.ones((0, 4), np.float32)),
+    "five channels": npy(np.ones((4, 6, 5), np.float32)),
+    "unknown type": npy_header("{'descr': 'nonsense', 'fortran_order': False, 'shape': (2, 3), }\n"),
+    "missing key": npy_header("{'descr': '<f4', 'shape': (2, 3), }\n") + bytes(24),
+    "code": npy_header("__import__('os').system('touch pwned')\n"),
+    "unclosed": npy_header("{'descr': '<f4', ("),
+    "an old header with L": npy_header("{'descr': '<f4', 'fortran_order': False, 'shape': (2L, 30L), }\n"),
+    "deep": npy_header("(" * 5000),
+    "deeper": npy_header("-" * 9000 + "1"),
+    "endless": npy_header("{'descr': '<f4', 'fortran_order': False, 'shape': (2, 3), }" + " " * 60_000),
+    "no text": b"\x93NUMPY\x03\0" + struct.pack("<I", 4) + b"\xff\xfe\xfd\xfc",
+    "future version": b"\x93NUMPY\x09\0" + bytes(64),
+    "version only": b"\x93NUMPY",
+    "header longer than the file": b"\x93NUMPY\x02\0\xff\xff\xff\xff",
+    "NaN": npy(np.array([[1, np.nan, 3]], np.float32)),
+    "infinity": npy(np.array([[1, -np.inf, 3]])),
+    "too large for float32": npy(np.array([[1.0, 1e300]])),
+    "too large to subtract": npy(np.array([[3e38, -3e38]], np.float32)),
+}
+
+
+@pytest.mark.parametrize("name", HOSTILE_NPY)
+def test_hostile_npy(name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    tracemalloc.start()
+    try:
+        with pytest.raises(DepthMapError):
+            read_depth_map(HOSTILE_NPY[name])
+        assert tracemalloc.get_traced_memory()[1] < 20_000_000
+    finally:
+        tracemalloc.stop()
+    assert not list(tmp_path.iterdir())
+
+
+@given(st.text(max_size=120), st.sampled_from([1, 2, 3]))
+@example("{'descr': '<f4', 'fortran_order': False, 'shape': (True, True), }", 1)
+def test_arbitrary_npy_headers(text, version):
+    try_all(npy_header(text, version) + bytes(32))
+
+
+def test_formats_that_pillow_would_run_a_program_for_stay_closed():
+    """Pillow hands EPS to Ghostscript."""
+    for content in (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", b"\xc5\xd0\xd3\xc6" + bytes(40)):
+        with pytest.raises(PictureError, match="no picture that can be read"):
+            read_picture(content)
+
+
+@pytest.mark.parametrize("content", [b"", b" ", b"\0", b"not a picture at all"])
+def test_no_picture(content):
+    try_all(content)
+    with pytest.raises(PictureError):
+        read_picture(content)
+    with pytest.raises(DepthMapError):
+        read_depth_map(content)
