@@ -84,4 +84,4 @@ def build_text() -> CLIPTextModel:
 
 def build_depth() -> TinyDepthNet:
     """RGB (B, 3, H, W) in -1..1 -> inverse depth (B, 1, H, W)."""
-    return TinyDepthNet(tuple(DEPTH_CONFIG["channels"]))
+    return TinyDepthNet(tuple(DEPTH_CONFIG["channels"])).to(memory_format=torch.channels_last)

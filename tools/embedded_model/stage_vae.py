@@ -1,4 +1,4 @@
-"""Stage 2: the autoencoder, on small pictures first and full ones later; then its decoder alone."""
+"""Stage 3: the autoencoder, on small pictures first and full ones later; then its decoder alone."""
 
 from __future__ import annotations
 

@@ -24,13 +24,12 @@ from tools.embedded_model.export import Networks, read, write
 from tools.embedded_model.loop import one_thread, save_atomically
 from tools.embedded_model.plan import PLAN, Plan
 from tools.embedded_model.scenes import HELD_OUT_SEEDS, TRAINING_SEEDS
-from tools.embedded_model.stage_depth import reconstructions, train_depth
+from tools.embedded_model.stage_depth import train_depth
 from tools.embedded_model.stage_diffusion import train_denoiser
 from tools.embedded_model.stage_latents import Encoded, encode_set
 from tools.embedded_model.stage_vae import refine_decoder, train_vae
 
-STAGES = ("render", "vae", "depth", "encode", "unet", "decoder", "export", "evaluate")
-REBUILT = 200
+STAGES = ("render", "depth", "vae", "encode", "unet", "decoder", "export", "evaluate")
 
 
 def deadlines(texts: list[str]) -> dict[str, float]:
@@ -52,15 +51,10 @@ def rendered_sets(plan: Plan, work: Path, workers: int) -> tuple[Rendered, Rende
     return training, held_out
 
 
-def depth_stage(training: Rendered, vae: AutoencoderKL, plan: Plan, work: Path, deadline: float) -> TinyDepthNet:
-    """The estimator, trained on pictures and on some reconstructions."""
-    path = work / "rebuilt.pt"
-    pictures = torch.from_numpy(training.pictures)
-    if not path.exists():
-        save_atomically(reconstructions(vae, pictures[:REBUILT, 0], "rebuild"), path)
-    rebuilt = torch.load(path, weights_only=True)
+def depth_stage(training: Rendered, plan: Plan, work: Path, deadline: float) -> TinyDepthNet:
+    """The estimator."""
     inverse_depth, solid = torch.from_numpy(training.inverse_depth), torch.from_numpy(training.regions) >= 2
-    return train_depth(pictures, inverse_depth, solid, rebuilt, plan, work, deadline=deadline)
+    return train_depth(torch.from_numpy(training.pictures), inverse_depth, solid, plan, work, deadline=deadline)
 
 
 def encode_stage(training: Rendered, vae: AutoencoderKL, depth: TinyDepthNet, plan: Plan, work: Path) -> Encoded:
@@ -77,12 +71,12 @@ def run(plan: Plan, work: Path, *, workers: int, until: str, ends: dict[str, flo
     last = STAGES.index(until)
     training, held_out = rendered_sets(plan, work, workers)
     pictures = torch.from_numpy(training.pictures).flatten(0, 1)
+    if last < STAGES.index("depth"):
+        return
+    depth = depth_stage(training, plan, work, ends.get("depth", 0.0))
     if last < STAGES.index("vae"):
         return
     vae = train_vae(pictures, plan, work, workers=workers, deadline=ends.get("vae", 0.0))
-    if last < STAGES.index("depth"):
-        return
-    depth = depth_stage(training, vae, plan, work, ends.get("depth", 0.0))
     if last < STAGES.index("encode"):
         return
     encoded = encode_stage(training, vae, depth, plan, work)
