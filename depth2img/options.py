@@ -101,9 +101,11 @@ class Option:
         return float(value)
 
     def _check_choice(self, value: object) -> str:
-        if not isinstance(value, str) or value not in self.choices:
-            raise self._error(value)
-        return value
+        # The host's script list shows the labels, so that a client may well send one.
+        for name, label in self.choices.items():
+            if isinstance(value, str) and value in (name, label):
+                return name
+        raise self._error(value)
 
     def _check_image(self, value: object) -> object:
         if value is None or (isinstance(value, str) and not value):
@@ -275,21 +277,30 @@ class DepthOptions:
     def from_args(cls, args: Sequence[object]) -> DepthOptions:
         """Options from the positional list of the panel, in the order of `OPTIONS`; a shorter list keeps defaults.
 
-        One mapping in first place is read by `from_mapping`, as the API sends it.
+        One mapping in first place is read by `from_mapping`, as the API sends it; the values after it (what the
+        user's own defaults or an infotext say) stand where the mapping says nothing.
 
         Raises:
             OptionError: see `from_mapping`; also more values than there are options.
         """
         if args and isinstance(args[0], Mapping):
-            return cls.from_mapping(args[0])
+            rest = {
+                name: value
+                for name, value in zip(OPTIONS, args, strict=False)
+                if name not in ("enabled", *SOURCE_OF_PAYLOAD)
+            }
+            if any(OPTIONS[name].check(args[0].get(name)) is not None for name in SOURCE_OF_PAYLOAD):
+                rest.pop("source", None)
+            return cls.from_mapping({**rest, **args[0]})
         if len(args) > len(OPTIONS):
             raise OptionError(
                 "args",
                 "Too many values for the depth options.",
                 got=f"{len(args)} values",
-                fix=f"Give at most {len(OPTIONS)}, in this order: {', '.join(OPTIONS)}; or one object with named fields.",
+                fix=f"Give at most {len(OPTIONS)}, in this order: {', '.join(OPTIONS)}; or one object with names.",
             )
-        return cls(**dict(zip(OPTIONS, args)))
+        values: dict[str, Any] = dict(zip(OPTIONS, args, strict=False))
+        return cls(**values)
 
     def infotext(self) -> dict[str, str]:
         """Infotext key -> text of every option that differs from its default; images are left out."""
