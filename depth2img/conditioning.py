@@ -10,8 +10,9 @@ import torch
 from .depth_map import DepthMap
 from .errors import DepthMapError
 
-FLAT: Final = 1e-6
-"""A map whose range is below this part of its largest magnitude is flat: eight units in float32's last place."""
+FLAT: Final = 1e-5
+"""A map whose range is below this part of its largest magnitude is flat. Bicubic resizing makes ripples of up to 3e-6
+of a constant, by rounding; one step of a 16-bit map, which is not flat, is 1.5e-5."""
 
 
 def conditioning(depths: Sequence[DepthMap], *, height: int, width: int) -> torch.Tensor:
@@ -50,6 +51,9 @@ def neutral(batch: int, *, height: int, width: int) -> torch.Tensor:
 
 
 def _one(depth: DepthMap, height: int, width: int) -> torch.Tensor:
+    lowest, highest = depth.range
+    if lowest == highest:
+        return torch.zeros(1, 1, height, width)
     # A copy: the map's own memory is read-only, which torch cannot express.
     values = torch.tensor(depth.values)[None, None]
     values = torch.nn.functional.interpolate(values, size=(height, width), mode="bicubic", align_corners=False)
