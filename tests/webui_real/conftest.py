@@ -1,0 +1,94 @@
+"""Fixtures of the real-host tier: it needs WEBUI_DIR (a WebUI 1.10.1) and, as a rule, WEBUI_PYTHON."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+from host import ROOT, Host, running
+
+TOOL = ROOT / "tools" / "random_checkpoint.py"
+HERE = Path(__file__).parent
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    skip = pytest.mark.skip(reason="needs the real WebUI: set WEBUI_DIR and WEBUI_PYTHON (CONTRIBUTING.md)")
+    for item in items:
+        if HERE in item.path.parents:
+            item.add_marker(pytest.mark.real_host)
+            if "WEBUI_DIR" not in os.environ:
+                item.add_marker(skip)
+
+
+@pytest.fixture(scope="session")
+def models() -> Path:
+    """Small random checkpoints, made once per version of the tool: depth, plain and depth without MiDaS."""
+    version = hashlib.sha256(TOOL.read_bytes()).hexdigest()[:12]
+    folder = ROOT / ".cache" / f"random-{version}"
+    wanted = {
+        "small-depth.safetensors": ["--midas-file", str(folder / "midas.pt")],
+        "small-plain.safetensors": ["--plain"],
+        "small-nodepth.safetensors": ["--no-depth"],
+    }
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, flags in wanted.items():
+        if not (folder / name).exists():
+            python = os.environ.get("WEBUI_PYTHON", sys.executable)
+            partial = folder / f"partial-{name}"
+            subprocess.run([python, "-W", "ignore", str(TOOL), str(partial), "--size", "small", *flags], check=True)
+            partial.with_suffix(".yaml").rename(folder / Path(name).with_suffix(".yaml"))
+            partial.rename(folder / name)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def host(models: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Host]:
+    """One WebUI with the extension for most tests: API only, no network, no MiDaS file."""
+    folder = tmp_path_factory.mktemp("host") / "data"
+    with running(folder, checkpoints=models, checkpoint="small-depth.safetensors") as started:
+        yield started
+
+
+@pytest.fixture
+def depth_host(host: Host) -> Iterator[Host]:
+    """The same, with the depth checkpoint loaded, nothing cached and nothing recorded."""
+    host.use("small-depth")
+    host.run("sys.modules['depth2img_webui.hook'].CACHE.clear(); probe.clear(); probe.watch()")
+    yield host
+    host.run("probe.native(False); probe.seeded = False")
+
+
+def photograph(name: str, width: int = 192, height: int = 128) -> Image.Image:
+    """A photograph that ships in scikit-image, cut to the proportions and resized."""
+    from skimage import data
+
+    image = Image.fromarray(np.asarray(getattr(data, name)()))
+    scale = min(image.width / width, image.height / height)
+    cut_width, cut_height = int(width * scale), int(height * scale)
+    left, top = (image.width - cut_width) // 2, (image.height - cut_height) // 2
+    return image.crop((left, top, left + cut_width, top + cut_height)).resize((width, height))
+
+
+@pytest.fixture(scope="session")
+def astronaut() -> Image.Image:
+    return photograph("astronaut")
+
+
+@pytest.fixture(scope="session")
+def coffee() -> Image.Image:
+    return photograph("coffee")
+
+
+@pytest.fixture(scope="session")
+def chelsea() -> Image.Image:
+    return photograph("chelsea")

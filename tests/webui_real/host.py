@@ -1,0 +1,194 @@
+"""Starts and stops the real WebUI, and talks to it."""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import io
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import requests
+from PIL import Image
+
+ROOT = Path(__file__).resolve().parents[2]
+START_SECONDS = 240
+JOB_SECONDS = 600
+
+OFFLINE = {
+    "OMP_NUM_THREADS": "1",
+    "HF_HUB_OFFLINE": "1",
+    "TRANSFORMERS_OFFLINE": "1",
+    "GRADIO_ANALYTICS_ENABLED": "False",
+}
+# No request of the host may leave the machine: urllib obeys these, and nothing listens on port 9.
+NO_NETWORK = {
+    "https_proxy": "http://127.0.0.1:9",
+    "http_proxy": "http://127.0.0.1:9",
+    "no_proxy": "127.0.0.1,localhost",
+}
+
+
+class Refused(Exception):
+    """The API answered with an error: `status`, and `error`, `detail`, `errors` as in its body."""
+
+    def __init__(self, status: int, body: dict[str, Any]) -> None:
+        self.status = status
+        self.error, self.detail, self.errors = (str(body.get(key, "")) for key in ("error", "detail", "errors"))
+        super().__init__(f"{status} {self.error}: {self.errors or self.detail}")
+
+
+class Result:
+    """What a generation returned: `images` (PIL), `infotexts` and `info` (parsed)."""
+
+    def __init__(self, body: dict[str, Any]) -> None:
+        self.images = [Image.open(io.BytesIO(base64.b64decode(image))) for image in body["images"]]
+        self.info: dict[str, Any] = json.loads(body["info"])
+        self.infotexts: list[str] = self.info["infotexts"]
+
+
+def to_base64(image: Image.Image) -> str:
+    """PNG content as base64."""
+    buffer = io.BytesIO()
+    image.save(buffer, "PNG")
+    return base64.b64encode(buffer.getvalue()).decode()
+
+
+class Host:
+    """A running WebUI.
+
+    Attributes:
+        url: its address.
+        data: its `--data-dir`.
+        log: file with all it printed.
+    """
+
+    def __init__(self, url: str, data: Path, log: Path) -> None:
+        self.url, self.data, self.log = url, data, log
+
+    def get(self, path: str) -> Any:
+        answer = requests.get(self.url + path, timeout=60)
+        answer.raise_for_status()
+        return answer.json()
+
+    def post(self, path: str, **body: Any) -> Any:
+        answer = requests.post(self.url + path, json=body, timeout=JOB_SECONDS)
+        if answer.status_code != 200:
+            raise Refused(answer.status_code, answer.json())
+        return answer.json()
+
+    def run(self, code: str) -> Any:
+        """Run Python in the host's process, under its queue lock; the value of `result` comes back as JSON."""
+        return self.post("/probe/run", code=code)["result"]
+
+    def img2img(self, *images: Image.Image, depth: dict[str, Any] | list[Any] | None = None, **fields: Any) -> Result:
+        return self._generate("img2img", {"init_images": [to_base64(image) for image in images], **fields}, depth)
+
+    def txt2img(self, depth: dict[str, Any] | list[Any] | None = None, **fields: Any) -> Result:
+        return self._generate("txt2img", fields, depth)
+
+    def _generate(self, kind: str, fields: dict[str, Any], depth: dict[str, Any] | list[Any] | None) -> Result:
+        if depth is not None:
+            args = depth if isinstance(depth, list) else [depth]
+            fields = {**fields, "alwayson_scripts": {"depth to image": {"args": args}}}
+        for name in ("mask",):
+            if isinstance(fields.get(name), Image.Image):
+                fields[name] = to_base64(fields[name])
+        defaults = {"prompt": "a red vase", "seed": 11, "steps": 2, "sampler_name": "Euler", "cfg_scale": 5}
+        defaults |= {"width": 192, "height": 128, "denoising_strength": 1.0}
+        return Result(self.post(f"/sdapi/v1/{kind}", **{**defaults, **fields}))
+
+    def use(self, checkpoint: str) -> None:
+        """Load a checkpoint by its file name without suffix."""
+        self.post("/sdapi/v1/options", sd_model_checkpoint=checkpoint)
+
+    @contextlib.contextmanager
+    def native(self) -> Iterator[None]:
+        """The host's own depth-to-image: the extension stays away from every job."""
+        self.run("probe.native(True)")
+        try:
+            yield
+        finally:
+            self.run("probe.native(False)")
+
+    def conditionings(self) -> list[list[Any]]:
+        """Shape and values of the conditioning of each step since `probe.clear()`, conditional rows first."""
+        return self.run("result = probe.steps")
+
+
+@contextlib.contextmanager
+def running(
+    folder: Path,
+    *,
+    checkpoints: Path,
+    checkpoint: str,
+    flags: tuple[str, ...] = (),
+    extension: str | None = "depth to image (any name)",
+    midas: Path | None = None,
+    interface: bool = False,
+    environment: dict[str, str] | None = None,
+) -> Iterator[Host]:
+    """Start the WebUI on the CPU as its documentation says, wait until it answers, stop it at the end.
+
+    Args:
+        folder: becomes `--data-dir`.
+        checkpoints: becomes `--ckpt-dir`.
+        checkpoint: file name of the one to load first.
+        extension: name of the extension's folder, None to leave the extension out.
+        midas: file to put where the host looks for MiDaS weights.
+        interface: also serve the page.
+    """
+    webui = Path(os.environ["WEBUI_DIR"])
+    extensions = folder / "extensions"
+    extensions.mkdir(parents=True)
+    (extensions / "probe").symlink_to(Path(__file__).parent / "probe", target_is_directory=True)
+    if extension is not None:
+        (extensions / extension).symlink_to(ROOT, target_is_directory=True)
+    (folder / "models" / "midas").mkdir(parents=True)
+    if midas is not None:
+        (folder / "models" / "midas" / "dpt_hybrid-midas-501f0c75.pt").symlink_to(midas)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    log = folder / "log.txt"
+    command = [os.environ.get("WEBUI_PYTHON", sys.executable), "launch.py", "--skip-prepare-environment"]
+    command += ["--use-cpu", "all", "--no-half", "--precision", "full", "--skip-torch-cuda-test", "--api"]
+    command += ["--skip-version-check", "--no-download-sd-model", "--disable-console-progressbars"]
+    command += ["--data-dir", str(folder), "--ckpt-dir", str(checkpoints), "--ckpt", str(checkpoints / checkpoint)]
+    command += ["--port", str(port), *([] if interface else ["--nowebui"]), *flags]
+    variables = {**os.environ, **OFFLINE, **NO_NETWORK, **(environment or {})}
+    variables.pop("COMMANDLINE_ARGS", None)
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            command, cwd=webui, env=variables, stdout=output, stderr=subprocess.STDOUT, start_new_session=True
+        )
+        try:
+            host = Host(f"http://127.0.0.1:{port}", folder, log)
+            _wait(host, process)
+            yield host
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+
+
+def _wait(host: Host, process: subprocess.Popen[bytes]) -> None:
+    until = time.monotonic() + START_SECONDS
+    while time.monotonic() < until:
+        if process.poll() is not None:
+            break
+        try:
+            # The first load runs in the background; this waits for it, or for its failure.
+            host.run("result = probe.settled()")
+            return
+        except (requests.ConnectionError, Refused):
+            time.sleep(0.5)
+    raise RuntimeError(f"The WebUI did not start:\n{host.log.read_text(errors='replace')[-4000:]}")

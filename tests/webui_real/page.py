@@ -1,0 +1,92 @@
+"""A page of the real WebUI in headless Chromium."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+from playwright.sync_api import Locator, Page, sync_playwright
+
+CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium") or ""
+FLAGS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-dev-shm-usage",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--no-first-run",
+]
+WAIT = 240_000
+"""Milliseconds a job may take on a busy machine."""
+
+
+@contextlib.contextmanager
+def opened(url: str, *, width: int = 1400, height: int = 1200, query: str = "?__theme=light") -> Iterator[Page]:
+    """The page, ready: the extension's header has got its state from the server."""
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        page = browser.new_page(viewport={"width": width, "height": height})
+        page.set_default_timeout(WAIT)
+        # The WebUI's page asks for one script of another host; no test leaves the machine.
+        page.route(lambda address: "127.0.0.1" not in address, lambda route: route.abort())
+        page.goto(url + "/" + query)
+        page.locator("#script_img2img_depth_to_image_status [data-state]").wait_for(state="attached")
+        try:
+            yield page
+        finally:
+            browser.close()
+
+
+class DepthPanel:
+    """The panel of one tab."""
+
+    def __init__(self, page: Page, tab: str) -> None:
+        self.page, self.tab = page, tab
+
+    def part(self, name: str) -> Locator:
+        # Gradio gives an HTML component its id twice.
+        return self.page.locator(f"#script_{self.tab}_depth_to_image_{name}").first
+
+    def show_tab(self) -> None:
+        self.page.locator("#tabs > .tab-nav button", has_text=self.tab).first.click()
+
+    def open(self) -> None:
+        """Open the panel, whatever state it is in, without touching the toggle."""
+        header = self.part("enabled").locator(".label-wrap").first
+        if "open" not in (header.get_attribute("class") or "").split():
+            header.click()
+        self.part("estimate").wait_for(state="visible")
+
+    @property
+    def toggle(self) -> Locator:
+        return self.page.locator(f"#script_{self.tab}_depth_to_image_enabled-visible-checkbox")
+
+    def estimate(self) -> Locator:
+        """Press the button and wait for the map."""
+        self.part("estimate").click()
+        picture = self.part("preview").locator("img")
+        picture.wait_for(state="visible")
+        return picture
+
+    def generate(self) -> Locator:
+        """Press Generate and wait for the first picture of the gallery."""
+        self.page.locator(f"#{self.tab}_generate").click()
+        picture = self.page.locator(f"#{self.tab}_gallery img").first
+        picture.wait_for(state="visible")
+        self.page.locator(f"#{self.tab}_interrupt").wait_for(state="hidden")
+        return picture
+
+    def upload(self, element: str, file: Path) -> None:
+        """Put a file into one of the host's picture components, or into one of ours."""
+        self.page.locator(f"#{element} input[type=file]").first.set_input_files(str(file))
+        self.page.locator(f"#{element} img, #{element} canvas").first.wait_for(state="visible")
+
+    def number(self, element: str, value: float) -> None:
+        """Type into a slider's number box."""
+        box = self.page.locator(f"#{element} input[type=number]").first
+        box.fill(str(value))
+        box.blur()

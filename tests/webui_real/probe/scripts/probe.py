@@ -1,0 +1,115 @@
+"""An extension for the tests alone: looks at the real host from inside. Never installed anywhere else."""
+
+import sys
+import types
+from typing import Any
+
+import torch
+from modules import call_queue, processing, script_callbacks, scripts, sd_models, shared
+
+
+class Probe:
+    """What tests read and switch.
+
+    Attributes:
+        steps: per step: [shape, values] of the conditioning that the UNet gets, and `rows` of the latent.
+        calls: how often the depth network and the VAE encoder ran.
+        seeded: whether the VAE's unseeded draw is seeded for each job.
+        seen: pictures' (minimum, maximum) as the depth network got them.
+    """
+
+    def __init__(self) -> None:
+        self.off = False
+        self.seeded = False
+        self.clear()
+
+    def clear(self) -> None:
+        self.steps: list[Any] = []
+        self.calls = {"depth": 0, "depth_rows": 0, "vae": 0}
+        self.seen: list[Any] = []
+
+    def native(self, on: bool) -> None:
+        """True: the extension stays away from all jobs, so that the host's own code runs."""
+        self.off = on
+        denoise = sys.modules.get("depth2img_webui.denoise")
+        script = sys.modules.get("depth2img_webui.script")
+        if denoise is None or script is None:
+            return
+        if not hasattr(self, "originals"):
+            self.originals = denoise.compat.depth_network, script.DepthToImage.process
+        network, process = self.originals
+        denoise.compat = (
+            types.SimpleNamespace(depth_network=lambda model: None) if on else sys.modules["depth2img_webui.compat"]
+        )
+        script.DepthToImage.process = (lambda *args: None) if on else process
+
+    def settled(self) -> bool:
+        """Whether a checkpoint is loaded, once loading has come to an end (reading the attribute waits for that)."""
+        return shared.sd_model is not None
+
+    def watch(self) -> None:
+        """Count the runs of the loaded checkpoint's depth network and VAE encoder."""
+        model = shared.sd_model
+        network = getattr(model, "depth_model", None)
+        if network is not None and "forward" not in network.__dict__:
+            inner = network.forward
+
+            def forward(x: torch.Tensor) -> torch.Tensor:
+                self.calls["depth"] += 1
+                self.calls["depth_rows"] += x.shape[0]
+                self.seen.append([float(x.min()), float(x.max()), list(x.shape)])
+                return inner(x)
+
+            network.forward = forward
+        vae = model.first_stage_model
+        if "encode" not in vae.__dict__:
+            encode = vae.encode
+
+            def counted(x: torch.Tensor) -> Any:
+                self.calls["vae"] += x.shape[0]
+                return encode(x)
+
+            vae.encode = counted
+
+
+probe = sys.modules.setdefault("depth2img_test_probe", types.SimpleNamespace(probe=Probe())).probe
+
+
+class ProbeScript(scripts.Script):
+    def title(self) -> str:
+        return "Probe"
+
+    def show(self, is_img2img: bool) -> object:
+        return scripts.AlwaysVisible
+
+    def process(self, p: Any, *args: Any) -> None:
+        if probe.seeded:
+            torch.manual_seed(1234)
+
+
+def on_cfg_denoiser(params: Any) -> None:
+    cond = params.image_cond.detach().float().cpu()
+    probe.steps.append(
+        [list(cond.shape), cond.flatten().tolist() if cond.numel() < 40000 else [], list(params.x.shape)]
+    )
+
+
+def on_app_started(demo: Any, app: Any) -> None:
+    def run(body: dict) -> dict:
+        names = {
+            "probe": probe,
+            "shared": shared,
+            "torch": torch,
+            "sys": sys,
+            "processing": processing,
+            "sd_models": sd_models,
+        }
+        with call_queue.queue_lock:
+            exec(body["code"], names)
+        return {"result": names.get("result")}
+
+    app.add_api_route("/probe/run", run, methods=["POST"])
+
+
+script_callbacks.on_cfg_denoiser(on_cfg_denoiser)
+script_callbacks.on_app_started(on_app_started)

@@ -1,0 +1,128 @@
+"""Loading depth checkpoints in the real WebUI: with and without YAML, MiDaS weights, MiDaS file and network."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from host import Host, Refused, running
+from PIL import Image
+
+
+def conditioned(host: Host) -> bool:
+    """Whether the UNet got a depth map in the latest job."""
+    shape, values, _ = host.conditionings()[-1]
+    return shape[1:] == [1, 16, 24] and min(values) == -1 and max(values) == 1
+
+
+def test_the_host_alone_cannot_load_offline(models: Path, tmp_path: Path, astronaut: Image.Image) -> None:
+    """The defect that the patch cures: no network, no MiDaS file, although the checkpoint holds the weights."""
+    started = time.monotonic()
+    with running(tmp_path, checkpoints=models, checkpoint="small-depth.safetensors", extension=None) as host:
+        with pytest.raises(Refused):
+            host.img2img(astronaut)
+        assert "Stable diffusion model failed to load" in host.log.read_text(errors="replace")
+    assert time.monotonic() > started
+
+
+@pytest.fixture(scope="module")
+def loading(models: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Host]:
+    folder = tmp_path_factory.mktemp("loading")
+    checkpoints = folder / "checkpoints"
+    shutil.copytree(models, checkpoints, copy_function=lambda a, b: Path(b).symlink_to(a))
+    with running(folder / "data", checkpoints=checkpoints, checkpoint="small-depth.safetensors") as host:
+        host.checkpoints = checkpoints
+        yield host
+
+
+def test_loads_without_network_and_without_a_midas_file(loading: Host, astronaut: Image.Image) -> None:
+    loading.run("probe.clear()")
+    loading.img2img(astronaut)
+    assert conditioned(loading)
+    assert not list((loading.data / "models" / "midas").iterdir())
+    assert "Downloading midas" not in loading.log.read_text(errors="replace")
+
+
+def test_loads_from_a_pickled_checkpoint(loading: Host, astronaut: Image.Image) -> None:
+    import torch
+    from safetensors.torch import load_file
+
+    target = loading.checkpoints / "pickled.ckpt"
+    torch.save({"state_dict": load_file(loading.checkpoints / "small-depth.safetensors")}, target)
+    shutil.copy(loading.checkpoints / "small-depth.yaml", target.with_suffix(".yaml"))
+    loading.post("/sdapi/v1/refresh-checkpoints")
+    loading.use("pickled")
+    loading.run("probe.clear()")
+    assert loading.img2img(astronaut).info["sd_model_name"] == "pickled"
+    assert conditioned(loading)
+
+
+def test_weights_are_the_checkpoints_own(loading: Host) -> None:
+    """The host's meta-device loading leaves zeros where a weight is missing: every tensor must match the file."""
+    loading.use("small-depth")
+    path = loading.checkpoints / "small-depth.safetensors"
+    code = (
+        "from safetensors.torch import load_file\n"
+        f"sd = load_file({str(path)!r}); own = shared.sd_model.depth_model.state_dict()\n"
+        "result = [len(own), all(torch.equal(v.float(), sd['depth_model.' + k].float()) for k, v in own.items())]"
+    )
+    count, equal = loading.run(code)
+    assert count > 300 and equal
+
+
+def test_missing_midas_weights_are_named(loading: Host, astronaut: Image.Image) -> None:
+    with pytest.raises(Refused, match="holds no depth_model weights"):
+        loading.use("small-nodepth")
+    state, sentence = loading.run("result = sys.modules['depth2img_webui.status'].status()")
+    assert state == "failed" and "dpt_hybrid-midas-501f0c75.pt" in sentence
+
+
+def test_missing_midas_weights_come_from_the_file(loading: Host, models: Path, astronaut: Image.Image) -> None:
+    """With the file in place a checkpoint without MiDaS works too; in the host alone its depth is all zeros."""
+    target = loading.data / "models" / "midas" / "dpt_hybrid-midas-501f0c75.pt"
+    target.symlink_to(models / "midas.pt")
+    try:
+        loading.use("small-nodepth")
+        loading.run("probe.clear()")
+        loading.img2img(astronaut)
+        assert conditioned(loading)
+    finally:
+        target.unlink()
+        loading.use("small-depth")
+
+
+def test_the_wrong_yaml_is_named(loading: Host) -> None:
+    target = loading.checkpoints / "wrong.safetensors"
+    target.symlink_to(loading.checkpoints / "small-depth.safetensors")
+    shutil.copy(loading.checkpoints / "small-plain.yaml", target.with_suffix(".yaml"))
+    loading.post("/sdapi/v1/refresh-checkpoints")
+    with pytest.raises(Refused, match="YAML beside the depth checkpoint"):
+        loading.use("wrong")
+    target.with_suffix(".yaml").unlink()
+    target.unlink()
+    loading.post("/sdapi/v1/refresh-checkpoints")
+    loading.use("small-depth")
+
+
+def test_switching_to_a_plain_checkpoint_and_back(loading: Host, astronaut: Image.Image) -> None:
+    loading.use("small-plain")
+    loading.img2img(astronaut)
+    loading.use("small-depth")
+    loading.run("probe.clear()")
+    loading.img2img(astronaut)
+    assert conditioned(loading)
+
+
+def test_patches_come_off_again(loading: Host) -> None:
+    code = (
+        "loader = sys.modules['depth2img_webui.loader']; import ldm.modules.midas.api as midas\n"
+        "fields = [(sd_models, 'load_model'), (sys.modules['modules.sd_models_config'], 'find_checkpoint_config'), (midas, 'load_model')]\n"
+        "names = lambda: [getattr(o, f).__module__ for o, f in fields]\n"
+        "result = [names()]; loader.undo(); loader.undo(); result.append(names()); loader.apply(); loader.apply(); result.append(names())"
+    )
+    before, without, after = loading.run(code)
+    assert before == after == ["depth2img_webui.loader"] * 3
+    assert without == ["modules.sd_models", "modules.sd_models_config", "modules.sd_models"]

@@ -1,0 +1,232 @@
+"""The page of the real WebUI, as an artist uses it. DEPTH2IMG_SHOTS=folder also writes the screenshots of docs/."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import photograph
+from host import Host, Refused, running
+from page import CHROMIUM, DepthPanel, opened
+from PIL import Image
+from playwright.sync_api import Page
+
+pytestmark = pytest.mark.skipif(not CHROMIUM, reason="needs Chromium (Debian: apt-get install chromium)")
+
+
+@pytest.fixture(scope="module")
+def served(models: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Host]:
+    folder = tmp_path_factory.mktemp("served") / "data"
+    with running(folder, checkpoints=models, checkpoint="small-depth.safetensors", interface=True) as started:
+        yield started
+
+
+@pytest.fixture
+def page(served: Host) -> Iterator[Page]:
+    with opened(served.url) as ready:
+        yield ready
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("files")
+    for name in ("astronaut", "coffee", "chelsea"):
+        photograph(name).save(folder / f"{name}.png")
+    ramp = np.repeat(np.linspace(30_000, 30_200, 192).round().astype(np.uint16)[None], 128, axis=0)
+    Image.fromarray(ramp).save(folder / "ramp.png")
+    return folder
+
+
+def img2img(page: Page) -> DepthPanel:
+    """The img2img tab with small sizes and two steps."""
+    panel = DepthPanel(page, "img2img")
+    panel.show_tab()
+    panel.number("img2img_width", 192)
+    panel.number("img2img_height", 128)
+    panel.number("img2img_steps", 2)
+    return panel
+
+
+def shot(page: Page, name: str) -> None:
+    if "DEPTH2IMG_SHOTS" in os.environ:
+        page.screenshot(path=str(Path(os.environ["DEPTH2IMG_SHOTS"]) / f"{name}.png"))
+
+
+def test_preview_then_generate_in_img2img(page: Page, served: Host, files: Path) -> None:
+    panel = img2img(page)
+    assert panel.toggle.is_checked()
+    assert not panel.part("estimate").is_visible()  # closed at first, though switched on
+    panel.upload("img2img_image", files / "astronaut.png")
+    panel.open()
+    assert panel.toggle.is_checked()
+    panel.estimate()
+    message = panel.part("message").inner_text()
+    assert "MiDaS" in message and "384 x 256" in message
+    served.run("probe.clear()")
+    panel.generate()
+    shot(page, "img2img")
+    assert served.conditionings()[0][0] == [2, 1, 16, 24]
+
+
+def test_each_tab_gives_its_own_picture(page: Page, served: Host, files: Path) -> None:
+    panel = img2img(page)
+    panel.open()
+    seen = []
+    places = [
+        ("img2img_img2img_tab", "img2img", "img2img_image", "astronaut.png"),
+        ("img2img_img2img_sketch_tab", "Sketch", "img2img_sketch", "coffee.png"),
+        ("img2img_inpaint_tab", "Inpaint", "img2maskimg", "chelsea.png"),
+    ]
+    for _, title, element, file in places:
+        page.locator("#mode_img2img > .tab-nav button", has_text=title).first.click()
+        panel.upload(element, files / file)
+        panel.part("estimate").click()
+        page.wait_for_function(
+            "([id, old]) => { const i = document.querySelector(id + ' img'); return i && i.src && !old.includes(i.src); }",
+            arg=["#script_img2img_depth_to_image_preview", seen],
+        )
+        seen.append(panel.part("preview").locator("img").get_attribute("src"))
+    assert len(set(seen)) == 3
+
+
+def test_empty_tab_says_so(page: Page, served: Host) -> None:
+    panel = img2img(page)
+    panel.open()
+    panel.part("estimate").click()
+    panel.part("message").get_by_text("There is no picture in the open tab").wait_for()
+
+
+def test_inpaint(page: Page, served: Host, files: Path) -> None:
+    panel = img2img(page)
+    page.locator("#mode_img2img > .tab-nav button", has_text="Inpaint").first.click()
+    panel.upload("img2maskimg", files / "astronaut.png")
+    canvas = page.locator("#img2maskimg canvas").last
+    box = canvas.bounding_box()
+    assert box is not None
+    page.mouse.move(box["x"] + box["width"] * 0.3, box["y"] + box["height"] * 0.4)
+    page.mouse.down()
+    page.mouse.move(box["x"] + box["width"] * 0.6, box["y"] + box["height"] * 0.5, steps=8)
+    page.mouse.up()
+    panel.open()
+    panel.estimate()
+    served.run("probe.clear()")
+    panel.generate()
+    shot(page, "inpaint")
+    assert served.conditionings()[0][0] == [2, 1, 16, 24]
+
+
+def test_toggle_off_is_neutral(page: Page, served: Host, files: Path) -> None:
+    panel = img2img(page)
+    panel.upload("img2img_image", files / "astronaut.png")
+    panel.toggle.click()
+    served.run("probe.clear()")
+    panel.generate()
+    assert set(served.conditionings()[0][1]) == {0.0}
+
+
+def test_txt2img_says_what_to_do_then_takes_a_map(page: Page, served: Host, files: Path) -> None:
+    panel = DepthPanel(page, "txt2img")
+    panel.show_tab()
+    panel.number("txt2img_width", 192)
+    panel.number("txt2img_height", 128)
+    panel.number("txt2img_steps", 2)
+    page.locator("#txt2img_generate").click()
+    page.locator("#html_log_txt2img .error").get_by_text("txt2img has no picture to take it from").wait_for()
+    shot(page, "txt2img-sentence")
+    panel.open()
+    panel.part("source").get_by_text("My own depth map", exact=True).click()
+    upload = panel.part("depth_map").locator("input[type=file]")
+    upload.wait_for(state="attached")
+    upload.set_input_files(str(files / "ramp.png"))
+    panel.part("depth_map").get_by_text("ramp.png").wait_for()
+    panel.estimate()
+    assert "16 bits" in panel.part("message").inner_text()
+    served.run("probe.clear()")
+    panel.generate()
+    shot(page, "txt2img-map")
+    row = np.array(served.conditionings()[0][1]).reshape(2, 16, 24)[0, 8]
+    assert (np.diff(row) > 0).all()  # 200 of 65,536 levels: no bit was lost on the way
+
+
+def test_reference_in_txt2img(page: Page, served: Host, files: Path) -> None:
+    panel = DepthPanel(page, "txt2img")
+    panel.show_tab()
+    panel.number("txt2img_width", 192)
+    panel.number("txt2img_height", 128)
+    panel.number("txt2img_steps", 2)
+    panel.open()
+    panel.part("source").get_by_text("Another picture", exact=True).click()
+    panel.upload("script_txt2img_depth_to_image_reference", files / "coffee.png")
+    panel.estimate()
+    served.run("probe.clear()")
+    panel.generate()
+    shot(page, "txt2img-reference")
+    assert max(served.conditionings()[0][1]) == 1
+
+
+def test_paste_restores_and_resets(page: Page, served: Host) -> None:
+    panel = img2img(page)
+    panel.open()
+    text = "a vase\nSteps: 2, Sampler: Euler, CFG scale: 5, Seed: 1, Depth near: 0.8, Depth invert: True"
+    for pasted, near, invert in ((text, "0.8", True), (text.partition(", Depth")[0], "1", False)):
+        page.locator("#img2img_prompt textarea").fill(pasted)
+        page.locator("#img2img_tools #paste").click()
+        box = panel.part("near").locator("input[type=number]")
+        page.wait_for_function("([box, value]) => box.value === value", arg=[box.element_handle(), near])
+        assert panel.part("invert").locator("input").is_checked() == invert
+
+
+def test_header_names_the_state_of_the_checkpoint(page: Page, served: Host) -> None:
+    badge = page.locator("#script_img2img_depth_to_image_enabled .depth2img-badge")
+    img2img(page)
+    assert not badge.is_visible()
+    dropdown = page.locator("#setting_sd_model_checkpoint input").first
+    dropdown.click()
+    page.locator("#setting_sd_model_checkpoint ul li", has_text="small-plain").click()
+    badge.get_by_text("needs a depth checkpoint").wait_for()
+    shot(page, "wrong-checkpoint")
+    dropdown.click()
+    page.locator("#setting_sd_model_checkpoint ul li", has_text="small-depth").click()
+    badge.wait_for(state="hidden")
+
+
+def test_reload_ui_twice(served: Host, files: Path) -> None:
+    """One set of callbacks, one script per tab, and it still works."""
+    count = (
+        "import modules.script_callbacks as c\n"
+        "result = [sum('depth2img' in cb.script for cb in entries) for entries in c.ordered_callbacks_map.values()] "
+        "if hasattr(c, 'ordered_callbacks_map') else None\n"
+        "result = sorted((k, sum('depth2img' in str(cb.callback.__module__) for cb in v)) for k, v in c.callback_map.items())"
+    )
+    before = served.run(count)
+    assert sum(number for _, number in before) >= 3
+    for _ in range(2):
+        with opened(served.url) as page:
+            page.locator("#tabs > .tab-nav button", has_text="Settings").first.click()
+            page.locator("#settings_restart_gradio").click()
+            page.wait_for_timeout(2000)
+        _answers(served)
+        assert served.run(count) == before
+    with opened(served.url) as page:
+        panel = img2img(page)
+        panel.upload("img2img_image", files / "astronaut.png")
+        panel.open()
+        panel.estimate()
+        panel.generate()
+
+
+def _answers(host: Host) -> None:
+    import time
+
+    import requests
+
+    for _ in range(240):
+        try:
+            host.run("result = 1")
+            return
+        except (requests.RequestException, Refused):  # the route is missing while the page is rebuilt
+            time.sleep(0.5)
+    raise AssertionError("the WebUI did not come back")
