@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import html
+import json
 import os
 import tempfile
 from collections.abc import Callable
@@ -18,7 +19,7 @@ import gradio as gr
 from .errors import DepthMapError
 from .options import OPTIONS, Option
 
-PREVIEW_HEIGHT = 320
+PREVIEW_HEIGHT = 300
 """Height kept for the preview, in CSS pixels, so that nothing jumps when the map arrives."""
 
 
@@ -50,11 +51,16 @@ def build(*, tab: str, elem_id: Callable[[str], str]) -> Panel:
         tab: `img2img` or `txt2img`: decides which source is offered first and what the empty preview says.
         elem_id: short name -> element id, unique on the page.
     """
+    controls: dict[str, Any] = {}
+
+    def add(*names: str) -> None:
+        controls.update((name, _component(OPTIONS[name], elem_id)) for name in names)
+
     with gr.Column(elem_classes=["depth2img-panel"]):
         status = gr.HTML("", elem_id=elem_id("status"), elem_classes=["depth2img-status"])
         refresh = gr.Button("Refresh depth status", visible=False, elem_id=elem_id("refresh"))
-        with gr.Row(elem_classes=["depth2img-top"]):
-            with gr.Column(scale=1, min_width=240):
+        with gr.Row(elem_classes=["depth2img-row"]):
+            with gr.Column(scale=1, min_width=240, elem_classes=["depth2img-column"]):
                 preview = gr.Image(
                     label="Depth map (white = near)",
                     elem_id=elem_id("preview"),
@@ -63,10 +69,14 @@ def build(*, tab: str, elem_id: Callable[[str], str]) -> Panel:
                     type="pil",
                     height=PREVIEW_HEIGHT,
                 )
-                estimate = gr.Button("Estimate depth", elem_id=elem_id("estimate"))
                 message = gr.HTML(_hint(tab), elem_id=elem_id("message"), elem_classes=["depth2img-message"])
-            with gr.Column(scale=1, min_width=240):
-                controls = {name: _component(option, elem_id) for name, option in OPTIONS.items() if name != "enabled"}
+                estimate = gr.Button("Estimate depth", elem_id=elem_id("estimate"))
+            with gr.Column(scale=1, min_width=240, elem_classes=["depth2img-column"]):
+                add("source", "reference", "depth_map", "near", "far", "gamma", "blur", "invert")
+        with gr.Row(elem_classes=["depth2img-row"]):
+            add("append_map", "save_map")
+        gr.HTML(_tooltips(elem_id), visible=True, elem_classes=["depth2img-tooltips"])
+    controls = {name: controls[name] for name in OPTIONS if name in controls}
     source = controls["source"]
     source.change(
         fn=lambda value: [gr.update(visible=value == "reference"), gr.update(visible=value == "map")],
@@ -118,22 +128,27 @@ def _hint(tab: str) -> str:
     )
 
 
+def _tooltips(elem_id: Callable[[str], str]) -> str:
+    """Element id -> help, for the page to show as tooltips; the components themselves stay small."""
+    table = {elem_id(option.name): option.help for option in OPTIONS.values()}
+    return f'<span hidden data-tooltips="{html.escape(json.dumps(table))}"></span>'
+
+
 def _component(option: Option, elem_id: Callable[[str], str]) -> Any:
     shared: dict[str, Any] = {"label": option.label, "elem_id": elem_id(option.name)}
     if option.kind == "switch":
-        return gr.Checkbox(value=option.default, info=option.help, **shared)
+        return gr.Checkbox(value=option.default, **shared)
     if option.kind == "number":
         return gr.Slider(
             value=option.default,
             minimum=option.minimum,
             maximum=option.maximum,
             step=option.step,
-            info=option.help,
             **shared,
         )
     if option.kind == "choice":
         choices = [(label, name) for name, label in option.choices.items()]
-        return gr.Radio(choices=choices, value=option.default, info=option.help, **shared)
+        return gr.Radio(choices=choices, value=option.default, **shared)
     if option.name == "reference":
         return gr.Image(type="pil", image_mode="RGBA", visible=False, height=PREVIEW_HEIGHT, **shared)
     return gr.File(type="file", file_types=[".png", ".tif", ".tiff", ".npy", "image"], visible=False, **shared)

@@ -8,13 +8,14 @@ meta-device loading would replace them by zeros.
 
 from __future__ import annotations
 
-import contextlib
+import json
 import os
-from collections.abc import Iterator
+import tempfile
+from pathlib import Path
 from typing import Any, Final
 
 import torch
-from modules import patches, safe, sd_models, sd_models_config
+from modules import devices, patches, safe, sd_hijack, sd_models, sd_models_config
 
 from depth2img import CheckpointError
 
@@ -26,7 +27,13 @@ DEPTH_PREFIX: Final = "depth_model."
 DEPTH_CHANNELS: Final = 5
 """Channels of the UNet's input in a depth checkpoint: four of the latent, one of depth."""
 
-_loading = {"depth": False}
+OWN_ARCH_PREFIX: Final = "depth2img-"
+"""Text encoders whose names begin so are described by `depth2img.checkpoints.open_clip_config`."""
+
+_loading = {"inside": 0, "depth": False}
+"""`inside`: how many calls of the host's `load_model` are under way; `depth`: whether the checkpoint that was examined
+last holds MiDaS weights."""
+
 last_error: dict[str, str] = {}
 """`message`: why the latest load failed, for the panel; empty after a good one."""
 
@@ -117,37 +124,66 @@ def _add_midas(state_dict: dict[str, Any], name: str) -> None:
     state_dict.update({f"{DEPTH_PREFIX}model.{key}": value for key, value in weights.items()})
 
 
-@contextlib.contextmanager
-def _load_in_progress() -> Iterator[None]:
-    before = _loading["depth"]
-    try:
-        yield
-    finally:
-        _loading["depth"] = before
-
-
 def _load_model(*args: Any, **kwargs: Any) -> Any:
-    last_error.clear()
-    with _load_in_progress():
-        try:
-            return patches.original(KEY, sd_models, "load_model")(*args, **kwargs)
-        except CheckpointError as error:
-            last_error["message"] = str(error)
-            raise
+    _loading["inside"] += 1
+    try:
+        return patches.original(KEY, sd_models, "load_model")(*args, **kwargs)
+    finally:
+        _loading["inside"] -= 1
 
 
 def _find_checkpoint_config(state_dict: dict[str, Any], info: Any) -> str:
     beside = sd_models_config.find_checkpoint_config_near_filename(info)
     name = os.path.basename(info.filename) if info is not None else "in memory"
-    chosen = check(state_dict, beside, name)
+    last_error.clear()
+    try:
+        chosen = check(state_dict, beside, name)
+    except CheckpointError as error:
+        last_error["message"] = str(error)
+        if not _loading["inside"]:
+            _restore_previous()
+        raise
     _loading["depth"] = any(key.startswith(DEPTH_PREFIX) for key in state_dict)
+    if beside is not None:
+        _register_text_encoder(beside)
     return chosen or patches.original(KEY, sd_models_config, "find_checkpoint_config")(state_dict, info)
+
+
+def _restore_previous() -> None:
+    """Make the checkpoint usable that is still loaded: `reload_model_weights` has taken it apart before it looked at
+    the new file, and puts it together again only after errors of its own (modules/sd_models.py)."""
+    model = sd_models.model_data.sd_model
+    if model is None:
+        return
+    sd_hijack.model_hijack.hijack(model)
+    if not model.lowvram:
+        model.to(devices.device)
+    sd_models.model_data.set_sd_model(model)
+
+
+def _register_text_encoder(config: str) -> None:
+    """Tell OpenCLIP about a text encoder that only our own small checkpoints have, if a YAML names one."""
+    from omegaconf import OmegaConf
+
+    arch = OmegaConf.select(OmegaConf.load(config), "model.params.cond_stage_config.params.arch")
+    if not isinstance(arch, str) or not arch.startswith(OWN_ARCH_PREFIX):
+        return
+    import open_clip
+
+    from depth2img.checkpoints import open_clip_config
+
+    description = open_clip_config(arch)
+    if description is not None and arch not in open_clip.list_models():
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / f"{arch}.json"
+            path.write_text(json.dumps(description), encoding="utf8")
+            open_clip.add_model_config(path)
 
 
 def _load_midas(model_type: str) -> tuple[torch.nn.Module, Any]:
     import ldm.modules.midas.api as midas
 
-    if not (_loading["depth"] and model_type == "dpt_hybrid"):
+    if not (_loading["inside"] and _loading["depth"] and model_type == "dpt_hybrid"):
         return patches.original(KEY, midas, "load_model")(model_type)
     from ldm.modules.midas.midas.dpt_depth import DPTDepthModel
 

@@ -44,6 +44,16 @@ function closePanel(tab) {
   label.click();
 }
 
+/** Give every control the help text of the options table as its tooltip. */
+function showTooltips() {
+  for (const holder of gradioApp().querySelectorAll(".depth2img-tooltips [data-tooltips]")) {
+    for (const [id, help] of Object.entries(JSON.parse(holder.dataset.tooltips))) {
+      const element = gradioApp().getElementById(id);
+      if (element) (element.querySelector(".label-wrap") ?? element).title = help;
+    }
+  }
+}
+
 function refreshStatus() {
   for (const tab of TABS) find(tab, "refresh")?.click();
 }
@@ -55,6 +65,7 @@ function start() {
     new MutationObserver(() => showBadge(tab)).observe(status, { childList: true, subtree: true, attributes: true });
     closePanel(tab);
   }
+  showTooltips();
   refreshStatus();
 }
 

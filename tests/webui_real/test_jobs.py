@@ -453,7 +453,8 @@ def test_nothing_stays_on_p(depth_host: Host, astronaut: Image.Image) -> None:
         with pytest.raises(Refused):
             depth_host.img2img(astronaut, depth={"near": 3})
         names = depth_host.run(
-            "h = sys.modules['depth2img_webui.hook']; result = [[n for n in h.OVERRIDES if n in p.__dict__] for p in probe.jobs]"
+            "names = sys.modules['depth2img_webui.hook'].OVERRIDES\n"
+            "result = [[name for name in names if name in p.__dict__] for p in probe.jobs]"
         )
         assert names == [[], []]
     finally:

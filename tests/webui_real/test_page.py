@@ -85,7 +85,7 @@ def test_each_tab_gives_its_own_picture(page: Page, served: Host, files: Path) -
         panel.upload(element, files / file)
         panel.part("estimate").click()
         page.wait_for_function(
-            "([id, old]) => { const i = document.querySelector(id + ' img'); return i && i.src && !old.includes(i.src); }",
+            "([id, old]) => { const src = document.querySelector(id + ' img')?.src; return src && !old.includes(src); }",
             arg=["#script_img2img_depth_to_image_preview", seen],
         )
         seen.append(panel.part("preview").locator("img").get_attribute("src"))
@@ -197,9 +197,8 @@ def test_reload_ui_twice(served: Host, files: Path) -> None:
     """One set of callbacks, one script per tab, and it still works."""
     count = (
         "import modules.script_callbacks as c\n"
-        "result = [sum('depth2img' in cb.script for cb in entries) for entries in c.ordered_callbacks_map.values()] "
-        "if hasattr(c, 'ordered_callbacks_map') else None\n"
-        "result = sorted((k, sum('depth2img' in str(cb.callback.__module__) for cb in v)) for k, v in c.callback_map.items())"
+        "ours = lambda entries: sum('depth2img' in str(entry.callback.__module__) for entry in entries)\n"
+        "result = sorted((name, ours(entries)) for name, entries in c.callback_map.items())"
     )
     before = served.run(count)
     assert sum(number for _, number in before) >= 3

@@ -37,7 +37,7 @@ class Probe:
             return
         if not hasattr(self, "originals"):
             self.originals = denoise.compat.depth_network, script.DepthToImage.process
-        network, process = self.originals
+        _, process = self.originals
         denoise.compat = (
             types.SimpleNamespace(depth_network=lambda model: None) if on else sys.modules["depth2img_webui.compat"]
         )
