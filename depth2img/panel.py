@@ -17,7 +17,7 @@ from typing import Any
 import gradio as gr
 
 from .errors import DepthMapError
-from .options import OPTIONS, Option
+from .options import OPTIONS, SOURCE_OF_PAYLOAD, Option
 
 PREVIEW_HEIGHT = 300
 """Height kept for the preview, in CSS pixels, so that nothing jumps when the map arrives."""
@@ -75,16 +75,29 @@ def build(*, tab: str, elem_id: Callable[[str], str]) -> Panel:
                 add("source", "reference", "depth_map", "near", "far", "gamma", "blur", "invert")
         with gr.Row(elem_classes=["depth2img-row"]):
             add("append_map", "save_map")
+        with gr.Accordion("Control", open=False, elem_id=elem_id("control")):
+            add(
+                "strength",
+                "start",
+                "end",
+                "region",
+                "neutral",
+                "guidance",
+                "ignore_colours",
+                "estimate_on",
+                "under_mask",
+            )
         gr.HTML(_tooltips(elem_id), visible=True, elem_classes=["depth2img-tooltips"])
     controls = {name: controls[name] for name in OPTIONS if name in controls}
     source = controls["source"]
-    source.change(
-        fn=lambda value: [gr.update(visible=value == "reference"), gr.update(visible=value == "map")],
-        inputs=[source],
-        outputs=[controls["reference"], controls["depth_map"]],
-        show_progress="hidden",
-        queue=False,
-    )
+    for choice in (source, controls["under_mask"]):
+        choice.change(
+            fn=lambda *values: [gr.update(visible=values[0] == "reference"), gr.update(visible="map" in values)],
+            inputs=[source, controls["under_mask"]],
+            outputs=[controls["reference"], controls["depth_map"]],
+            show_progress="hidden",
+            queue=False,
+        )
     return Panel(controls, estimate, preview, message, status, refresh)
 
 
@@ -151,4 +164,5 @@ def _component(option: Option, elem_id: Callable[[str], str]) -> Any:
         return gr.Radio(choices=choices, value=option.default, **shared)
     if option.name == "reference":
         return gr.Image(type="pil", image_mode="RGBA", visible=False, height=PREVIEW_HEIGHT, **shared)
-    return gr.File(type="file", file_types=[".png", ".tif", ".tiff", ".npy", "image"], visible=False, **shared)
+    visible = option.name not in SOURCE_OF_PAYLOAD
+    return gr.File(type="file", file_types=[".png", ".tif", ".tiff", ".npy", "image"], visible=visible, **shared)

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import torch
-from modules import devices, sd_hijack, sd_models
+from modules import devices, sd_hijack, sd_models, sd_samplers_timesteps
 
 log = logging.getLogger("depth2img")
 
@@ -53,6 +53,11 @@ def network_key(model: Any) -> str:
 def checkpoint_name(model: Any) -> str:
     """What the dropdown calls a checkpoint, without its hash."""
     return str(model.sd_checkpoint_info.name_for_extra)
+
+
+def is_timesteps_denoiser(denoiser: Any) -> bool:
+    """Whether a `CFGDenoiser` belongs to DDIM, PLMS or UniPC."""
+    return isinstance(denoiser, sd_samplers_timesteps.CFGDenoiserTimesteps)
 
 
 def conditioning_dtype() -> torch.dtype:

@@ -13,6 +13,7 @@ from typing import Any, Final
 import numpy as np
 import torch
 from modules import processing, shared
+from PIL import Image
 
 from depth2img import (
     Depth2ImgError,
@@ -23,28 +24,25 @@ from depth2img import (
     MidasEstimator,
     NoDepthError,
     NoDepthModelError,
-    adjust,
     conditioning,
-    geometry,
     neutral,
     panel,
     read_depth_map,
     read_picture,
+    schedule,
 )
 from depth2img.errors import PictureError
 from depth2img.images import FloatPicture, Picture, to_float
 from depth2img.options import OPTIONS
 
-from . import compat
+from . import compat, place
+from .place import Placed
 
 JOB: Final = "_depth2img_job"
 OVERRIDES: Final = (JOB, "init", "img2img_image_conditioning", "txt2img_image_conditioning")
 
 CACHE: Final = DepthCache()
 """Maps by picture content and checkpoint; holds nothing that belongs to a request."""
-
-CROP_AND_RESIZE: Final = geometry.RESIZE_MODES.index("Crop and resize")
-RESIZE_AND_FILL: Final = geometry.RESIZE_MODES.index("Resize and fill")
 
 
 @dataclasses.dataclass
@@ -55,16 +53,20 @@ class Job:
         options: as given.
         own: the user's depth map, decoded.
         reference: the other picture, decoded.
+        region: where depth counts, decoded: 0 outside .. 1 inside, over the whole picture.
         pictures: the pictures as they enter the sampler, one per sample; kept for a depth checkpoint that comes in
             later (refiner, hires).
-        used: the adjusted maps of the latest conditioning, one per sample; empty before and when depth is off.
+        mask: the host's mask in the frame of the sampler, white = repaint.
+        used: the placed maps of the latest conditioning, one per sample; empty before and when depth is off.
     """
 
     options: DepthOptions
     own: DepthMap | None = None
     reference: Picture | None = None
+    region: DepthMap | None = None
     pictures: list[FloatPicture] = dataclasses.field(default_factory=list)
-    used: list[DepthMap] = dataclasses.field(default_factory=list)
+    mask: Image.Image | None = None
+    used: list[Placed] = dataclasses.field(default_factory=list)
 
 
 def begin(p: Any, args: tuple[Any, ...]) -> None:
@@ -159,7 +161,7 @@ def load(options: DepthOptions) -> Job:
         DepthMapError, PictureError: the source that was chosen is missing or cannot be read.
     """
     job = Job(options)
-    if options.enabled and options.source == "map":
+    if options.enabled and "map" in (options.source, options.under_mask):
         if options.depth_map is None:
             raise DepthMapError("'My own depth map' is chosen, but there is none.", fix="Upload a depth map.")
         job.own = read_depth_map(options.depth_map)
@@ -167,28 +169,65 @@ def load(options: DepthOptions) -> Job:
         if options.reference is None:
             raise PictureError("'Another picture' is chosen, but there is none.", fix="Upload a picture.")
         job.reference = read_picture(options.reference)
+    if options.enabled and options.region is not None:
+        job.region = read_region(options.region)
     return job
 
 
-def maps(p: Any, job: Job, pictures: list[FloatPicture], count: int, model: Any) -> list[DepthMap]:
+def read_region(payload: object) -> DepthMap:
+    """A mask that the user gives, as values 0 outside .. 1 inside; transparent parts are outside.
+
+    Raises:
+        PictureError: it cannot be read.
+    """
+    grey = to_float(read_picture(payload, background=(0, 0, 0))).mean(axis=2)
+    return DepthMap(values=grey, origin="region")
+
+
+def maps(p: Any, job: Job, pictures: list[FloatPicture], count: int, model: Any) -> list[Placed]:
     """The adjusted maps of a job, one per sample, in the frame of the sampler.
 
     Args:
         p: the job; its resize mode, crop and size are read.
         job: what the user wants.
-        pictures: the pictures as they enter the sampler; not read if the user gave a map or another picture.
+        pictures: the pictures as they enter the sampler; not read if depth comes from elsewhere.
         count: number of samples.
         model: the checkpoint whose network estimates.
     """
-    if job.own is not None:
-        placed = [_place(p, job.own)] * count
+    options, own, mask = job.options, job.own if job.options.under_mask == "map" else None, job.mask
+    if options.source == "map" and job.own is not None:
+        placed = [place.place(p, job.own, options, None, mask, "depth map")]
     elif job.reference is not None:
-        placed = [_place(p, estimate(job.reference, model))] * count
+        placed = [place.place(p, estimate(job.reference, model), options, own, mask, "depth map")]
+    elif place.estimates_on_original(p, options):
+        originals = {id(picture): index for index, picture in reversed(list(enumerate(p.init_images)))}
+        known = {
+            key: place.place(p, estimate(place.original(p, index), model), options, own, mask)
+            for key, index in originals.items()
+        }
+        placed = [known[id(picture)] for picture in p.init_images]
     else:
-        placed = [estimate(picture, model) for picture in pictures]
-        placed = [placed[index % len(placed)] for index in range(count)]
-    adjusted = {id(depth): adjust(depth, job.options) for depth in placed}
-    return [adjusted[id(depth)] for depth in placed]
+        estimated = [estimate(picture, model) for picture in pictures]
+        distinct = {id(depth): place.entering(p, depth, options, own, mask) for depth in estimated}
+        placed = [distinct[id(depth)] for depth in estimated]
+    return [placed[index % len(placed)] for index in range(count)]
+
+
+def start_from_noise(p: Any) -> None:
+    """Take every trace of the picture out of what the sampler starts from, at denoising strength 1.
+
+    The host adds noise to `p.init_latent`, so the picture's tones stay to some per cent even at the highest noise
+    level; Stability's own script starts from `torch.randn_like` there (scripts/gradio/depth2img.py).
+    `p.init_latent` becomes zero, except where a mask keeps the picture, wholly or in part: from there the host takes it
+    at each step and in the end. `p.init` has just made it and makes it anew for each job: there is nothing to undo.
+    """
+    if p.denoising_strength < 1:
+        p.comment("'Ignore source colours' acts at denoising strength 1 only.")
+        return
+    if p.mask is None:
+        p.init_latent = torch.zeros_like(p.init_latent)
+    else:
+        p.init_latent = torch.where(p.mask > 0, p.init_latent, torch.zeros_like(p.init_latent))
 
 
 def pictures_of(source: torch.Tensor, *, zero_to_one: bool = False) -> list[FloatPicture]:
@@ -219,7 +258,7 @@ def finish(p: Any, processed: Any) -> None:
             if job.options.save_map:
                 _save_maps(p, processed, job)
             if job.options.append_map and not _driven_by_script(p):
-                distinct = {id(depth): depth for depth in job.used}.values()
+                distinct = {id(placed): placed.depth for placed in job.used}.values()
                 processed.images.extend(depth.resized(p.width, p.height).to_image() for depth in distinct)
     finally:
         for name in OVERRIDES:
@@ -262,10 +301,15 @@ def condition(p: Any, job: Job, pictures: list[FloatPicture], latent: torch.Tens
     """Conditioning for a latent (B, C, h, w): (B, 1, h, w) on its device, in the UNet's type."""
     count, (height, width) = latent.shape[0], latent.shape[-2:]
     if not job.options.enabled:
-        tensor = neutral(count, height=height, width=width)
+        tensor = neutral(count, height=height, width=width, level=job.options.neutral)
     else:
         job.used = maps(p, job, pictures, count, p.sd_model)
-        tensor = conditioning(job.used, height=height, width=width)
+        depths, spans = [placed.depth for placed in job.used], [placed.span for placed in job.used]
+        tensor = conditioning(depths, height=height, width=width, spans=spans)
+        if job.region is not None:
+            framed = place.boxed(p, place.fitted(p, job.region, "region"))
+            region = schedule.region_tensor(framed, height=height, width=width)
+            tensor = schedule.inside(tensor, region, job.options.neutral)
     return tensor.to(device=latent.device, dtype=compat.conditioning_dtype())
 
 
@@ -274,12 +318,16 @@ def _img2img_conditioning(
 ) -> torch.Tensor:
     """Stands for `img2img_image_conditioning`: img2img, inpaint, and the hires pass after a pixel upscaler."""
     job: Job = getattr(p, JOB)
+    job.mask = kwargs.get("image_mask", args[0] if args else None)
     hires_pixels = getattr(p, "is_hr_pass", False) and getattr(p, "latent_scale_mode", None) is None
     if compat.depth_network(p.sd_model) is None:
         job.pictures = pictures_of(source_image, zero_to_one=hires_pixels)
         return type(p).img2img_image_conditioning(p, source_image, latent_image, *args, **kwargs)
     try:
-        return condition(p, job, pictures_of(source_image, zero_to_one=hires_pixels), latent_image)
+        tensor = condition(p, job, pictures_of(source_image, zero_to_one=hires_pixels), latent_image)
+        if job.options.enabled and job.options.ignore_colours and hasattr(p, "init_images"):
+            start_from_noise(p)
+        return tensor
     except Depth2ImgError as error:
         detach(p)
         raise for_client(error) from error.__cause__
@@ -301,23 +349,6 @@ def _txt2img_conditioning(p: Any, x: torch.Tensor, width: int | None = None, hei
         raise for_client(error) from error.__cause__
 
 
-def _place(p: Any, depth: DepthMap) -> DepthMap:
-    """A map of a whole picture -> the frame of the sampler, by the geometry that the host applies to the picture."""
-    mode = getattr(p, "resize_mode", CROP_AND_RESIZE)
-    if getattr(p, "paste_to", None) is None:
-        if not geometry.same_proportions(depth, p.width, p.height):
-            p.comment(
-                f"The depth map has other proportions ({depth.width} x {depth.height}) than the picture "
-                f"({p.width} x {p.height}): '{geometry.RESIZE_MODES[mode]}' was applied to it."
-            )
-        return geometry.fit(depth, width=p.width, height=p.height, resize_mode=mode)
-    picture_size = p.init_images[0].size
-    left, top, width, height = p.paste_to
-    whole = geometry.fit(depth, width=picture_size[0], height=picture_size[1], resize_mode=mode)
-    part = geometry.crop(whole, picture_size=picture_size, box=(left, top, left + width, top + height))
-    return geometry.fit(part, width=p.width, height=p.height, resize_mode=RESIZE_AND_FILL)
-
-
 def _driven_by_script(p: Any) -> bool:
     """Whether a script of the dropdown runs this job: such scripts take every picture of the result for their own."""
     args = getattr(p, "script_args", None)
@@ -334,16 +365,6 @@ def _save_maps(p: Any, processed: Any, job: Job) -> None:
             p.comment("Depth maps are saved only beside saved pictures, and this picture was not saved.")
             return
         path = Path(saved)
-        _at_picture_size(p, job.used[index % len(job.used)], picture.size).save(
+        place.at_picture_size(p, job.used[index % len(job.used)], picture.size).save(
             path.with_name(f"{path.stem}-depth.png")
         )
-
-
-def _at_picture_size(p: Any, depth: DepthMap, size: tuple[int, int]) -> DepthMap:
-    """The map at the picture's size; of an only-masked job the crop in its place, the rest far."""
-    if getattr(p, "paste_to", None) is None:
-        return depth.resized(*size)
-    left, top, width, height = p.paste_to
-    canvas = np.zeros((size[1], size[0]), np.float32)
-    canvas[top : top + height, left : left + width] = depth.resized(width, height).normalised()
-    return dataclasses.replace(depth, values=canvas)

@@ -18,7 +18,7 @@ from depth2img import (
 )
 from depth2img.images import Picture, read_picture
 
-from . import hook
+from . import hook, place
 
 IMAGE_IDS: Final = ("img2img_image", "img2img_sketch", "img2maskimg", "inpaint_sketch", "img_inpaint_base")
 """The host's picture components, by the number of the tab (`get_tab_index('mode_img2img')`)."""
@@ -50,7 +50,7 @@ def _show(picture: Any, frame: tuple[int, int, int] | None, args: tuple[Any, ...
     started = time.perf_counter()
     job = hook.load(hook.read_options((True, *args[1:])))
     model = shared.sd_model
-    if job.own is not None:
+    if job.own is not None and job.options.source == "map":
         depth = job.own
     elif job.reference is not None:
         depth = hook.estimate(job.reference, model)
@@ -121,7 +121,7 @@ def connect(*, tab: str, built: panel.Panel, toggle: Any, host: dict[str, Any]) 
         size = [host["txt2img_width"], host["txt2img_height"]]
 
         def on_txt2img(width: float, height: float, *args: Any) -> tuple[Any, str]:
-            own_frame = (hook.CROP_AND_RESIZE, int(width), int(height))
+            own_frame = (place.CROP_AND_RESIZE, int(width), int(height))
             return show(None, None if args[1] == "picture" else own_frame, args)
 
         built.estimate.click(fn=on_txt2img, inputs=[*size, *controls], outputs=outputs)

@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from .. import schedule
 from ..adjust import adjust
 from ..cache import DepthCache
 from ..conditioning import conditioning, neutral
@@ -37,7 +38,7 @@ class Generated:
         picture: uint8 (H, W, 3).
         frame: the picture as the sampler got it, uint8 (h, w, 3).
         depth: the adjusted map in the frame; None where depth was off.
-        conditioning: float32 (1, 1, h/8, w/8), what the UNet got.
+        conditioning: float32 (1, 1, h/8, w/8), what the UNet got at full strength.
         seed: the seed that was used.
     """
 
@@ -97,6 +98,7 @@ class Engine:
         if len(prompts) != len(frames):
             raise OptionError("prompts", "There must be one prompt per picture.", got=f"{len(prompts)} prompts")
         maps = self._maps(frames, options)
+        region = read_region(options.region) if options.enabled and options.region is not None else None
         groups: dict[tuple[int, int], list[int]] = {}
         for index, frame in enumerate(frames):
             groups.setdefault(frame.size, []).append(index)
@@ -104,7 +106,7 @@ class Engine:
         for indices in groups.values():
             seeds = [(settings.seed + index) % (LARGEST_SEED + 1) for index in indices]
             group = [(frames[i], maps[i], prompts[i]) for i in indices]
-            done.update(zip(indices, self._run(group, seeds, settings, on_step), strict=True))
+            done.update(zip(indices, self._run(group, seeds, settings, options, region, on_step), strict=True))
         return [done[index] for index in range(len(frames))]
 
     def _frames(self, pictures: Sequence[object], settings: Settings, masks: Sequence[object] | None) -> list[Frame]:
@@ -141,13 +143,15 @@ class Engine:
         group: Sequence[tuple[Frame, DepthMap | None, str]],
         seeds: Sequence[int],
         settings: Settings,
+        options: DepthOptions,
+        region: DepthMap | None,
         on_step: Step | None,
     ) -> list[Generated]:
         frames, maps, prompts = zip(*group, strict=True)
-        depth = self._conditioning(frames[0].size, maps)
+        depth = self._conditioning(frames, maps, region, options)
         try:
             with torch.no_grad():
-                batch = self._batch(frames, depth, prompts, seeds, settings)
+                batch = self._batch(frames, depth, prompts, seeds, settings, options)
                 latents = sampling.sample(self.networks, batch, settings, on_step)
                 decoded = sampling.decode(self.networks, latents)
         except torch.OutOfMemoryError as problem:
@@ -165,12 +169,18 @@ class Engine:
         ]
 
     @staticmethod
-    def _conditioning(size: tuple[int, int], maps: Sequence[DepthMap | None]) -> torch.Tensor:
-        width, height = size[0] // LATENT_FACTOR, size[1] // LATENT_FACTOR
+    def _conditioning(
+        frames: Sequence[Frame], maps: Sequence[DepthMap | None], region: DepthMap | None, options: DepthOptions
+    ) -> torch.Tensor:
+        width, height = frames[0].size[0] // LATENT_FACTOR, frames[0].size[1] // LATENT_FACTOR
         known = [one for one in maps if one is not None]
         if not known:
-            return neutral(len(maps), height=height, width=width)
-        return conditioning(known, height=height, width=width)
+            return neutral(len(maps), height=height, width=width, level=options.neutral)
+        tensor = conditioning(known, height=height, width=width)
+        if region is None:
+            return tensor
+        regions = [schedule.region_tensor(frame.place(region), height=height, width=width) for frame in frames]
+        return schedule.inside(tensor, torch.cat(regions), options.neutral)
 
     def _batch(
         self,
@@ -179,6 +189,7 @@ class Engine:
         prompts: Sequence[str],
         seeds: Sequence[int],
         settings: Settings,
+        options: DepthOptions,
     ) -> Batch:
         networks = self.networks
         there = {"device": networks.device, "dtype": networks.dtype}
@@ -194,7 +205,7 @@ class Engine:
                 latents = latents * keep
         text = sampling.text_states(networks, prompts)
         negative = sampling.text_states(networks, [settings.negative_prompt]).expand_as(text)
-        return Batch(latents, depth.to(**there), keep, (text, negative), generators)
+        return Batch(latents, depth.to(**there), keep, (text, negative), generators, options)
 
 
 def _keep(frames: Sequence[Frame]) -> torch.Tensor | None:
@@ -202,6 +213,11 @@ def _keep(frames: Sequence[Frame]) -> torch.Tensor | None:
     width, height = frames[0].size[0] // LATENT_FACTOR, frames[0].size[1] // LATENT_FACTOR
     masks = [latent_mask(frame.mask, width, height) for frame in frames if frame.mask is not None]
     return 1 - torch.from_numpy(np.stack(masks))[:, None] if masks else None
+
+
+def read_region(source: object) -> DepthMap:
+    """A region mask as values 0 outside .. 1 inside; see `read_mask`."""
+    return DepthMap(values=read_mask(source).astype(np.float32) / 255, origin="region")
 
 
 def read_mask(source: object) -> npt.NDArray[np.uint8]:

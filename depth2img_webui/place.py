@@ -1,0 +1,153 @@
+"""From a map of a picture to the map in the frame that the sampler works in, by the very geometry the host applies.
+
+The frame is the whole picture, resized, or with "Only masked" a box of it (`p.paste_to`). A map of the whole picture is
+adjusted before it is cut, and the cut keeps the whole map's range.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+from modules import images, shared
+from PIL import Image
+
+from depth2img import DepthMap, DepthOptions, adjust, geometry, read_picture
+from depth2img.adjust import fill_under, replace_under
+from depth2img.conditioning import Span
+from depth2img.images import Picture
+
+CROP_AND_RESIZE: Final = geometry.RESIZE_MODES.index("Crop and resize")
+RESIZE_AND_FILL: Final = geometry.RESIZE_MODES.index("Resize and fill")
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Placed:
+    """A map in the frame.
+
+    Attributes:
+        depth: adjusted, with the frame's proportions.
+        span: the values that are farthest and nearest, None for the map's own.
+        whole: the adjusted map of the whole picture where the frame is a box of it and the map covers more.
+    """
+
+    depth: DepthMap
+    span: Span | None = None
+    whole: DepthMap | None = None
+
+
+def estimates_on_original(p: Any, options: DepthOptions) -> bool:
+    """Whether depth is to be estimated on the pictures as the user gave them.
+
+    Never where there are none (txt2img), and not where the host's box reaches outside of a picture, because the mask
+    has another size than it.
+    """
+    pictures = getattr(p, "init_images", None)
+    if not pictures or options.estimate_on == "entering" or getattr(p, "is_hr_pass", False):
+        return False
+    box = box_of(p)
+    if box is None:
+        return options.estimate_on == "original"
+    return all(box[2] <= picture.width and box[3] <= picture.height for picture in pictures)
+
+
+def original(p: Any, index: int) -> Picture:
+    """A picture as the user gave it, flattened as the host does, before it is resized, cropped or filled."""
+    return read_picture(images.flatten(p.init_images[index], shared.opts.img2img_background_color))
+
+
+def box_of(p: Any) -> tuple[int, int, int, int] | None:
+    """left, top, right, bottom of "Only masked" in pixels of the picture; None where the frame is the whole picture."""
+    paste_to = getattr(p, "paste_to", None)
+    if paste_to is None:
+        return None
+    left, top, width, height = paste_to
+    return left, top, left + width, top + height
+
+
+def fitted(p: Any, depth: DepthMap, name: str = "depth map") -> DepthMap:
+    """A map of the whole picture with the proportions of the picture ("Only masked") or of the frame.
+
+    A comment under the result says so where that changes anything; `name` is what it calls the map, empty for none.
+    """
+    mode = getattr(p, "resize_mode", CROP_AND_RESIZE)
+    if box_of(p) is not None:
+        width, height = p.init_images[0].size
+        return geometry.fit(depth, width=width, height=height, resize_mode=mode)
+    if name and not geometry.same_proportions(depth, p.width, p.height):
+        p.comment(
+            f"The {name} has other proportions ({depth.width} x {depth.height}) than the picture "
+            f"({p.width} x {p.height}): '{geometry.RESIZE_MODES[mode]}' was applied to it."
+        )
+    return geometry.fit(depth, width=p.width, height=p.height, resize_mode=mode)
+
+
+def boxed(p: Any, depth: DepthMap) -> DepthMap:
+    """The part of a fitted map that lies in the frame."""
+    box = box_of(p)
+    if box is None:
+        return depth
+    part = geometry.crop(depth, picture_size=p.init_images[0].size, box=box)
+    return geometry.fit(part, width=p.width, height=p.height, resize_mode=RESIZE_AND_FILL)
+
+
+def place(
+    p: Any,
+    depth: DepthMap,
+    options: DepthOptions,
+    own: DepthMap | None,
+    mask: Image.Image | None,
+    given: str | None = None,
+) -> Placed:
+    """A map of the whole picture in the frame, adjusted, the part under the mask as the options say.
+
+    Args:
+        p: the job; its resize mode, box, masks and size are read.
+        depth: any proportions.
+        options: the adjustments and `under_mask` are read.
+        own: the user's map for `under_mask` "map".
+        mask: the host's mask in the frame, white = repaint, None without one.
+        given: what a comment calls the map if the user gave it in other proportions than the picture's.
+    """
+    whole = fitted(p, depth, given or "")
+    own = None if own is None else fitted(p, own)
+    if box_of(p) is None:
+        return Placed(adjust(_under(p, whole, options, own, mask), options))
+    whole = adjust(_under(p, whole, options, own, p.mask_for_overlay if mask is not None else None), options)
+    return Placed(boxed(p, whole), whole.range, whole)
+
+
+def entering(p: Any, depth: DepthMap, options: DepthOptions, own: DepthMap | None, mask: Image.Image | None) -> Placed:
+    """The same for a map that was estimated in the frame."""
+    inserted = None if own is None or options.under_mask != "map" else boxed(p, fitted(p, own))
+    return Placed(adjust(_under(p, depth, options, inserted, mask), options))
+
+
+def _under(p: Any, depth: DepthMap, options: DepthOptions, own: DepthMap | None, mask: Image.Image | None) -> DepthMap:
+    if mask is None or options.under_mask == "keep":
+        return depth
+    hole = weights(mask, depth)
+    if options.under_mask == "fill":
+        return fill_under(depth, hole)
+    return depth if own is None else replace_under(depth, own, hole)
+
+
+def weights(mask: Image.Image, depth: DepthMap) -> npt.NDArray[np.float32]:
+    """A mask at a map's size: float32 (H, W), 0 keep .. 1 repaint."""
+    grey = np.asarray(mask.convert("L"), np.float32) / 255
+    return np.clip(DepthMap(values=grey, origin="mask").resized(depth.width, depth.height).values, 0, 1)
+
+
+def at_picture_size(p: Any, placed: Placed, size: tuple[int, int]) -> DepthMap:
+    """The map at the picture's size; where it covers only a box of the picture, the rest is farthest."""
+    box = box_of(p)
+    if placed.whole is not None:
+        return placed.whole.resized(*size)
+    if box is None:
+        return placed.depth.resized(*size)
+    left, top, right, bottom = box
+    canvas = np.zeros((size[1], size[0]), np.float32)
+    canvas[top:bottom, left:right] = placed.depth.resized(right - left, bottom - top).normalised()
+    return dataclasses.replace(placed.depth, values=canvas)
