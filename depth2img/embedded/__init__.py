@@ -18,6 +18,17 @@ KIND: Final = "depth2img-embedded"
 TABLE: Final = "text_model.embeddings.token_embedding."
 
 
+def is_embedded(path: Path) -> bool:
+    """Whether a file has the form of the embedded model (a further training of it, say).
+
+    Raises:
+        CheckpointError: the file is damaged.
+    """
+    from ..checkpoints.tensors import Safetensors
+
+    return path.is_file() and path.suffix.lower() == ".safetensors" and Safetensors(path).metadata.get("kind") == KIND
+
+
 def open_embedded(path: Path = WEIGHTS) -> Model:
     """The embedded model.
 
