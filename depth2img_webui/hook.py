@@ -342,12 +342,12 @@ def _place(p: Any, depth: DepthMap) -> DepthMap:
     mode = getattr(p, "resize_mode", CROP_AND_RESIZE)
     box = _crop_box(p)
     frame = (p.width, p.height) if box is None else p.init_images[0].size
+    whole = geometry.fit(depth, width=frame[0], height=frame[1], resize_mode=mode)
     if not geometry.same_proportions(depth, *frame):
         p.comment(
             f"The depth map has other proportions ({depth.width} x {depth.height}) than the picture "
             f"({frame[0]} x {frame[1]}): '{geometry.RESIZE_MODES[mode]}' was applied to it."
         )
-    whole = geometry.fit(depth, width=frame[0], height=frame[1], resize_mode=mode)
     if box is None:
         return whole
     part = geometry.crop(whole, picture_size=frame, box=box)
