@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import sys
+import warnings
 from types import ModuleType
 
 import numpy as np
@@ -111,11 +112,13 @@ def test_half_precision_weights_run_as_if_loaded_in_float32(network, strip):
 
 @pytest.fixture(scope="module")
 def ddpm() -> ModuleType:
-    import pytorch_lightning.utilities.rank_zero
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Lightning's own, in the release that the WebUI pins
+        import pytorch_lightning.utilities.rank_zero
 
-    # Since Lightning 2 the function is there; ldm asks for it where it was in 2022.
-    sys.modules.setdefault("pytorch_lightning.utilities.distributed", pytorch_lightning.utilities.rank_zero)
-    return importlib.import_module("ldm.models.diffusion.ddpm")
+        # Since Lightning 2 the function is there; ldm asks for it where it was in 2022.
+        sys.modules.setdefault("pytorch_lightning.utilities.distributed", pytorch_lightning.utilities.rank_zero)
+        return importlib.import_module("ldm.models.diffusion.ddpm")
 
 
 def test_conditioning_is_that_of_training(ddpm, network, strip):
