@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
+
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore")
+    import gradio  # noqa: F401 - its dependencies warn when they are first imported
 
 from tests.webui_fake import standin
 from tests.webui_fake.standin import Host

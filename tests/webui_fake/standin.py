@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import importlib
 import sys
-import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
@@ -148,9 +147,6 @@ def running(folder: Path, *, without: tuple[str, ...] = (), extra: Path | None =
         without: packages that this host does not have.
         extra: a folder with more packages.
     """
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        import gradio  # noqa: F401 - its dependencies warn when they are imported first
     kept = _take_out()
     path = sys.path[:]
     sys.path[:0] = [str(STAND_IN), *([str(extra)] if extra else [])]

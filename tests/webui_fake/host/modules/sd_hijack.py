@@ -5,6 +5,7 @@ class StableDiffusionModelHijack:
     circular_enabled = False
 
     def hijack(self, m):
+        assert not m.fake_hijacked, "hijacked twice"
         m.fake_hijacked = True
 
     def undo_hijack(self, m):

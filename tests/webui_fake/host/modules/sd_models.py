@@ -53,6 +53,7 @@ class FakeModel(torch.nn.Module):
     """A loaded checkpoint: the VAE is an average over 8 x 8 pixels."""
 
     cond_stage_key = "txt"
+    lowvram = False
 
     def __init__(self, config, state_dict):
         super().__init__()
