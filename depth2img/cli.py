@@ -7,7 +7,6 @@ commands that need them, when they need them.
 from __future__ import annotations
 
 import dataclasses
-import io
 import json
 import os
 import sys
@@ -21,7 +20,7 @@ from . import flags
 from .adjust import adjust
 from .depth_map import COLOUR_MAPS, DepthMap
 from .errors import Depth2ImgError, OptionError
-from .files import write_file
+from .files import picture_path, save_picture, write_file
 from .flags import device_flag, dtype_flag, json_flag, model_flag, output_flag, pictures_argument, progress, report
 from .images import Picture, read_picture
 from .options import DepthOptions
@@ -31,7 +30,8 @@ if TYPE_CHECKING:
 
 USER_ERROR: Final = 2
 INTERRUPTED: Final = 130
-PICTURE_KINDS: Final = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP"}
+EXTRAS: Final = {"diffusers": "diffusers", "transformers": "diffusers", "huggingface_hub": "diffusers", "gradio": "app"}
+"""Package that a command may miss -> the extra that brings it."""
 
 
 @click.group(
@@ -55,6 +55,13 @@ def main() -> None:
     except Depth2ImgError as error:
         click.echo(f"Error: {error}", err=True)
         sys.exit(USER_ERROR)
+    except ModuleNotFoundError as error:
+        name = (error.name or "").partition(".")[0]
+        if name not in EXTRAS:
+            raise
+        fix = f"Run: pip install 'sd-webui-depth2img[{EXTRAS[name]}]'."
+        click.echo(f"Error: The package {name} is not installed. {fix}", err=True)
+        sys.exit(USER_ERROR)
     except (click.Abort, KeyboardInterrupt):
         click.echo("Interrupted; nothing half-written is left.", err=True)
         sys.exit(INTERRUPTED)
@@ -64,23 +71,6 @@ def _engine(model: str, device: str, dtype: str = "auto") -> Engine:
     from .diffusion import Engine
 
     return Engine.open(model, device=device, dtype=dtype)
-
-
-def _picture_path(path: Path) -> Path:
-    """The path, if it is one of a picture that can be written."""
-    if path.suffix.lower() not in PICTURE_KINDS:
-        raise OptionError(
-            "output", "A picture is written as .png, .jpg or .webp.", got=f"'{path.name}'", fix="Change the suffix."
-        )
-    return path
-
-
-def _save(picture: Picture | Image.Image, path: Path) -> None:
-    """A picture as a file of its suffix's kind; it appears whole or not at all."""
-    content = io.BytesIO()
-    image = picture if isinstance(picture, Image.Image) else Image.fromarray(picture)
-    image.save(content, PICTURE_KINDS[path.suffix.lower()], quality=95)
-    write_file(path, content.getvalue(), what="The picture")
 
 
 def _view(depth: DepthMap, like: Picture, colour_map: str = "grey") -> Image.Image:
@@ -124,7 +114,7 @@ def estimate(
             written = [path]
             if colour_map is not None:
                 written.append(path.with_name(f"{path.stem}-{colour_map}.png"))
-                _save(_view(found, picture, colour_map), written[-1])
+                save_picture(_view(found, picture, colour_map), written[-1])
             far, near = found.range
             size = {"width": found.width, "height": found.height}
             results.append({"picture": str(source), "files": [*map(str, written)], **size, "far": far, "near": near})
@@ -165,7 +155,7 @@ def generate(
     """Generate: depth-to-image, or depth inpainting with --mask. Each picture keeps its own depth."""
     several = len(pictures) > 1
     targets = [
-        _picture_path(flags.output_path(output, source, "-depth2img.png", several=several)) for source in pictures
+        picture_path(flags.output_path(output, source, "-depth2img.png", several=several)) for source in pictures
     ]
     chosen = _one_each(masks, len(pictures))
     decoded = [read_picture(source) for source in pictures]
@@ -174,11 +164,11 @@ def generate(
         results = engine.generate(decoded, settings, depth, masks=chosen, on_step=tell)
     values: list[dict[str, Any]] = []
     for source, path, result in zip(pictures, targets, results, strict=True):
-        _save(result.picture, path)
+        save_picture(result.picture, path)
         written = [path]
         if depth.append_map and result.depth is not None:
             written.append(path.with_name(f"{path.stem}-depth-view.png"))
-            _save(_view(result.depth, result.frame), written[-1])
+            save_picture(_view(result.depth, result.frame), written[-1])
         if depth.save_map and result.depth is not None:
             written.append(path.with_name(f"{path.stem}-depth.png"))
             result.depth.resized(result.frame.shape[1], result.frame.shape[0]).save(written[-1])
@@ -223,14 +213,14 @@ def compare(
     """Compare img2img and depth2img on one checkpoint over denoising strengths, as one labelled figure."""
     from . import compare as comparing
 
-    target = _picture_path(flags.output_path(output, picture, "-compare.png", several=False))
+    target = picture_path(flags.output_path(output, picture, "-compare.png", several=False))
     decoded = read_picture(picture)
     engine = _engine(model, device, dtype)
     with progress("Comparing", quiet=as_json) as tell:
         made = comparing.compare(
             engine, decoded, settings, depth, strengths=strengths or comparing.STRENGTHS, on_step=tell
         )
-    _save(made.figure(settings.prompt), target)
+    save_picture(made.figure(settings.prompt), target)
     scores = made.scores(engine)
     lines = [f"{picture} -> {target}", "", "Correlation with the picture's depth map:", *comparing.table(scores)]
     report({"figure": str(target), "correlation": [dataclasses.asdict(one) for one in scores]}, lines, as_json=as_json)
@@ -263,6 +253,28 @@ def convert(source: str, target: Path, ledger: Path | None, as_json: bool) -> No
     counted = ", ".join(f"{count} {what}" for what, count in done.counts().items())
     values = {"target": str(target), "bytes": done.bytes, "counts": done.counts()}
     report(values, [f"{source} -> {target} ({done.bytes / 1e6:,.1f} MB): {counted}."], as_json=as_json)
+
+
+@app.command(
+    name="app",
+    epilog="""\b
+Examples:
+  depth2img app
+  depth2img app -m 512-depth-ema.safetensors -o results --port 7870""",
+)
+@click.option("-o", "--output", type=flags.PATH, help="Folder to save results into.  [default: only show them]")
+@click.option("--port", type=click.IntRange(1024, 65535), default=7861, show_default=True, help="Port on 127.0.0.1.")
+@click.option("--open/--no-open", "open_browser", default=True, show_default=True, help="Open the page in a browser.")
+@model_flag
+@device_flag
+@dtype_flag
+def app_command(output: Path | None, port: int, open_browser: bool, model: str, device: str, dtype: str) -> None:
+    """Show the panel as a page on this machine: img2img, inpainting, depth preview."""
+    from . import app as page
+
+    engine = _engine(model, device, dtype)
+    click.echo(f"Serving on http://{page.HOST}:{port}; stop with Ctrl+C.", err=True)
+    page.serve(engine, port=port, folder=output, open_browser=open_browser)
 
 
 @app.command(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import io
 import json
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -19,7 +18,7 @@ from .depth_map import DepthMap, read_depth_map
 from .diffusion.settings import Settings
 from .errors import Depth2ImgError
 from .figure import Row, grid
-from .files import write_file
+from .files import save_picture, write_file
 from .images import Picture, read_picture
 from .scores import structure
 
@@ -137,10 +136,7 @@ def run(engine: Engine, folder: Path, *, on_step: Callable[[int, int], None] | N
     files: dict[str, str] = {}
 
     def save(name: str, picture: Picture | Image.Image, what: str) -> None:
-        content = io.BytesIO()
-        image = picture if isinstance(picture, Image.Image) else Image.fromarray(picture)
-        image.save(content, "PNG")
-        write_file(folder / name, content.getvalue(), what="The picture")
+        save_picture(picture, folder / name)
         files[name] = what
 
     save("input.png", sample.picture, f"the input: {sample.prompts['own']}")
@@ -150,7 +146,7 @@ def run(engine: Engine, folder: Path, *, on_step: Callable[[int, int], None] | N
     files["depth.png"] = "its depth map as the model sees it, 16 bits, white = near"
 
     settings = Settings(prompt=sample.prompts["other"], seed=SEED)
-    made = compare(engine, sample.picture, settings, on_step=lambda done, _: tell(done, total))
+    made = compare(engine, sample.picture, settings, strengths=STRENGTHS, on_step=lambda done, _: tell(done, total))
     figure = made.figure(settings.prompt)
     save("compare.png", figure, "img2img and depth2img over the denoising strengths")
     results = _four(engine, sample, lambda done: tell(total - ROUNDS + done, total))

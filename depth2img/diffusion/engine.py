@@ -68,6 +68,14 @@ class Engine:
         """The depth map of a picture, uint8 (H, W, 3), by the model's own network; kept for the next time."""
         return self._cache.get_or_estimate(to_float(picture), self.networks.estimator)
 
+    def preview(self, picture: object, settings: Settings, options: DepthOptions) -> DepthMap | None:
+        """The adjusted map that `generate` would use for one picture; None where depth is off.
+
+        Raises:
+            Depth2ImgError: as in `generate`.
+        """
+        return self._maps(self._frames([picture], settings, None), options)[0]
+
     def generate(
         self,
         pictures: Sequence[object],
