@@ -165,7 +165,7 @@ def open_pickle(path: Path) -> InMemory:
     try:
         with warnings.catch_warnings():  # about pickle protocols that are refused in the same breath
             warnings.simplefilter("ignore", UserWarning)
-            loaded: Any = torch.load(path, map_location="cpu", weights_only=True, mmap=_mappable(path))
+            loaded: Any = torch.load(str(path), map_location="cpu", weights_only=True, mmap=_mappable(path))
     except pickle.UnpicklingError as problem:
         raise CheckpointError(
             f"{path.name} is no plain checkpoint: it is damaged or wants to run code, and was not loaded.",
