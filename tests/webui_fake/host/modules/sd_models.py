@@ -3,7 +3,6 @@
 import os
 
 import torch
-from ldm.modules.midas import api as midas
 
 from modules import sd_hijack, sd_models_config, shared
 
@@ -59,7 +58,11 @@ class FakeModel(torch.nn.Module):
         super().__init__()
         self.used_config = config
         self.model = FakeDiffusion(state_dict[FIRST_CONVOLUTION].shape[1])
-        self.depth_model = midas.MiDaSInference("dpt_hybrid") if config_is_depth(config) else None
+        self.depth_model = None
+        if config_is_depth(config):
+            from ldm.modules.midas.api import MiDaSInference
+
+            self.depth_model = MiDaSInference("dpt_hybrid")
         self.fake_hijacked = False
 
     def encode(self, pictures):
