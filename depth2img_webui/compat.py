@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import torch
-from modules import devices, sd_hijack, sd_models, sd_samplers_timesteps
+from modules import devices, sd_hijack, sd_models
 
 log = logging.getLogger("depth2img")
 
@@ -56,8 +56,8 @@ def checkpoint_name(model: Any) -> str:
 
 
 def is_timesteps_denoiser(denoiser: Any) -> bool:
-    """Whether a `CFGDenoiser` belongs to DDIM, PLMS or UniPC."""
-    return isinstance(denoiser, sd_samplers_timesteps.CFGDenoiserTimesteps)
+    """Whether a `CFGDenoiser` belongs to DDIM, PLMS or UniPC (modules/sd_samplers_timesteps.py)."""
+    return any(kind.__name__ == "CFGDenoiserTimesteps" for kind in type(denoiser).__mro__)
 
 
 def conditioning_dtype() -> torch.dtype:

@@ -1,12 +1,15 @@
 """Puts depth conditioning on a job and takes it off again; keeps errors and raises them where the host listens.
 
-All state of a request lives in a `Job` on `p`. What is replaced on the instance `p` is listed in `OVERRIDES` and
-removed by `detach`: when the job is done, when it fails, and when the next run on the same `p` begins.
+All state of a request lives in a `Job` on `p`. What is put on the instance `p` is listed in `OVERRIDES` and removed by
+`detach`: when the job is done, when it fails, and when the next run on the same `p` begins. What other extensions have
+put there stays or comes back.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import types
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
@@ -39,7 +42,8 @@ from . import compat, place
 from .place import Placed
 
 JOB: Final = "_depth2img_job"
-OVERRIDES: Final = (JOB, "init", "img2img_image_conditioning", "txt2img_image_conditioning")
+REPLACED: Final = "_depth2img_replaced"
+OVERRIDES: Final = (JOB, REPLACED, "init", "img2img_image_conditioning", "txt2img_image_conditioning")
 
 CACHE: Final = DepthCache()
 """Maps by picture content and checkpoint; holds nothing that belongs to a request."""
@@ -57,7 +61,8 @@ class Job:
         pictures: the pictures as they enter the sampler, one per sample; kept for a depth checkpoint that comes in
             later (refiner, hires).
         mask: the host's mask in the frame of the sampler, white = repaint.
-        used: the placed maps of the latest conditioning, one per sample; empty before and when depth is off.
+        used: number of the batch -> the placed maps of its latest conditioning, one per sample; empty before and when
+            depth is off. What img2img computes for all batches at once stands under one number.
     """
 
     options: DepthOptions
@@ -66,51 +71,78 @@ class Job:
     region: DepthMap | None = None
     pictures: list[FloatPicture] = dataclasses.field(default_factory=list)
     mask: Image.Image | None = None
-    used: list[Placed] = dataclasses.field(default_factory=list)
+    used: dict[int, list[Placed]] = dataclasses.field(default_factory=dict)
 
 
 def begin(p: Any, args: tuple[Any, ...]) -> None:
-    """Called when the model of a job is final (`Script.process`). Never raises a `Depth2ImgError`: the host would
-    swallow it and go on without depth, so `p.init` raises it instead."""
+    """Called when the model of a job is final (`Script.process`). Never raises: the host would swallow the error and go
+    on without depth, so `p.init` raises it instead."""
     detach(p)
     try:
         job = _job(p, args)
-    except Depth2ImgError as error:
+    except Exception as error:
         stop(p, error)
         return
     if job is None:
         return
     p.extra_generation_params.update(job.options.infotext())
     setattr(p, JOB, job)
-    p.img2img_image_conditioning = lambda *given, **named: _img2img_conditioning(p, *given, **named)
-    p.txt2img_image_conditioning = lambda *given, **named: _txt2img_conditioning(p, *given, **named)
+    _replace(
+        p,
+        img2img_image_conditioning=lambda *given, **named: _img2img_conditioning(p, *given, **named),
+        txt2img_image_conditioning=lambda *given, **named: _txt2img_conditioning(p, *given, **named),
+    )
 
 
 def detach(p: Any) -> None:
     """Remove everything that `begin` and `stop` put on `p`. Safe to call at any time."""
-    for name in OVERRIDES:
-        p.__dict__.pop(name, None)
+    _take_off(p)
     for option in OPTIONS.values():
         p.extra_generation_params.pop(option.infotext, None)
 
 
-def stop(p: Any, error: Depth2ImgError) -> None:
+def _replace(p: Any, **methods: Callable[..., Any]) -> None:
+    own = p.__dict__
+    own[REPLACED] = {name: (method, own.get(name)) for name, method in methods.items()}
+    own.update(methods)
+
+
+def _take_off(p: Any) -> None:
+    own = p.__dict__
+    own.pop(JOB, None)
+    for name, (ours, before) in own.pop(REPLACED, {}).items():
+        if own.get(name) is not ours:
+            continue  # another extension has replaced it in turn
+        del own[name]
+        if before is not None:
+            own[name] = before
+
+
+def _original(p: Any, name: str) -> Callable[..., Any]:
+    """What ours stands for: the host's method, or what another extension had put in its place."""
+    _, before = p.__dict__.get(REPLACED, {}).get(name, (None, None))
+    return before if before is not None else types.MethodType(getattr(type(p), name), p)
+
+
+def stop(p: Any, error: Exception) -> None:
     """Make the job fail with this error as soon as the host begins to work on it."""
 
     def init(*_: Any, **__: Any) -> None:
         detach(p)
         raise for_client(error)
 
-    p.init = init
+    _replace(p, init=init)
 
 
-def for_client(error: Depth2ImgError) -> Depth2ImgError:
+def for_client(error: Exception) -> Exception:
     """The same error with what the host's API answers: a 422 for what the request got wrong, the sentence always.
+    Errors that are not ours are left as they are.
 
     `handle_exception` in modules/api/api.py reads `status_code` and `detail` from the exception.
     """
-    faults = (ValueError, NoDepthError, NoDepthModelError)
-    error.__dict__.update(detail=str(error), status_code=422 if isinstance(error, faults) else 500)
+    if isinstance(error, Depth2ImgError):
+        faults = (ValueError, NoDepthError, NoDepthModelError)
+        error.__dict__.update(detail=str(error), status_code=422 if isinstance(error, faults) else 500)
     return error
 
 
@@ -208,8 +240,9 @@ def maps(p: Any, job: Job, pictures: list[FloatPicture], count: int, model: Any)
         placed = [known[id(picture)] for picture in p.init_images]
     else:
         estimated = [estimate(picture, model) for picture in pictures]
-        distinct = {id(depth): place.entering(p, depth, options, own, mask) for depth in estimated}
-        placed = [distinct[id(depth)] for depth in estimated]
+        distinct = {id(depth): depth for depth in estimated}
+        known = {key: place.entering(p, depth, options, own, mask) for key, depth in distinct.items()}
+        placed = [known[id(depth)] for depth in estimated]
     return [placed[index % len(placed)] for index in range(count)]
 
 
@@ -258,11 +291,11 @@ def finish(p: Any, processed: Any) -> None:
             if job.options.save_map:
                 _save_maps(p, processed, job)
             if job.options.append_map and not _driven_by_script(p):
-                distinct = {id(placed): placed.depth for placed in job.used}.values()
+                used = [placed.depth for batch in job.used.values() for placed in batch]
+                distinct = {depth.values.tobytes(): depth for depth in used}.values()
                 processed.images.extend(depth.resized(p.width, p.height).to_image() for depth in distinct)
     finally:
-        for name in OVERRIDES:
-            p.__dict__.pop(name, None)
+        _take_off(p)
 
 
 def _job(p: Any, args: tuple[Any, ...]) -> Job | None:
@@ -303,8 +336,9 @@ def condition(p: Any, job: Job, pictures: list[FloatPicture], latent: torch.Tens
     if not job.options.enabled:
         tensor = neutral(count, height=height, width=width, level=job.options.neutral)
     else:
-        job.used = maps(p, job, pictures, count, p.sd_model)
-        depths, spans = [placed.depth for placed in job.used], [placed.span for placed in job.used]
+        used = maps(p, job, pictures, count, p.sd_model)
+        job.used[p.iteration] = used
+        depths, spans = [placed.depth for placed in used], [placed.span for placed in used]
         tensor = conditioning(depths, height=height, width=width, spans=spans)
         if job.region is not None:
             framed = place.boxed(p, place.fitted(p, job.region, "region"))
@@ -317,41 +351,44 @@ def _img2img_conditioning(
     p: Any, source_image: torch.Tensor, latent_image: torch.Tensor, *args: Any, **kwargs: Any
 ) -> torch.Tensor:
     """Stands for `img2img_image_conditioning`: img2img, inpaint, and the hires pass after a pixel upscaler."""
-    job: Job = getattr(p, JOB)
+    job: Job | None = getattr(p, JOB, None)
+    if job is None:  # another extension has kept ours beyond the job
+        return _original(p, "img2img_image_conditioning")(source_image, latent_image, *args, **kwargs)
     job.mask = kwargs.get("image_mask", args[0] if args else None)
     hires_pixels = getattr(p, "is_hr_pass", False) and getattr(p, "latent_scale_mode", None) is None
-    if compat.depth_network(p.sd_model) is None:
-        job.pictures = pictures_of(source_image, zero_to_one=hires_pixels)
-        return type(p).img2img_image_conditioning(p, source_image, latent_image, *args, **kwargs)
     try:
-        tensor = condition(p, job, pictures_of(source_image, zero_to_one=hires_pixels), latent_image)
-        if job.options.enabled and job.options.ignore_colours and hasattr(p, "init_images"):
-            start_from_noise(p)
-        return tensor
-    except Depth2ImgError as error:
+        pictures = pictures_of(source_image, zero_to_one=hires_pixels)
+        if compat.depth_network(p.sd_model) is not None:
+            tensor = condition(p, job, pictures, latent_image)
+            if job.options.enabled and job.options.ignore_colours and hasattr(p, "init_images"):
+                start_from_noise(p)
+            return tensor
+        job.pictures = pictures
+        return _original(p, "img2img_image_conditioning")(source_image, latent_image, *args, **kwargs)
+    except Exception as error:
         detach(p)
         raise for_client(error) from error.__cause__
 
 
 def _txt2img_conditioning(p: Any, x: torch.Tensor, width: int | None = None, height: int | None = None) -> torch.Tensor:
     """Stands for `txt2img_image_conditioning`: the first pass, and the hires pass after a latent upscaler."""
-    if compat.depth_network(p.sd_model) is None:
-        return type(p).txt2img_image_conditioning(p, x, width, height)
-    job: Job = getattr(p, JOB)
+    job: Job | None = getattr(p, JOB, None)
+    if job is None or compat.depth_network(p.sd_model) is None:
+        return _original(p, "txt2img_image_conditioning")(x, width, height)
     pictures: list[FloatPicture] = []
     try:
         if job.options.enabled and job.options.source == "picture":
             # Only a hires pass gets here: `begin` has refused a first pass without a picture.
             pictures = pictures_of(processing.decode_first_stage(p.sd_model, x).clamp(-1, 1))
         return condition(p, job, pictures, x)
-    except Depth2ImgError as error:
+    except Exception as error:
         detach(p)
         raise for_client(error) from error.__cause__
 
 
 def _driven_by_script(p: Any) -> bool:
     """Whether a script of the dropdown runs this job: such scripts take every picture of the result for their own."""
-    args = getattr(p, "script_args", None)
+    args: Any = getattr(p, "script_args", None)
     return bool(args) and args[0] not in (None, 0)
 
 
@@ -359,12 +396,15 @@ def _save_maps(p: Any, processed: Any, job: Job) -> None:
     with_mask = getattr(p, "mask_for_overlay", None) is not None
     extras = with_mask * (bool(shared.opts.return_mask) + bool(shared.opts.return_mask_composite))
     pictures = processed.images[processed.index_of_first_image :: 1 + extras]
+    first = next(iter(job.used.values()))
     for index, picture in enumerate(pictures):
         saved = getattr(picture, "already_saved_as", None)
         if saved is None:
-            p.comment("Depth maps are saved only beside saved pictures, and this picture was not saved.")
+            # `p.comment` would be too late: the result has taken over its comments already.
+            processed.comments += "Depth maps are saved only beside saved pictures, and this picture was not saved.\n"
             return
+        batch, position = divmod(index, p.batch_size)
+        used = job.used.get(batch, first)
         path = Path(saved)
-        place.at_picture_size(p, job.used[index % len(job.used)], picture.size).save(
-            path.with_name(f"{path.stem}-depth.png")
-        )
+        depth = place.at_picture_size(p, used[position % len(used)], picture.size)
+        depth.save(path.with_name(f"{path.stem}-depth.png"))

@@ -60,10 +60,10 @@ def original(p: Any, index: int) -> Picture:
 
 def box_of(p: Any) -> tuple[int, int, int, int] | None:
     """left, top, right, bottom of "Only masked" in pixels of the picture; None where the frame is the whole picture."""
-    paste_to = getattr(p, "paste_to", None)
-    if paste_to is None:
+    # With a blank mask the host unsets `inpaint_full_res` and leaves the box of an earlier picture of the batch tab.
+    if getattr(p, "paste_to", None) is None or not getattr(p, "inpaint_full_res", False):
         return None
-    left, top, width, height = paste_to
+    left, top, width, height = p.paste_to
     return left, top, left + width, top + height
 
 
@@ -73,15 +73,14 @@ def fitted(p: Any, depth: DepthMap, name: str = "depth map") -> DepthMap:
     A comment under the result says so where that changes anything; `name` is what it calls the map, empty for none.
     """
     mode = getattr(p, "resize_mode", CROP_AND_RESIZE)
-    if box_of(p) is not None:
-        width, height = p.init_images[0].size
-        return geometry.fit(depth, width=width, height=height, resize_mode=mode)
-    if name and not geometry.same_proportions(depth, p.width, p.height):
+    width, height = (p.width, p.height) if box_of(p) is None else p.init_images[0].size
+    placed = geometry.fit(depth, width=width, height=height, resize_mode=mode)
+    if name and not geometry.same_proportions(depth, width, height):
         p.comment(
             f"The {name} has other proportions ({depth.width} x {depth.height}) than the picture "
-            f"({p.width} x {p.height}): '{geometry.RESIZE_MODES[mode]}' was applied to it."
+            f"({width} x {height}): '{geometry.RESIZE_MODES[mode]}' was applied to it."
         )
-    return geometry.fit(depth, width=p.width, height=p.height, resize_mode=mode)
+    return placed
 
 
 def boxed(p: Any, depth: DepthMap) -> DepthMap:
@@ -143,9 +142,9 @@ def weights(mask: Image.Image, depth: DepthMap) -> npt.NDArray[np.float32]:
 def at_picture_size(p: Any, placed: Placed, size: tuple[int, int]) -> DepthMap:
     """The map at the picture's size; where it covers only a box of the picture, the rest is farthest."""
     box = box_of(p)
-    if placed.whole is not None:
+    if placed.whole is not None and shared.opts.overlay_inpaint:
         return placed.whole.resized(*size)
-    if box is None:
+    if box is None or not shared.opts.overlay_inpaint:  # without the overlay the picture is the crop alone
         return placed.depth.resized(*size)
     left, top, right, bottom = box
     canvas = np.zeros((size[1], size[0]), np.float32)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import time
 from typing import Any, Final
 
+import numpy as np
+import torch
 from modules import call_queue, devices, images, shared
 from PIL import Image
 
@@ -16,7 +18,8 @@ from depth2img import (
     geometry,
     panel,
 )
-from depth2img.images import Picture, read_picture
+from depth2img.conditioning import FLAT
+from depth2img.images import FloatPicture, Picture, read_picture
 
 from . import hook, place
 
@@ -64,7 +67,8 @@ def _show(picture: Any, frame: tuple[int, int, int] | None, args: tuple[Any, ...
         shown = shown.resized(frame[1], frame[2])
     low, high = raw.range
     bits = f", {raw.bits} bits" if raw.bits else ""
-    flat = " The map is flat: it says nothing about depth." if high <= low else ""
+    is_flat = high - low <= FLAT * max(abs(low), abs(high))
+    flat = " The map is flat: it says nothing about depth." if is_flat else ""
     text = (
         f"{raw.origin}, {raw.width} x {raw.height}{bits}, values {low:.6g} to {high:.6g}, "
         f"{time.perf_counter() - started:.2f} s.{flat}"
@@ -73,8 +77,9 @@ def _show(picture: Any, frame: tuple[int, int, int] | None, args: tuple[Any, ...
     return shown.to_image(), panel.note(text)
 
 
-def _framed(picture: Any, frame: tuple[int, int, int] | None) -> Picture:
-    """The picture as the host will bring it to the sampler: flattened, then resized."""
+def _framed(picture: Any, frame: tuple[int, int, int] | None) -> Picture | FloatPicture:
+    """The picture as the host will bring it to the sampler: flattened, resized, and to the last bit the same, so that
+    the job finds the map in the cache."""
     if isinstance(picture, dict):
         picture = picture.get("image")
     if picture is None:
@@ -89,7 +94,8 @@ def _framed(picture: Any, frame: tuple[int, int, int] | None) -> Picture:
     flat = images.flatten(images.fix_image(picture), shared.opts.img2img_background_color)
     if frame is not None and frame[0] != geometry.RESIZE_MODES.index("Just resize (latent upscale)"):
         flat = images.resize_image(frame[0], flat, frame[1], frame[2])
-    return read_picture(flat)
+    channels = np.moveaxis(np.asarray(flat).astype(np.float32) / 255.0, 2, 0)
+    return hook.pictures_of(torch.from_numpy(channels)[None].to(devices.dtype_vae) * 2 - 1)[0]
 
 
 def frame_of(

@@ -83,7 +83,7 @@ def test_soft_inpainting_keeps_its_soft_edge(depth_host: Host, astronaut: Image.
     depth_host.img2img(astronaut, **fields)
     _, ours = starts()
     same = np.isclose(ours, native, atol=1e-5)
-    assert 0 < same.mean() and ((ours == 0) | same).all()
+    assert same.mean() > 0 and ((ours == 0) | same).all()
 
 
 def test_below_strength_one_it_does_nothing(depth_host: Host, astronaut: Image.Image, starts: Any) -> None:
@@ -118,7 +118,7 @@ def test_only_masked_with_an_own_map_keeps_its_range(depth_host: Host, astronaut
     depth_host.img2img(astronaut, depth={"depth_map": to_base64(ramp())}, mask=mask(), **ONLY_MASKED)
     row = conditionings(depth_host)[0][0, 0, 8]
     assert (np.diff(row) > 0).all()
-    assert -0.6 < row[0] < -0.3 and 0.1 < row[-1] < 0.4
+    assert -0.8 < row[0] < -0.6 and 0.4 < row[-1] < 0.55
 
 
 def test_estimated_on_the_original(depth_host: Host) -> None:
