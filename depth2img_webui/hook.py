@@ -38,7 +38,7 @@ from depth2img.errors import PictureError
 from depth2img.images import FloatPicture, Picture, to_float
 from depth2img.options import OPTIONS
 
-from . import compat, place
+from . import compat, place, settings, xyz
 from .place import Placed
 
 JOB: Final = "_depth2img_job"
@@ -154,13 +154,18 @@ def wants_given_depth(options: DepthOptions) -> bool:
     )
 
 
-def read_options(args: tuple[Any, ...]) -> DepthOptions:
+def read_options(args: tuple[Any, ...], changes: dict[str, Any] | None = None) -> DepthOptions:
     """The options from the script's arguments, as the page or the API sends them.
+
+    Args:
+        args: a list by position, or one object with names first.
+        changes: named values that replace the others, from an X/Y/Z axis.
 
     Raises:
         Depth2ImgError: a value is bad; the message names it.
     """
-    return DepthOptions.from_args([panel.uploaded(value) for value in args])
+    options = DepthOptions.from_args([panel.uploaded(value) for value in args])
+    return dataclasses.replace(options, **changes) if changes else options
 
 
 def estimate(picture: FloatPicture | Picture, model: Any) -> DepthMap:
@@ -293,13 +298,15 @@ def finish(p: Any, processed: Any) -> None:
             if job.options.append_map and not _driven_by_script(p):
                 used = [placed.depth for batch in job.used.values() for placed in batch]
                 distinct = {depth.values.tobytes(): depth for depth in used}.values()
-                processed.images.extend(depth.resized(p.width, p.height).to_image() for depth in distinct)
+                processed.images.extend(
+                    depth.resized(p.width, p.height).to_image(settings.colour_map()) for depth in distinct
+                )
     finally:
         _take_off(p)
 
 
 def _job(p: Any, args: tuple[Any, ...]) -> Job | None:
-    options = read_options(args)
+    options = read_options(args, xyz.values(p))
     has_network = compat.depth_network(p.sd_model) is not None
     if not has_network and not _other_checkpoints(p):
         if wants_given_depth(options):

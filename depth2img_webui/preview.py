@@ -21,7 +21,7 @@ from depth2img import (
 from depth2img.conditioning import FLAT
 from depth2img.images import FloatPicture, Picture, read_picture
 
-from . import hook, place
+from . import hook, place, settings
 
 IMAGE_IDS: Final = ("img2img_image", "img2img_sketch", "img2maskimg", "inpaint_sketch", "img_inpaint_base")
 """The host's picture components, by the number of the tab (`get_tab_index('mode_img2img')`)."""
@@ -74,7 +74,7 @@ def _show(picture: Any, frame: tuple[int, int, int] | None, args: tuple[Any, ...
         f"{time.perf_counter() - started:.2f} s.{flat}"
     )
     devices.torch_gc()
-    return shown.to_image(), panel.note(text)
+    return shown.to_image(settings.colour_map()), panel.note(text)
 
 
 def _framed(picture: Any, frame: tuple[int, int, int] | None) -> Picture | FloatPicture:

@@ -361,7 +361,8 @@ def test_save_map_skips_the_masks_among_the_results(host: Host, tmp_path: Path) 
 @pytest.mark.parametrize("estimate_on", ["auto", "entering"])
 @pytest.mark.parametrize("overlay", [True, False])
 def test_save_map_of_an_only_masked_job(host: Host, tmp_path: Path, overlay: bool, estimate_on: str) -> None:
-    """The picture is whole again, so is the map, as far as it was estimated; with the overlay switched off the picture is the part alone."""
+    """The picture is whole again, so is the map, as far as it was estimated; without the overlay the picture is the
+    part alone."""
     import cv2
 
     host.processing.fake_save_to = tmp_path

@@ -18,7 +18,7 @@ from tests.webui_fake import standin
 from tests.webui_fake.page import Page, is_click
 from tests.webui_fake.standin import ROOT, Host, ramp
 
-CALLBACKS = ["script_unloaded", "ui_settings", "cfg_denoiser"]
+CALLBACKS = ["script_unloaded", "ui_settings", "cfg_denoiser", "before_ui", "app_started"]
 
 
 def kinds(host: Host) -> list[str]:
