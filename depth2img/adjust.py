@@ -57,6 +57,25 @@ def adjust(depth: DepthMap, options: DepthOptions) -> DepthMap:
     return dataclasses.replace(depth, values=values.astype(np.float32))
 
 
+def under_mask(
+    depth: DepthMap, options: DepthOptions, own: DepthMap | None, mask: npt.NDArray[np.float32] | None
+) -> DepthMap:
+    """The map with the part under a mask as the options say.
+
+    Args:
+        depth: a map with the mask's proportions.
+        options: `under_mask` is read.
+        own: what takes its place with "map", of the same proportions; None keeps the map.
+        mask: float32 (H, W) of any size, 0 keep .. 1 repaint; None without one.
+    """
+    if mask is None or options.under_mask == "keep":
+        return depth
+    hole = np.clip(DepthMap(values=mask, origin="mask").resized(depth.width, depth.height).values, 0, 1)
+    if options.under_mask == "fill":
+        return fill_under(depth, hole)
+    return depth if own is None else replace_under(depth, own, hole)
+
+
 def fill_under(depth: DepthMap, hole: npt.NDArray[np.float32]) -> DepthMap:
     """The map with the depth of the surroundings run in under a mask, as a stretched membrane would lie.
 

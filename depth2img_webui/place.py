@@ -10,12 +10,11 @@ import dataclasses
 from typing import Any, Final
 
 import numpy as np
-import numpy.typing as npt
 from modules import images, shared
 from PIL import Image
 
 from depth2img import DepthMap, DepthOptions, adjust, geometry, read_picture
-from depth2img.adjust import fill_under, replace_under
+from depth2img.adjust import under_mask
 from depth2img.conditioning import Span
 from depth2img.images import Picture
 
@@ -113,30 +112,22 @@ def place(
     whole = fitted(p, depth, given or "")
     own = None if own is None else fitted(p, own)
     if box_of(p) is None:
-        return Placed(adjust(_under(p, whole, options, own, mask), options))
-    whole = adjust(_under(p, whole, options, own, p.mask_for_overlay if mask is not None else None), options)
+        return Placed(adjust(_under(whole, options, own, mask), options))
+    whole = adjust(_under(whole, options, own, p.mask_for_overlay if mask is not None else None), options)
     return Placed(boxed(p, whole), whole.range, whole)
 
 
 def entering(p: Any, depth: DepthMap, options: DepthOptions, own: DepthMap | None, mask: Image.Image | None) -> Placed:
     """The same for a map that was estimated in the frame."""
     inserted = None if own is None or options.under_mask != "map" else boxed(p, fitted(p, own))
-    return Placed(adjust(_under(p, depth, options, inserted, mask), options))
+    return Placed(adjust(_under(depth, options, inserted, mask), options))
 
 
-def _under(p: Any, depth: DepthMap, options: DepthOptions, own: DepthMap | None, mask: Image.Image | None) -> DepthMap:
-    if mask is None or options.under_mask == "keep":
-        return depth
-    hole = weights(mask, depth)
-    if options.under_mask == "fill":
-        return fill_under(depth, hole)
-    return depth if own is None else replace_under(depth, own, hole)
-
-
-def weights(mask: Image.Image, depth: DepthMap) -> npt.NDArray[np.float32]:
-    """A mask at a map's size: float32 (H, W), 0 keep .. 1 repaint."""
-    grey = np.asarray(mask.convert("L"), np.float32) / 255
-    return np.clip(DepthMap(values=grey, origin="mask").resized(depth.width, depth.height).values, 0, 1)
+def _under(
+    depth: DepthMap, options: DepthOptions, own: DepthMap | None, mask: Image.Image | None
+) -> DepthMap:
+    weights = None if mask is None else np.asarray(mask.convert("L"), np.float32) / 255
+    return under_mask(depth, options, own, weights)
 
 
 def at_picture_size(p: Any, placed: Placed, size: tuple[int, int]) -> DepthMap:

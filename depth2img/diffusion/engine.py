@@ -8,16 +8,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
 from .. import schedule
-from ..adjust import adjust
 from ..cache import DepthCache
-from ..conditioning import conditioning, neutral
+from ..conditioning import Span, conditioning, neutral
 from ..depth_map import DepthMap, read_depth_map
 from ..errors import Depth2ImgError, DepthMapError, OptionError, PictureError
 from ..images import Picture, read_picture, to_float
@@ -49,6 +48,13 @@ class Generated:
     seed: int
 
 
+class Placed(NamedTuple):
+    """A map in the frame, None where depth is off, and the range that it keeps, None for its own."""
+
+    depth: DepthMap | None
+    span: Span | None
+
+
 class Engine:
     """A depth model that generates.
 
@@ -75,7 +81,7 @@ class Engine:
         Raises:
             Depth2ImgError: as in `generate`.
         """
-        return self._maps(self._frames([picture], settings, None), options)[0]
+        return self._maps(self._frames([picture], settings, None), options)[0].depth
 
     def generate(
         self,
@@ -130,25 +136,33 @@ class Engine:
             frames.append(make_frame(read_picture(source), mask, settings, self.networks.side))
         return frames
 
-    def _maps(self, frames: Sequence[Frame], options: DepthOptions) -> list[DepthMap | None]:
+    def _maps(self, frames: Sequence[Frame], options: DepthOptions) -> list[Placed]:
         if not options.enabled:
-            return [None] * len(frames)
+            return [Placed(None, None)] * len(frames)
         given: DepthMap | None = None
-        if options.source == "map":
+        own: DepthMap | None = None
+        if "map" in (options.source, options.under_mask):
             if options.depth_map is None:
                 raise DepthMapError("The depth map is to be your own, but there is none.", fix="Give a depth map.")
-            given = read_depth_map(options.depth_map)
+            own = read_depth_map(options.depth_map)
+        if options.source == "map":
+            given, own = own, None
         elif options.source == "reference":
             if options.reference is None:
                 raise PictureError("Depth is to come from another picture, but there is none.", fix="Give a picture.")
             given = self.estimate(read_picture(options.reference))
-        return [
-            adjust(self.estimate(frame.picture) if given is None else frame.place(given), options) for frame in frames
-        ]
+        return [self._map(frame, options, given, own) for frame in frames]
+
+    def _map(self, frame: Frame, options: DepthOptions, given: DepthMap | None, own: DepthMap | None) -> Placed:
+        if given is not None:
+            return Placed(*frame.adjusted(given, options, own, entering=False))
+        if frame.estimates_on_original(options):
+            return Placed(*frame.adjusted(self.estimate(frame.original), options, own, entering=False))
+        return Placed(*frame.adjusted(self.estimate(frame.picture), options, own, entering=True))
 
     def _run(
         self,
-        group: Sequence[tuple[Frame, DepthMap | None, str]],
+        group: Sequence[tuple[Frame, Placed, str]],
         seeds: Sequence[int],
         settings: Settings,
         options: DepthOptions,
@@ -172,19 +186,19 @@ class Engine:
         unit = (decoded / 2 + 0.5).clamp(0, 1).permute(0, 2, 3, 1).numpy()
         results = (unit * 255).round().astype(np.uint8)
         return [
-            Generated(frame.finish(result), frame.picture, one, depth[index : index + 1], seed)
+            Generated(frame.finish(result), frame.picture, one.depth, depth[index : index + 1], seed)
             for index, (frame, one, result, seed) in enumerate(zip(frames, maps, results, seeds, strict=True))
         ]
 
     @staticmethod
     def _conditioning(
-        frames: Sequence[Frame], maps: Sequence[DepthMap | None], region: DepthMap | None, options: DepthOptions
+        frames: Sequence[Frame], maps: Sequence[Placed], region: DepthMap | None, options: DepthOptions
     ) -> torch.Tensor:
         width, height = frames[0].size[0] // LATENT_FACTOR, frames[0].size[1] // LATENT_FACTOR
-        known = [one for one in maps if one is not None]
+        known = [one.depth for one in maps if one.depth is not None]
         if not known:
             return neutral(len(maps), height=height, width=width, level=options.neutral)
-        tensor = conditioning(known, height=height, width=width)
+        tensor = conditioning(known, height=height, width=width, spans=[one.span for one in maps])
         if region is None:
             return tensor
         regions = [schedule.region_tensor(frame.place(region), height=height, width=width) for frame in frames]

@@ -138,7 +138,11 @@ def sample(networks: Networks, batch: Batch, settings: Settings, on_step: Step |
     if hasattr(scheduler, "set_begin_index"):
         scheduler.set_begin_index(begin * scheduler.order)
     noise = noise_like(batch.latents, batch.generators)
-    latents = scheduler.add_noise(batch.latents, noise, timesteps[:1].repeat(len(batch.latents)))
+    start = batch.latents
+    if batch.options.enabled and batch.options.ignore_colours and count == settings.steps:
+        # Noise alone, as in the WebUI adapter (`hook.start_from_noise`); what a mask keeps is put back at each step.
+        start = torch.zeros_like(start) if batch.keep is None else torch.where(batch.keep > 0, start, 0.0)
+    latents = scheduler.add_noise(start, noise, timesteps[:1].repeat(len(start)))
     extra = _step_arguments(scheduler, batch.generators)
     guidance = settings.cfg_scale if settings.cfg_scale is not None else networks.cfg_scale
     for index, timestep in enumerate(timesteps):
