@@ -177,6 +177,8 @@ def estimate(picture: FloatPicture | Picture, model: Any) -> DepthMap:
     network = compat.depth_network(model)
     if network is None:
         raise no_depth_model(model)
+    # Here, since with --nowebui the host does not know the setting and would tell nobody of a change.
+    CACHE.resize(settings.cache_bytes())
     with compat.plain_forward():
         return CACHE.get_or_estimate(to_float(picture), MidasEstimator(network, key=compat.network_key(model)))
 

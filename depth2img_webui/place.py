@@ -123,9 +123,7 @@ def entering(p: Any, depth: DepthMap, options: DepthOptions, own: DepthMap | Non
     return Placed(adjust(_under(depth, options, inserted, mask), options))
 
 
-def _under(
-    depth: DepthMap, options: DepthOptions, own: DepthMap | None, mask: Image.Image | None
-) -> DepthMap:
+def _under(depth: DepthMap, options: DepthOptions, own: DepthMap | None, mask: Image.Image | None) -> DepthMap:
     weights = None if mask is None else np.asarray(mask.convert("L"), np.float32) / 255
     return under_mask(depth, options, own, weights)
 

@@ -24,11 +24,6 @@ MEGABYTE = 1024 * 1024
 
 def add() -> None:
     """Add the options; called by the host's `on_ui_settings`."""
-    from . import hook
-
-    def resize_cache() -> None:
-        hook.CACHE.resize(cache_bytes())
-
     options = {
         CHECKPOINT: shared.OptionInfo(
             NONE,
@@ -51,7 +46,6 @@ def add() -> None:
             "Memory for estimated depth maps, in megabytes; 0 estimates anew each time",
             gr.Slider,
             {"minimum": 0, "maximum": 4096, "step": 16},
-            onchange=resize_cache,
             section=SECTION,
         ),
     }
@@ -60,7 +54,6 @@ def add() -> None:
             options[default_key(option.name)] = _default(option)
     for key, info in options.items():
         shared.opts.add_option(key, info)
-    resize_cache()
 
 
 def default_key(name: str) -> str:

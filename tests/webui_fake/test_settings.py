@@ -161,7 +161,6 @@ def test_size_of_the_cache(host: Host, megabytes: Any, expected: int) -> None:
     add_settings(host)
     host.shared.opts.depth2img_cache_mb = megabytes
     assert host.ours("settings").cache_bytes() == expected
-    host.shared.opts.data_labels["depth2img_cache_mb"].onchange()
     host.run(host.img2img(ramp()))
     assert len(host.ours("hook").CACHE) == (expected > 0)
 

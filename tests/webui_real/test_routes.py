@@ -121,10 +121,7 @@ def test_cells_are_like_single_jobs(
         assert np.array_equal(cell, single)
 
 
-def test_defaults_of_the_user_hold_for_the_api(depth_host: Host) -> None:
-    settings = depth_host.get("/sdapi/v1/options")
-    assert settings["depth2img_default_strength"] == 1.0
-    assert settings["depth2img_cache_mb"] == 256 and settings["depth2img_colour_map"] == "grey"
+def test_settings_hold_without_a_page(depth_host: Host) -> None:
     depth_host.post("/sdapi/v1/options", depth2img_cache_mb=0)
     try:
         assert depth_host.run("result = sys.modules['depth2img_webui.settings'].cache_bytes()") == 0
