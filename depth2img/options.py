@@ -301,6 +301,21 @@ class DepthOptions:
         choices={"keep": "Keep depth", "fill": "Fill from surroundings", "map": "My own depth map"},
         infotext="Depth under mask",
     )
+    hires: str = _option(
+        "choice",
+        "keep",
+        "Hires depth",
+        "Depth of the hires pass: keep that of the first pass, or estimate it anew from the first pass' picture.",
+        choices={"keep": "Keep", "estimate": "Estimate anew"},
+        infotext="Depth hires",
+    )
+    keep_first: bool = _option(
+        "switch",
+        False,
+        "Keep first depth",
+        "Loopback: keep the depth of the first picture in all loops, instead of estimating each result anew.",
+        infotext="Depth keep first",
+    )
 
     def __post_init__(self) -> None:
         for name, option in OPTIONS.items():

@@ -86,6 +86,8 @@ def build(*, tab: str, elem_id: Callable[[str], str]) -> Panel:
                 "ignore_colours",
                 "estimate_on",
                 "under_mask",
+                "hires",
+                "keep_first",
             )
         gr.HTML(_tooltips(elem_id), visible=True, elem_classes=["depth2img-tooltips"])
     controls = {name: controls[name] for name in OPTIONS if name in controls}

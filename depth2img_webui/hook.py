@@ -38,11 +38,15 @@ from depth2img.errors import PictureError
 from depth2img.images import FloatPicture, Picture, to_float
 from depth2img.options import OPTIONS
 
-from . import compat, place, settings, xyz
+from . import compat, place, settings, tiles, xyz
 from .place import Placed
 
 JOB: Final = "_depth2img_job"
 REPLACED: Final = "_depth2img_replaced"
+FIRST: Final = "_depth2img_first"
+"""The maps of Loopback's first loop. It stays on `p` between the loops, and goes when another job begins on it."""
+
+LOOPBACK: Final = "Loopback"
 OVERRIDES: Final = (JOB, REPLACED, "init", "img2img_image_conditioning", "txt2img_image_conditioning")
 
 CACHE: Final = DepthCache()
@@ -87,6 +91,8 @@ def begin(p: Any, args: tuple[Any, ...]) -> None:
         return
     p.extra_generation_params.update(job.options.infotext())
     setattr(p, JOB, job)
+    if not (job.options.keep_first and tiles.driving_script(p) == LOOPBACK):
+        p.__dict__.pop(FIRST, None)
     _replace(
         p,
         img2img_image_conditioning=lambda *given, **named: _img2img_conditioning(p, *given, **named),
@@ -233,24 +239,37 @@ def maps(p: Any, job: Job, pictures: list[FloatPicture], count: int, model: Any)
         count: number of samples.
         model: the checkpoint whose network estimates.
     """
+    first = p.__dict__.get(FIRST)
+    placed = first if first else _maps(p, job, pictures, model)
+    if job.options.keep_first and tiles.driving_script(p) == LOOPBACK:
+        p.__dict__[FIRST] = placed
+    return [placed[index % len(placed)] for index in range(count)]
+
+
+def _maps(p: Any, job: Job, pictures: list[FloatPicture], model: Any) -> list[Placed]:
     options, own, mask = job.options, job.own if job.options.under_mask == "map" else None, job.mask
-    if options.source == "map" and job.own is not None:
-        placed = [place.place(p, job.own, options, None, mask, "depth map")]
-    elif job.reference is not None:
-        placed = [place.place(p, estimate(job.reference, model), options, own, mask, "depth map")]
-    elif place.estimates_on_original(p, options):
+    anew = bool(pictures) and options.hires == "estimate" and getattr(p, "is_hr_pass", False)
+    if not anew and options.source != "picture":
+        given = job.own if options.source == "map" else None
+        if given is None and job.reference is not None:
+            given = estimate(job.reference, model)
+        if given is not None:
+            count = len(p.init_images) if place.tiled(p) else 1
+            return [
+                place.place(p, given, options, own, mask, given="depth map" if index == 0 else "", index=index)
+                for index in range(count)
+            ]
+    if not anew and place.estimates_on_original(p, options):
         originals = {id(picture): index for index, picture in reversed(list(enumerate(p.init_images)))}
         known = {
-            key: place.place(p, estimate(place.original(p, index), model), options, own, mask)
+            key: place.place(p, estimate(place.original(p, index), model), options, own, mask, index=index)
             for key, index in originals.items()
         }
-        placed = [known[id(picture)] for picture in p.init_images]
-    else:
-        estimated = [estimate(picture, model) for picture in pictures]
-        distinct = {id(depth): depth for depth in estimated}
-        known = {key: place.entering(p, depth, options, own, mask) for key, depth in distinct.items()}
-        placed = [known[id(depth)] for depth in estimated]
-    return [placed[index % len(placed)] for index in range(count)]
+        return [known[id(picture)] for picture in p.init_images]
+    estimated = [estimate(picture, model) for picture in pictures]
+    distinct = {id(depth): depth for depth in estimated}
+    known = {key: place.entering(p, depth, options, own, mask) for key, depth in distinct.items()}
+    return [known[id(depth)] for depth in estimated]
 
 
 def start_from_noise(p: Any) -> None:
@@ -350,10 +369,17 @@ def condition(p: Any, job: Job, pictures: list[FloatPicture], latent: torch.Tens
         depths, spans = [placed.depth for placed in used], [placed.span for placed in used]
         tensor = conditioning(depths, height=height, width=width, spans=spans)
         if job.region is not None:
-            framed = place.boxed(p, place.fitted(p, job.region, "region"))
-            region = schedule.region_tensor(framed, height=height, width=width)
+            region = _region(p, job.region, count if place.tiled(p) else 1, height, width)
             tensor = schedule.inside(tensor, region, job.options.neutral)
     return tensor.to(device=latent.device, dtype=compat.conditioning_dtype())
+
+
+def _region(p: Any, region: DepthMap, count: int, height: int, width: int) -> torch.Tensor:
+    frames = [
+        place.boxed(p, place.fitted(p, region, "" if index else "region", index=index), index=index)
+        for index in range(count)
+    ]
+    return torch.cat([schedule.region_tensor(framed, height=height, width=width) for framed in frames])
 
 
 def _img2img_conditioning(
@@ -386,7 +412,8 @@ def _txt2img_conditioning(p: Any, x: torch.Tensor, width: int | None = None, hei
         return _original(p, "txt2img_image_conditioning")(x, width, height)
     pictures: list[FloatPicture] = []
     try:
-        if job.options.enabled and job.options.source == "picture":
+        anew = job.options.hires == "estimate" and getattr(p, "is_hr_pass", False)
+        if job.options.enabled and (job.options.source == "picture" or anew):
             # Only a hires pass gets here: `begin` has refused a first pass without a picture.
             pictures = pictures_of(processing.decode_first_stage(p.sd_model, x).clamp(-1, 1))
         return condition(p, job, pictures, x)

@@ -18,8 +18,13 @@ from depth2img.adjust import under_mask
 from depth2img.conditioning import Span
 from depth2img.images import Picture
 
+from . import tiles
+
 CROP_AND_RESIZE: Final = geometry.RESIZE_MODES.index("Crop and resize")
 RESIZE_AND_FILL: Final = geometry.RESIZE_MODES.index("Resize and fill")
+
+
+Box = tuple[int, int, int, int]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -48,16 +53,19 @@ def estimates_on_original(p: Any, options: DepthOptions) -> bool:
         return False
     box = box_of(p)
     if box is None:
-        return options.estimate_on == "original"
+        return options.estimate_on == "original" or tiles.tile_of(p, 0) is not None
     return all(box[2] <= picture.width and box[3] <= picture.height for picture in pictures)
 
 
 def original(p: Any, index: int) -> Picture:
-    """A picture as the user gave it, flattened as the host does, before it is resized, cropped or filled."""
-    return read_picture(images.flatten(p.init_images[index], shared.opts.img2img_background_color))
+    """A picture as the user gave it, flattened as the host does, before it is resized, cropped or filled; of SD upscale
+    the whole of it, upscaled."""
+    tile = tiles.tile_of(p, index)
+    picture = p.init_images[index] if tile is None else tile.whole
+    return read_picture(images.flatten(picture, shared.opts.img2img_background_color))
 
 
-def box_of(p: Any) -> tuple[int, int, int, int] | None:
+def box_of(p: Any) -> Box | None:
     """left, top, right, bottom of "Only masked" in pixels of the picture; None where the frame is the whole picture."""
     # With a blank mask the host unsets `inpaint_full_res` and leaves the box of an earlier picture of the batch tab.
     if getattr(p, "paste_to", None) is None or not getattr(p, "inpaint_full_res", False):
@@ -66,13 +74,31 @@ def box_of(p: Any) -> tuple[int, int, int, int] | None:
     return left, top, left + width, top + height
 
 
-def fitted(p: Any, depth: DepthMap, name: str = "depth map") -> DepthMap:
-    """A map of the whole picture with the proportions of the picture ("Only masked") or of the frame.
+def tiled(p: Any) -> bool:
+    """Whether the samples are tiles of one picture."""
+    return box_of(p) is None and tiles.tile_of(p, 0) is not None
 
-    A comment under the result says so where that changes anything; `name` is what it calls the map, empty for none.
+
+def canvas(p: Any, index: int) -> tuple[tuple[int, int], Box | None]:
+    """Width and height of what a map of the whole picture covers, and the frame's box in it, None for all of it."""
+    box = box_of(p)
+    if box is not None:
+        return p.init_images[0].size, box
+    tile = tiles.tile_of(p, index)
+    return ((p.width, p.height), None) if tile is None else (tile.whole.size, tile.box)
+
+
+def fitted(p: Any, depth: DepthMap, name: str = "", *, index: int = 0) -> DepthMap:
+    """A map of the whole picture with the proportions of the picture ("Only masked", SD upscale) or of the frame.
+
+    Args:
+        p: the job.
+        depth: any proportions.
+        name: what a comment under the result calls the map where its proportions are others; empty for no comment.
+        index: number of the sample.
     """
     mode = getattr(p, "resize_mode", CROP_AND_RESIZE)
-    width, height = (p.width, p.height) if box_of(p) is None else p.init_images[0].size
+    (width, height), _ = canvas(p, index)
     placed = geometry.fit(depth, width=width, height=height, resize_mode=mode)
     if name and not geometry.same_proportions(depth, width, height):
         p.comment(
@@ -82,12 +108,12 @@ def fitted(p: Any, depth: DepthMap, name: str = "depth map") -> DepthMap:
     return placed
 
 
-def boxed(p: Any, depth: DepthMap) -> DepthMap:
+def boxed(p: Any, depth: DepthMap, *, index: int = 0) -> DepthMap:
     """The part of a fitted map that lies in the frame."""
-    box = box_of(p)
+    size, box = canvas(p, index)
     if box is None:
         return depth
-    part = geometry.crop(depth, picture_size=p.init_images[0].size, box=box)
+    part = geometry.crop(depth, picture_size=size, box=box)
     return geometry.fit(part, width=p.width, height=p.height, resize_mode=RESIZE_AND_FILL)
 
 
@@ -97,7 +123,9 @@ def place(
     options: DepthOptions,
     own: DepthMap | None,
     mask: Image.Image | None,
-    given: str | None = None,
+    *,
+    given: str = "",
+    index: int = 0,
 ) -> Placed:
     """A map of the whole picture in the frame, adjusted, the part under the mask as the options say.
 
@@ -107,14 +135,17 @@ def place(
         options: the adjustments and `under_mask` are read.
         own: the user's map for `under_mask` "map".
         mask: the host's mask in the frame, white = repaint, None without one.
-        given: what a comment calls the map if the user gave it in other proportions than the picture's.
+        given: see `fitted`, `name`.
+        index: number of the sample.
     """
-    whole = fitted(p, depth, given or "")
-    own = None if own is None else fitted(p, own)
-    if box_of(p) is None:
+    whole = fitted(p, depth, given, index=index)
+    own = None if own is None else fitted(p, own, index=index)
+    if canvas(p, index)[1] is None:
         return Placed(adjust(_under(whole, options, own, mask), options))
-    whole = adjust(_under(whole, options, own, p.mask_for_overlay if mask is not None else None), options)
-    return Placed(boxed(p, whole), whole.range, whole)
+    if box_of(p) is not None:
+        whole = _under(whole, options, own, p.mask_for_overlay if mask is not None else None)
+    whole = adjust(whole, options)
+    return Placed(boxed(p, whole, index=index), whole.range, whole)
 
 
 def entering(p: Any, depth: DepthMap, options: DepthOptions, own: DepthMap | None, mask: Image.Image | None) -> Placed:
@@ -131,7 +162,7 @@ def _under(depth: DepthMap, options: DepthOptions, own: DepthMap | None, mask: I
 def at_picture_size(p: Any, placed: Placed, size: tuple[int, int]) -> DepthMap:
     """The map at the picture's size; where it covers only a box of the picture, the rest is farthest."""
     box = box_of(p)
-    if placed.whole is not None and shared.opts.overlay_inpaint:
+    if placed.whole is not None and box is not None and shared.opts.overlay_inpaint:
         return placed.whole.resized(*size)
     if box is None or not shared.opts.overlay_inpaint:  # without the overlay the picture is the crop alone
         return placed.depth.resized(*size)

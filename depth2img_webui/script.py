@@ -10,7 +10,7 @@ from modules import script_callbacks, scripts, ui_components
 from depth2img import Depth2ImgError, panel
 from depth2img.options import OPTIONS
 
-from . import api, compat, denoise, hook, infotext, loader, preview, settings, xyz
+from . import api, compat, denoise, hook, infotext, loader, preview, settings, tiles, xyz
 
 TITLE = OPTIONS["enabled"].label
 
@@ -102,9 +102,16 @@ def register() -> None:
         compat.log.warning("Depth to image: %s", compat.FORGE_SENTENCE)
         return
     loader.apply()
-    script_callbacks.on_script_unloaded(loader.undo)
+    tiles.apply()
+    script_callbacks.on_script_unloaded(unregister)
     script_callbacks.on_ui_settings(settings.add)
     script_callbacks.on_cfg_denoiser(denoise.on_cfg_denoiser)
     script_callbacks.on_before_ui(xyz.add)
     script_callbacks.on_app_started(api.add)
     xyz.add()  # with --nowebui there is no page, and the X/Y/Z script is loaded before extensions
+
+
+def unregister() -> None:
+    """Called before "Reload UI" executes the script file again: the host's functions are its own again."""
+    loader.undo()
+    tiles.undo()

@@ -27,6 +27,8 @@ SAMPLE: dict[str, Any] = {
     "ignore_colours": True,
     "estimate_on": "original",
     "under_mask": "fill",
+    "hires": "estimate",
+    "keep_first": True,
 }
 """A value that is not the default, for each option that an infotext can carry alone."""
 
