@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterable
 from typing import Final
 
 import cv2
 import numpy as np
 import numpy.typing as npt
 
-from .depth_map import DepthMap
+from .depth_map import DepthMap, Span
 from .errors import DepthMapError
 from .options import DepthOptions
 
@@ -29,7 +30,7 @@ FILL_ITERATIONS: Final = 40
 """Jacobi steps per level of the pyramid; the coarser level has brought the long waves already."""
 
 
-def adjust(depth: DepthMap, options: DepthOptions) -> DepthMap:
+def adjust(depth: DepthMap, options: DepthOptions, span: Span | None = None) -> DepthMap:
     """Apply the adjustments of the options, in this order: invert, far/near clip, gamma, blur.
 
     All act on the map stretched to 0 (farthest) .. 1 (nearest); the result is in 0..1 too. With default adjustments
@@ -43,10 +44,13 @@ def adjust(depth: DepthMap, options: DepthOptions) -> DepthMap:
     Args:
         depth: any map.
         options: `near`, `far`, `gamma`, `blur` and `invert` are read.
+        span: the values that are farthest and nearest, where other pictures share them; None for the map's own.
     """
     if not options.adjusts:
         return depth
     values = depth.normalised().astype(np.float64)
+    if span is not None and span[0] < span[1]:
+        values = np.clip((depth.values.astype(np.float64) - span[0]) / (span[1] - span[0]), 0.0, 1.0)
     if options.invert:
         values = 1.0 - values
     values = np.clip((values - options.far) / (options.near - options.far), 0.0, 1.0) ** (1.0 / options.gamma)
@@ -55,6 +59,17 @@ def adjust(depth: DepthMap, options: DepthOptions) -> DepthMap:
         side = 2 * max(1, round(BLUR_REACH * sigma)) + 1
         values = np.asarray(cv2.GaussianBlur(values, (side, side), sigma, borderType=cv2.BORDER_REPLICATE), np.float64)
     return dataclasses.replace(depth, values=values.astype(np.float32))
+
+
+def joint_span(depths: Iterable[DepthMap]) -> Span | None:
+    """The extremes of several maps together; None for no maps."""
+    ranges = [depth.range for depth in depths]
+    return (min(low for low, _ in ranges), max(high for _, high in ranges)) if ranges else None
+
+
+def adjusted_span(options: DepthOptions, span: Span | None) -> Span | None:
+    """What is farthest and nearest in a map that `adjust` has made with a shared range."""
+    return (0.0, 1.0) if span is not None and options.adjusts else span
 
 
 def under_mask(

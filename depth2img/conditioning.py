@@ -7,16 +7,12 @@ from typing import Final
 
 import torch
 
-from .depth_map import DepthMap
+from .depth_map import DepthMap, Span
 from .errors import DepthMapError
 
 FLAT: Final = 1e-5
 """A map whose range is below this part of its largest magnitude is flat. Bicubic resizing makes ripples of up to 3e-6
 of a constant, by rounding; one step of a 16-bit map, which is not flat, is 1.5e-5."""
-
-
-Span = tuple[float, float]
-"""The values that become -1 (farthest) and +1 (nearest)."""
 
 
 def conditioning(

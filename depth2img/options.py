@@ -316,6 +316,15 @@ class DepthOptions:
         "Loopback: keep the depth of the first picture in all loops, instead of estimating each result anew.",
         infotext="Depth keep first",
     )
+    range: str = _option(
+        "choice",
+        "own",
+        "Range",
+        "Which distances are farthest and nearest. Own: each picture's. Shared, against flicker in sequences: those of "
+        "all pictures of a batch together; in a batch folder and in Loopback those of the first picture.",
+        choices={"own": "Each picture's own", "shared": "Shared"},
+        infotext="Depth range",
+    )
 
     def __post_init__(self) -> None:
         for name, option in OPTIONS.items():

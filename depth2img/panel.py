@@ -88,6 +88,7 @@ def build(*, tab: str, elem_id: Callable[[str], str]) -> Panel:
                 "under_mask",
                 "hires",
                 "keep_first",
+                "range",
             )
         gr.HTML(_tooltips(elem_id), visible=True, elem_classes=["depth2img-tooltips"])
     controls = {name: controls[name] for name in OPTIONS if name in controls}

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import types
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, Final
 
@@ -34,6 +34,8 @@ from depth2img import (
     read_picture,
     schedule,
 )
+from depth2img.adjust import joint_span
+from depth2img.depth_map import Span
 from depth2img.errors import PictureError
 from depth2img.images import FloatPicture, Picture, to_float
 from depth2img.options import OPTIONS
@@ -45,6 +47,9 @@ JOB: Final = "_depth2img_job"
 REPLACED: Final = "_depth2img_replaced"
 FIRST: Final = "_depth2img_first"
 """The maps of Loopback's first loop. It stays on `p` between the loops, and goes when another job begins on it."""
+
+SPAN: Final = "_depth2img_span"
+"""The range of the first picture of a batch folder or of Loopback, which the others share; kept like `FIRST`."""
 
 LOOPBACK: Final = "Loopback"
 OVERRIDES: Final = (JOB, REPLACED, "init", "img2img_image_conditioning", "txt2img_image_conditioning")
@@ -93,6 +98,8 @@ def begin(p: Any, args: tuple[Any, ...]) -> None:
     setattr(p, JOB, job)
     if not (job.options.keep_first and tiles.driving_script(p) == LOOPBACK):
         p.__dict__.pop(FIRST, None)
+    if job.options.range != "shared":
+        p.__dict__.pop(SPAN, None)
     _replace(
         p,
         img2img_image_conditioning=lambda *given, **named: _img2img_conditioning(p, *given, **named),
@@ -261,15 +268,26 @@ def _maps(p: Any, job: Job, pictures: list[FloatPicture], model: Any) -> list[Pl
             ]
     if not anew and place.estimates_on_original(p, options):
         originals = {id(picture): index for index, picture in reversed(list(enumerate(p.init_images)))}
+        whole = {key: estimate(place.original(p, index), model) for key, index in originals.items()}
+        span = _shared_span(p, options, whole.values())
         known = {
-            key: place.place(p, estimate(place.original(p, index), model), options, own, mask, index=index)
+            key: place.place(p, whole[key], options, own, mask, index=index, span=span)
             for key, index in originals.items()
         }
         return [known[id(picture)] for picture in p.init_images]
     estimated = [estimate(picture, model) for picture in pictures]
     distinct = {id(depth): depth for depth in estimated}
-    known = {key: place.entering(p, depth, options, own, mask) for key, depth in distinct.items()}
+    span = _shared_span(p, options, distinct.values())
+    known = {key: place.entering(p, depth, options, own, mask, span) for key, depth in distinct.items()}
     return [known[id(depth)] for depth in estimated]
+
+
+def _shared_span(p: Any, options: DepthOptions, depths: Iterable[DepthMap]) -> Span | None:
+    """The range that these maps share with each other and with the earlier pictures of a sequence; None for none."""
+    if options.range != "shared":
+        return None
+    span: Span | None = p.__dict__.setdefault(SPAN, joint_span(depths))
+    return span
 
 
 def start_from_noise(p: Any) -> None:

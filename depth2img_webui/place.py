@@ -14,8 +14,8 @@ from modules import images, shared
 from PIL import Image
 
 from depth2img import DepthMap, DepthOptions, adjust, geometry, read_picture
-from depth2img.adjust import under_mask
-from depth2img.conditioning import Span
+from depth2img.adjust import adjusted_span, under_mask
+from depth2img.depth_map import Span
 from depth2img.images import Picture
 
 from . import tiles
@@ -126,6 +126,7 @@ def place(
     *,
     given: str = "",
     index: int = 0,
+    span: Span | None = None,
 ) -> Placed:
     """A map of the whole picture in the frame, adjusted, the part under the mask as the options say.
 
@@ -137,21 +138,29 @@ def place(
         mask: the host's mask in the frame, white = repaint, None without one.
         given: see `fitted`, `name`.
         index: number of the sample.
+        span: a shared range in raw values, None for the map's own.
     """
     whole = fitted(p, depth, given, index=index)
     own = None if own is None else fitted(p, own, index=index)
     if canvas(p, index)[1] is None:
-        return Placed(adjust(_under(whole, options, own, mask), options))
+        return Placed(adjust(_under(whole, options, own, mask), options, span), adjusted_span(options, span))
     if box_of(p) is not None:
         whole = _under(whole, options, own, p.mask_for_overlay if mask is not None else None)
-    whole = adjust(whole, options)
-    return Placed(boxed(p, whole, index=index), whole.range, whole)
+    whole = adjust(whole, options, span)
+    return Placed(boxed(p, whole, index=index), adjusted_span(options, span) or whole.range, whole)
 
 
-def entering(p: Any, depth: DepthMap, options: DepthOptions, own: DepthMap | None, mask: Image.Image | None) -> Placed:
+def entering(
+    p: Any,
+    depth: DepthMap,
+    options: DepthOptions,
+    own: DepthMap | None,
+    mask: Image.Image | None,
+    span: Span | None = None,
+) -> Placed:
     """The same for a map that was estimated in the frame."""
     inserted = None if own is None or options.under_mask != "map" else boxed(p, fitted(p, own))
-    return Placed(adjust(_under(depth, options, inserted, mask), options))
+    return Placed(adjust(_under(depth, options, inserted, mask), options, span), adjusted_span(options, span))
 
 
 def _under(depth: DepthMap, options: DepthOptions, own: DepthMap | None, mask: Image.Image | None) -> DepthMap:

@@ -15,9 +15,10 @@ import numpy.typing as npt
 import torch
 
 from .. import schedule
+from ..adjust import joint_span
 from ..cache import DepthCache
-from ..conditioning import Span, conditioning, neutral
-from ..depth_map import DepthMap, read_depth_map
+from ..conditioning import conditioning, neutral
+from ..depth_map import DepthMap, Span, read_depth_map
 from ..errors import Depth2ImgError, DepthMapError, OptionError, PictureError
 from ..images import Picture, read_picture, to_float
 from ..options import DepthOptions
@@ -151,14 +152,18 @@ class Engine:
             if options.reference is None:
                 raise PictureError("Depth is to come from another picture, but there is none.", fix="Give a picture.")
             given = self.estimate(read_picture(options.reference))
-        return [self._map(frame, options, given, own) for frame in frames]
-
-    def _map(self, frame: Frame, options: DepthOptions, given: DepthMap | None, own: DepthMap | None) -> Placed:
         if given is not None:
-            return Placed(*frame.adjusted(given, options, own, entering=False))
-        if frame.estimates_on_original(options):
-            return Placed(*frame.adjusted(self.estimate(frame.original), options, own, entering=False))
-        return Placed(*frame.adjusted(self.estimate(frame.picture), options, own, entering=True))
+            return [Placed(*frame.adjusted(given, options, own, None, entering=False)) for frame in frames]
+        original = [frame.estimates_on_original(options) for frame in frames]
+        depths = [
+            self.estimate(frame.original if whole else frame.picture)
+            for frame, whole in zip(frames, original, strict=True)
+        ]
+        span = joint_span(depths) if options.range == "shared" else None
+        return [
+            Placed(*frame.adjusted(depth, options, own, span, entering=not whole))
+            for frame, depth, whole in zip(frames, depths, original, strict=True)
+        ]
 
     def _run(
         self,

@@ -14,9 +14,8 @@ import numpy.typing as npt
 from PIL import Image
 
 from .. import geometry
-from ..adjust import adjust, under_mask
-from ..conditioning import Span
-from ..depth_map import DepthMap
+from ..adjust import adjust, adjusted_span, under_mask
+from ..depth_map import DepthMap, Span
 from ..errors import PictureError
 from ..images import Picture
 from ..options import DepthOptions
@@ -81,7 +80,7 @@ class Frame:
         return options.estimate_on == "original" or (options.estimate_on == "auto" and self.box is not None)
 
     def adjusted(
-        self, depth: DepthMap, options: DepthOptions, own: DepthMap | None, *, entering: bool
+        self, depth: DepthMap, options: DepthOptions, own: DepthMap | None, span: Span | None, *, entering: bool
     ) -> tuple[DepthMap, Span | None]:
         """A map as it conditions: in the frame, adjusted, the part under the mask as the options say.
 
@@ -89,6 +88,7 @@ class Frame:
             depth: of the whole picture, or of the frame.
             options: the adjustments and `under_mask` are read.
             own: the user's map of the whole picture, for `under_mask` "map".
+            span: a range that several pictures share, None for the map's own.
             entering: `depth` was estimated on the picture as it enters the sampler.
 
         Returns:
@@ -96,11 +96,12 @@ class Frame:
         """
         if entering:
             own = None if own is None else self.place(own)
-            return adjust(under_mask(depth, options, own, self.mask), options), None
+            return adjust(under_mask(depth, options, own, self.mask), options, span), adjusted_span(options, span)
         own = None if own is None else self.fitted(own)
         whole = under_mask(self.fitted(depth), options, own, self.mask if self.box is None else self.overlay)
-        whole = adjust(whole, options)
-        return self.boxed(whole), None if self.box is None else whole.range
+        whole = adjust(whole, options, span)
+        kept = adjusted_span(options, span)
+        return self.boxed(whole), whole.range if kept is None and self.box is not None else kept
 
     def finish(self, result: Picture) -> Picture:
         """The result, uint8 (h, w, 3), laid over the picture where the mask says so."""

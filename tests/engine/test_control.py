@@ -153,3 +153,23 @@ def test_fill_and_own_map_under_the_mask(
     kept, filled, replaced = (step[1, 4, 4, 4:8] for step in seen)
     assert kept.min() > 0.9
     assert (filled.diff() > 0).all() and (replaced.diff() < 0).all()
+
+
+@pytest.mark.parametrize("adjustments", [{}, {"gamma": 1.5, "far": 0.1}])
+def test_a_shared_range_does_not_flicker(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch, adjustments: dict[str, float]
+) -> None:
+    """A camera that pans over a slope: what stays in view keeps its conditioning."""
+    slope = np.tile(np.linspace(0, 10, WIDTH + 32, dtype=np.float32) ** 2, (HEIGHT, 1))
+    frames = [slope[:, start : start + WIDTH] for start in (0, 16, 32)]
+    maps = iter([DepthMap(values=frame) for frame in frames] * 2)
+    monkeypatch.setattr(engine, "estimate", lambda picture: next(maps))
+
+    def flicker(range: str) -> float:
+        options = DepthOptions(range=range, **adjustments)
+        made = engine.generate([grey(), grey(1), grey(2)], settings(steps=1), options)
+        rows = [one.conditioning[0, 0, 4] for one in made]
+        return max(float((rows[0][2:-2] - rows[1][:-4]).abs().max()), float((rows[1][2:-2] - rows[2][:-4]).abs().max()))
+
+    own, shared = flicker("own"), flicker("shared")
+    assert shared < 0.05 < own

@@ -445,9 +445,9 @@ def count_adjust(host: Host, monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     seen: list[Any] = []
     inner = place.adjust
 
-    def adjust(depth: Any, options: Any) -> Any:
+    def adjust(depth: Any, *more: Any) -> Any:
         seen.append(depth)
-        return inner(depth, options)
+        return inner(depth, *more)
 
     monkeypatch.setattr(place, "adjust", adjust)
     return seen

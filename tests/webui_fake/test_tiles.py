@@ -82,3 +82,29 @@ def test_loopback(host: Host, keep: bool) -> None:
     p.script_args = (0, *p.script_args[1:])
     host.run(p)
     assert not bool((host.seen[-1] == first).all()) and host.left_on(p) == []
+
+
+def dark(picture: Image.Image) -> Image.Image:
+    """The same at half the brightness: half of its range of depth."""
+    return Image.fromarray(np.asarray(picture) // 2)
+
+
+@pytest.mark.parametrize("adjustments", [{}, {"gamma": 2.0}])
+def test_pictures_of_a_batch_share_a_range(host: Host, adjustments: dict[str, Any]) -> None:
+    args = ({"range": "shared", **adjustments},)
+    host.run(host.img2img(ramp(), dark(ramp()), batch_size=2, args=args))
+    one, other = host.seen[-1][0], host.seen[-1][1]
+    assert 0.9 < one.max() <= 1 and other.max() < one.max() - 0.3
+    assert -1 <= other.min() < one.min() - 0.1
+
+
+def test_a_sequence_shares_the_range_of_its_first_picture(host: Host) -> None:
+    """The batch tab runs one `p` again and again."""
+    p = host.img2img(ramp(), args=({"range": "shared"},))
+    host.run(p)
+    p.init_images = [dark(ramp())]
+    host.run(p)
+    assert host.seen[-1].max() < 0.6
+    p.script_args = (0,)
+    host.run(p)
+    assert host.seen[-1].max() == 1 and host.left_on(p) == []

@@ -29,6 +29,7 @@ SAMPLE: dict[str, Any] = {
     "under_mask": "fill",
     "hires": "estimate",
     "keep_first": True,
+    "range": "shared",
 }
 """A value that is not the default, for each option that an infotext can carry alone."""
 
