@@ -112,7 +112,9 @@ def build(model: Model, *, device: torch.device, dtype: torch.dtype) -> Networks
         unet=empty["unet"],
         vae=empty["vae"],
         text_encoder=empty["text_encoder"],
-        estimator=MidasEstimator(depth, key=f"{model.name}:{id(depth)}"),
+        estimator=MidasEstimator(
+            depth, key=f"{model.name}:{id(depth)}", name="MiDaS" if anatomy.is_midas else "bundled network"
+        ),
         scheduler=anatomy.scheduler,
         scale=scale,
         side=min(int(anatomy.unet.get("sample_size") or 64) * LATENT_FACTOR, SD2_SIDE),
