@@ -19,7 +19,7 @@ from depth2img.checkpoints import Model, convert, open_model
 from depth2img.checkpoints.clip_tokens import token_ids
 from depth2img.checkpoints.description import SD2_DESCRIPTION
 from depth2img.checkpoints.ldm_only import schedule
-from depth2img.diffusion.networks import DptNetwork, _public
+from depth2img.diffusion.networks import DptNetwork, public_config
 from tests.engine import small
 
 pytestmark = pytest.mark.slow
@@ -138,7 +138,7 @@ def test_unet(file: Path, model: Model, record_property: Any) -> None:
     from diffusers import UNet2DConditionModel
 
     with torch.device("meta"):
-        network = UNet2DConditionModel.from_config(_public(model.anatomy.unet))
+        network = UNet2DConditionModel.from_config(public_config(model.anatomy.unet))
     latent, text, steps = torch.randn(1, 5, 16, 24), torch.randn(1, 77, 1024), torch.tensor([951])
     mine = ours(model, "unet", network)(latent, steps, encoder_hidden_states=text).sample
     del network
@@ -152,7 +152,7 @@ def test_autoencoder(file: Path, model: Model, record_property: Any) -> None:
     from diffusers import AutoencoderKL
 
     with torch.device("meta"):
-        network = AutoencoderKL.from_config(_public(model.anatomy.vae))
+        network = AutoencoderKL.from_config(public_config(model.anatomy.vae))
     latent = torch.randn(1, 4, 16, 24)
     their = theirs(file, "first_stage_model.", ldm_networks()["first_stage_model."])
     check(their.decode(latent), ours(model, "vae", network).decode(latent).sample, record_property)
@@ -164,7 +164,7 @@ def test_text(file: Path, model: Model, record_property: Any) -> None:
     from transformers import CLIPTextConfig, CLIPTextModel
 
     texts = ["a photo of two tigers", "", "an oil painting of a living room, warm light"]
-    mine = ours(model, "text_encoder", CLIPTextModel(CLIPTextConfig(**_public(model.anatomy.text_encoder))))
+    mine = ours(model, "text_encoder", CLIPTextModel(CLIPTextConfig(**public_config(model.anatomy.text_encoder))))
     states = mine(token_ids(texts)).last_hidden_state
     del mine
     gc.collect()
@@ -182,6 +182,19 @@ def test_depth(file: Path, model: Model, record_property: Any, size: tuple[int, 
 
     picture = torch.rand(1, 3, *size) * 2 - 1
     mine = DptNetwork(
-        ours(model, "depth_estimator", DPTForDepthEstimation(DPTConfig(**_public(model.anatomy.depth_estimator))))
+        ours(model, "depth_estimator", DPTForDepthEstimation(DPTConfig(**public_config(model.anatomy.depth_estimator))))
     )
     check(theirs(file, "depth_model.model.", ldm_midas())(picture)[:, None], mine(picture), record_property)
+
+
+def test_engine_generates_from_the_single_file(file: Path) -> None:
+    from depth2img.diffusion import Engine, Settings
+
+    engine = Engine.open(file, device="cpu", dtype="bfloat16")
+    assert engine.networks.side == 512
+    picture = torch.randint(0, 256, (64, 96, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(1)).numpy()
+    [result] = engine.generate([picture], Settings(prompt="two tigers", steps=2, width=96, height=64))
+    assert result.depth is not None
+    assert (result.depth.height, result.depth.width) == (256, 384)
+    assert result.picture.shape == (64, 96, 3)
+    assert result.picture.std() > 1
