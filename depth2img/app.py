@@ -169,7 +169,9 @@ def build(engine: Engine, folder: Path | None = None) -> gr.Blocks:
     def add(*names: str) -> None:
         settings.update((name, _setting(name, fields[name])) for name in names)
 
-    with gr.Blocks(title=TITLE, analytics_enabled=False) as blocks:
+    # The default theme fetches its fonts from a server of theirs.
+    theme = gr.themes.Default(font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"])
+    with gr.Blocks(title=TITLE, theme=theme, analytics_enabled=False) as blocks:
         gr.Markdown(f"# {TITLE}\nModel: {engine.networks.name}, on {engine.networks.device}. Paint to inpaint.")
         with gr.Row():
             with gr.Column():

@@ -179,7 +179,9 @@ def running(folder: Path, *, without: tuple[str, ...] = (), extra: Path | None =
     for name in without:
         sys.modules[name] = None  # type: ignore[assignment]
     try:
-        yield Host(folder)
+        host = Host(folder)
+        host.sd_models.model_path = str(folder)
+        yield host
     finally:
         sys.path[:] = path
         sys.meta_path.remove(Finder)

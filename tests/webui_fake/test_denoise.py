@@ -94,7 +94,8 @@ def test_settings_that_an_older_host_lacks(host: Host) -> None:
 def test_plain_checkpoints_are_left_alone(host: Host) -> None:
     host.select("plain")
     conditioning = torch.zeros(3, 5, 1, 1)
-    params = host.script_callbacks.CFGDenoiserParams(None, conditioning, None, 0, 1, None, None, object())
+    denoiser = SimpleNamespace(p=SimpleNamespace())
+    params = host.script_callbacks.CFGDenoiserParams(None, conditioning, None, 0, 1, None, None, denoiser)
     host.ours("denoise").on_cfg_denoiser(params)
     assert params.image_cond is conditioning
 
@@ -125,6 +126,21 @@ def test_a_depth_checkpoint_as_refiner(host: Host) -> None:
     assert torch.equal(refined_rows, host.seen[-1][:2, 0])
     assert p.comments == {} and host.left_on(p) == [] and host.reported == []
     assert "Depth to image" not in p.extra_generation_params
+
+
+@pytest.mark.parametrize(("base", "refiner"), [("plain", "depth"), ("depth", "plain")])
+def test_a_refiner_in_each_batch(host: Host, base: str, refiner: str) -> None:
+    """The sampler of img2img lives through all batches and would keep the UNet of the refiner."""
+    host.select(base)
+    fields = {"n_iter": 3, "steps": 4, "refiner_checkpoint": refiner, "refiner_switch_at": 0.5}
+    result = host.run(host.img2img(ramp(), **fields))
+    assert len(result.images) == 3 and host.reported == []
+    if refiner == "depth":
+        assert [step.shape for step in host.seen] == [(2, 1, 8, 12)] * 2
+    host.select(base)
+    without_callback(host)
+    with pytest.raises(RuntimeError, match=f"meta|{SHAPES}"):
+        host.run(host.img2img(ramp(), **fields))
 
 
 def test_the_host_alone_fails_with_that_refiner(host: Host) -> None:

@@ -85,7 +85,7 @@ def test_each_tab_gives_its_own_picture(page: Page, served: Host, files: Path) -
         panel.upload(element, files / file)
         panel.part("estimate").click()
         page.wait_for_function(
-            "([id, old]) => { const at = document.querySelector(id + ' img')?.src; return at && !old.includes(at); }",
+            "([id, old]) => { const i = document.querySelector(id + ' img'); return i && !old.includes(i.src); }",
             arg=["#script_img2img_depth_to_image_preview", seen],
         )
         seen.append(panel.part("preview").locator("img").get_attribute("src"))

@@ -164,7 +164,6 @@ class StableDiffusionProcessingImg2Img(StableDiffusionProcessing):
         self.image_conditioning = self.img2img_image_conditioning(source, self.init_latent, self.image_mask, True)
 
     def sample(self, conditioning, unconditional_conditioning, seeds, subseeds, subseed_strength, prompts):
-        self.sampler = Sampler("Euler")
         return self.sampler.sample(
             self,
             self.init_latent,
