@@ -13,6 +13,8 @@ USABLE := import sys, ensurepip; sys.exit(not (3, 10) <= sys.version_info[:2] <=
 QUICK := $(filter-out browser webui_real,$(sort $(foreach file,$(wildcard tests/*/test_*.py),$(notdir $(patsubst %/,%,$(dir $(file)))))))
 CHROMIUM := $(firstword $(foreach name,chromium chromium-browser google-chrome,$(shell command -v $(name) 2>/dev/null)))
 PYTEST := $(BIN)/python -m pytest
+# The tests are many small computations: threads only get into each other's way, more so on a busy machine.
+THREADS := OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1}
 
 .DEFAULT_GOAL := help
 .PHONY: help env test quick browser real slow lint types format bench demo clean
@@ -50,7 +52,7 @@ endif
 quick: $(STAMP) ## tests that need neither a browser nor a WebUI
 	@set -e; for tier in $(QUICK); do \
 		echo "== $$tier"; \
-		$(PYTEST) tests/$$tier -q -m "not slow" $(ARGS); \
+		$(THREADS) $(PYTEST) tests/$$tier -q -m "not slow" $(ARGS); \
 	done
 
 browser: $(STAMP) ## the page in headless Chromium
@@ -59,7 +61,7 @@ else ifeq ($(CHROMIUM),)
 	@echo "== browser: skipped, since there is no Chromium (Debian: apt-get install chromium)"
 else
 	@echo "== browser"
-	@$(PYTEST) tests/browser -q $(ARGS)
+	@$(THREADS) $(PYTEST) tests/browser -q $(ARGS)
 endif
 
 real: $(STAMP) ## the real WebUI: make real WEBUI_DIR=... [WEBUI_PYTHON=...]
@@ -67,7 +69,7 @@ real: $(STAMP) ## the real WebUI: make real WEBUI_DIR=... [WEBUI_PYTHON=...]
 	@$(PYTEST) tests/webui_real -q $(ARGS)
 
 slow: $(STAMP) ## the tests marked slow
-	@status=0; $(PYTEST) $(addprefix tests/,$(QUICK)) -q -m slow $(ARGS) || status=$$?; \
+	@status=0; $(THREADS) $(PYTEST) $(addprefix tests/,$(QUICK)) -q -m slow $(ARGS) || status=$$?; \
 	if [ $$status -eq 5 ]; then echo "no test is marked slow"; else exit $$status; fi
 
 lint: $(STAMP) ## ruff: rules and format

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import io
 import os
-import tempfile
 from pathlib import Path
 from typing import Any, Final
 
@@ -16,6 +15,7 @@ from PIL import Image, ImageOps
 
 from . import images
 from .errors import DepthMapError
+from .files import write_file
 
 LARGEST: Final = 1e30
 """Largest magnitude of a depth value, so that differences and bicubic sums stay finite in float32."""
@@ -163,31 +163,7 @@ class DepthMap:
             raise DepthMapError(
                 "A depth map is written as .png, .tiff or .npy.", got=f"'{path.name}'", fix="Change the suffix."
             )
-        write_file(path, content)
-
-
-def write_file(path: Path, content: bytes) -> None:
-    """Write beside, then rename: the file appears whole or not at all.
-
-    Raises:
-        DepthMapError: the folder cannot be written.
-    """
-    try:
-        descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-        try:
-            with os.fdopen(descriptor, "wb") as file:
-                file.write(content)
-            os.chmod(name, 0o644)
-            os.replace(name, path)
-        except BaseException:
-            Path(name).unlink(missing_ok=True)
-            raise
-    except OSError as problem:
-        raise DepthMapError(
-            f"The depth map cannot be written to {path.name}.",
-            got=problem.strerror or type(problem).__name__,
-            fix="Check the folder and its permissions.",
-        ) from problem
+        write_file(path, content, DepthMapError, what="The depth map")
 
 
 def read_depth_map(source: object) -> DepthMap:

@@ -13,7 +13,7 @@ import numpy.typing as npt
 import torch
 
 from . import images
-from .depth_map import DepthMap
+from .depth_map import LARGEST, DepthMap
 from .errors import EstimatorError
 
 NET_SIDE: Final = 384
@@ -143,14 +143,15 @@ class MidasEstimator:
         network_input = torch.from_numpy(midas_input(images.to_float(picture)))[None]
         with self._lock, torch.no_grad(), in_float32(self._network) as device, without_autocast(device):
             output = self._network.forward(network_input.to(device))
-        if not isinstance(output, torch.Tensor) or output.ndim not in (3, 4) or output.shape[0] != 1:
+        one_map = isinstance(output, torch.Tensor) and output.ndim in (3, 4)
+        if not one_map or not 0 < output.numel() == output.shape[-2] * output.shape[-1]:
             raise EstimatorError(
                 f"The depth network of {self._name} returned no depth map.",
                 got=f"shape {tuple(output.shape)}" if isinstance(output, torch.Tensor) else type(output).__name__,
                 fix="Check that the checkpoint is a depth checkpoint.",
             )
-        values = output.detach().reshape(output.shape[-2:]).cpu().numpy()
-        if not np.isfinite(values).all():
+        values = output.detach().reshape(output.shape[-2:]).float().cpu().numpy()
+        if not np.isfinite(values).all() or float(np.abs(values).max()) > LARGEST:
             raise EstimatorError(
                 f"The depth network of {self._name} returned NaN or infinity.",
                 fix="The checkpoint's depth_model weights are damaged; get the file again.",

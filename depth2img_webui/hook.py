@@ -1,12 +1,15 @@
 """Puts depth conditioning on a job and takes it off again; keeps errors and raises them where the host listens.
 
-All state of a request lives in a `Job` on `p`. What is replaced on the instance `p` is listed in `OVERRIDES` and
-removed by `detach`: when the job is done, when it fails, and when the next run on the same `p` begins.
+All state of a request lives in a `Job` on `p`. What is put on the instance `p` is listed in `OVERRIDES` and removed by
+`detach`: when the job is done, when it fails, and when the next run on the same `p` begins. What other extensions have
+put there stays or comes back.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import types
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
@@ -38,7 +41,8 @@ from depth2img.options import OPTIONS
 from . import compat
 
 JOB: Final = "_depth2img_job"
-OVERRIDES: Final = (JOB, "init", "img2img_image_conditioning", "txt2img_image_conditioning")
+REPLACED: Final = "_depth2img_replaced"
+OVERRIDES: Final = (JOB, REPLACED, "init", "img2img_image_conditioning", "txt2img_image_conditioning")
 
 CACHE: Final = DepthCache()
 """Maps by picture content and checkpoint; holds nothing that belongs to a request."""
@@ -57,58 +61,86 @@ class Job:
         reference: the other picture, decoded.
         pictures: the pictures as they enter the sampler, one per sample; kept for a depth checkpoint that comes in
             later (refiner, hires).
-        used: the adjusted maps of the latest conditioning, one per sample; empty before and when depth is off.
+        used: number of the batch -> the adjusted maps of its latest conditioning, one per sample; empty before and when
+            depth is off. What img2img computes for all batches at once stands under one number.
     """
 
     options: DepthOptions
     own: DepthMap | None = None
     reference: Picture | None = None
     pictures: list[FloatPicture] = dataclasses.field(default_factory=list)
-    used: list[DepthMap] = dataclasses.field(default_factory=list)
+    used: dict[int, list[DepthMap]] = dataclasses.field(default_factory=dict)
 
 
 def begin(p: Any, args: tuple[Any, ...]) -> None:
-    """Called when the model of a job is final (`Script.process`). Never raises a `Depth2ImgError`: the host would
-    swallow it and go on without depth, so `p.init` raises it instead."""
+    """Called when the model of a job is final (`Script.process`). Never raises: the host would swallow the error and go
+    on without depth, so `p.init` raises it instead."""
     detach(p)
     try:
         job = _job(p, args)
-    except Depth2ImgError as error:
+    except Exception as error:
         stop(p, error)
         return
     if job is None:
         return
     p.extra_generation_params.update(job.options.infotext())
     setattr(p, JOB, job)
-    p.img2img_image_conditioning = lambda *given, **named: _img2img_conditioning(p, *given, **named)
-    p.txt2img_image_conditioning = lambda *given, **named: _txt2img_conditioning(p, *given, **named)
+    _replace(
+        p,
+        img2img_image_conditioning=lambda *given, **named: _img2img_conditioning(p, *given, **named),
+        txt2img_image_conditioning=lambda *given, **named: _txt2img_conditioning(p, *given, **named),
+    )
 
 
 def detach(p: Any) -> None:
     """Remove everything that `begin` and `stop` put on `p`. Safe to call at any time."""
-    for name in OVERRIDES:
-        p.__dict__.pop(name, None)
+    _take_off(p)
     for option in OPTIONS.values():
         p.extra_generation_params.pop(option.infotext, None)
 
 
-def stop(p: Any, error: Depth2ImgError) -> None:
+def _replace(p: Any, **methods: Callable[..., Any]) -> None:
+    own = p.__dict__
+    own[REPLACED] = {name: (method, own.get(name)) for name, method in methods.items()}
+    own.update(methods)
+
+
+def _take_off(p: Any) -> None:
+    own = p.__dict__
+    own.pop(JOB, None)
+    for name, (ours, before) in own.pop(REPLACED, {}).items():
+        if own.get(name) is not ours:
+            continue  # another extension has replaced it in turn
+        del own[name]
+        if before is not None:
+            own[name] = before
+
+
+def _original(p: Any, name: str) -> Callable[..., Any]:
+    """What ours stands for: the host's method, or what another extension had put in its place."""
+    _, before = p.__dict__.get(REPLACED, {}).get(name, (None, None))
+    return before if before is not None else types.MethodType(getattr(type(p), name), p)
+
+
+def stop(p: Any, error: Exception) -> None:
     """Make the job fail with this error as soon as the host begins to work on it."""
 
     def init(*_: Any, **__: Any) -> None:
         detach(p)
         raise for_client(error)
 
-    p.init = init
+    _replace(p, init=init)
 
 
-def for_client(error: Depth2ImgError) -> Depth2ImgError:
+def for_client(error: Exception) -> Exception:
     """The same error with what the host's API answers: a 422 for what the request got wrong, the sentence always.
+    Errors that are not ours are left as they are.
 
     `handle_exception` in modules/api/api.py reads `status_code` and `detail` from the exception.
     """
-    faults = (ValueError, NoDepthError, NoDepthModelError)
-    error.__dict__.update(detail=str(error), status_code=422 if isinstance(error, faults) else 500)
+    if isinstance(error, Depth2ImgError):
+        faults = (ValueError, NoDepthError, NoDepthModelError)
+        error.__dict__.update(detail=str(error), status_code=422 if isinstance(error, faults) else 500)
     return error
 
 
@@ -187,7 +219,8 @@ def maps(p: Any, job: Job, pictures: list[FloatPicture], count: int, model: Any)
     else:
         placed = [estimate(picture, model) for picture in pictures]
         placed = [placed[index % len(placed)] for index in range(count)]
-    adjusted = {id(depth): adjust(depth, job.options) for depth in placed}
+    distinct = {id(depth): depth for depth in placed}
+    adjusted = {key: adjust(depth, job.options) for key, depth in distinct.items()}
     return [adjusted[id(depth)] for depth in placed]
 
 
@@ -219,11 +252,10 @@ def finish(p: Any, processed: Any) -> None:
             if job.options.save_map:
                 _save_maps(p, processed, job)
             if job.options.append_map and not _driven_by_script(p):
-                distinct = {id(depth): depth for depth in job.used}.values()
+                distinct = {depth.values.tobytes(): depth for used in job.used.values() for depth in used}.values()
                 processed.images.extend(depth.resized(p.width, p.height).to_image() for depth in distinct)
     finally:
-        for name in OVERRIDES:
-            p.__dict__.pop(name, None)
+        _take_off(p)
 
 
 def _job(p: Any, args: tuple[Any, ...]) -> Job | None:
@@ -264,8 +296,9 @@ def condition(p: Any, job: Job, pictures: list[FloatPicture], latent: torch.Tens
     if not job.options.enabled:
         tensor = neutral(count, height=height, width=width)
     else:
-        job.used = maps(p, job, pictures, count, p.sd_model)
-        tensor = conditioning(job.used, height=height, width=width)
+        used = maps(p, job, pictures, count, p.sd_model)
+        job.used[p.iteration] = used
+        tensor = conditioning(used, height=height, width=width)
     return tensor.to(device=latent.device, dtype=compat.conditioning_dtype())
 
 
@@ -273,30 +306,33 @@ def _img2img_conditioning(
     p: Any, source_image: torch.Tensor, latent_image: torch.Tensor, *args: Any, **kwargs: Any
 ) -> torch.Tensor:
     """Stands for `img2img_image_conditioning`: img2img, inpaint, and the hires pass after a pixel upscaler."""
-    job: Job = getattr(p, JOB)
+    job: Job | None = getattr(p, JOB, None)
+    if job is None:  # another extension has kept ours beyond the job
+        return _original(p, "img2img_image_conditioning")(source_image, latent_image, *args, **kwargs)
     hires_pixels = getattr(p, "is_hr_pass", False) and getattr(p, "latent_scale_mode", None) is None
-    if compat.depth_network(p.sd_model) is None:
-        job.pictures = pictures_of(source_image, zero_to_one=hires_pixels)
-        return type(p).img2img_image_conditioning(p, source_image, latent_image, *args, **kwargs)
     try:
-        return condition(p, job, pictures_of(source_image, zero_to_one=hires_pixels), latent_image)
-    except Depth2ImgError as error:
+        pictures = pictures_of(source_image, zero_to_one=hires_pixels)
+        if compat.depth_network(p.sd_model) is not None:
+            return condition(p, job, pictures, latent_image)
+        job.pictures = pictures
+        return _original(p, "img2img_image_conditioning")(source_image, latent_image, *args, **kwargs)
+    except Exception as error:
         detach(p)
         raise for_client(error) from error.__cause__
 
 
 def _txt2img_conditioning(p: Any, x: torch.Tensor, width: int | None = None, height: int | None = None) -> torch.Tensor:
     """Stands for `txt2img_image_conditioning`: the first pass, and the hires pass after a latent upscaler."""
-    if compat.depth_network(p.sd_model) is None:
-        return type(p).txt2img_image_conditioning(p, x, width, height)
-    job: Job = getattr(p, JOB)
+    job: Job | None = getattr(p, JOB, None)
+    if job is None or compat.depth_network(p.sd_model) is None:
+        return _original(p, "txt2img_image_conditioning")(x, width, height)
     pictures: list[FloatPicture] = []
     try:
         if job.options.enabled and job.options.source == "picture":
             # Only a hires pass gets here: `begin` has refused a first pass without a picture.
             pictures = pictures_of(processing.decode_first_stage(p.sd_model, x).clamp(-1, 1))
         return condition(p, job, pictures, x)
-    except Depth2ImgError as error:
+    except Exception as error:
         detach(p)
         raise for_client(error) from error.__cause__
 
@@ -304,23 +340,32 @@ def _txt2img_conditioning(p: Any, x: torch.Tensor, width: int | None = None, hei
 def _place(p: Any, depth: DepthMap) -> DepthMap:
     """A map of a whole picture -> the frame of the sampler, by the geometry that the host applies to the picture."""
     mode = getattr(p, "resize_mode", CROP_AND_RESIZE)
-    if getattr(p, "paste_to", None) is None:
-        if not geometry.same_proportions(depth, p.width, p.height):
-            p.comment(
-                f"The depth map has other proportions ({depth.width} x {depth.height}) than the picture "
-                f"({p.width} x {p.height}): '{geometry.RESIZE_MODES[mode]}' was applied to it."
-            )
-        return geometry.fit(depth, width=p.width, height=p.height, resize_mode=mode)
-    picture_size = p.init_images[0].size
-    left, top, width, height = p.paste_to
-    whole = geometry.fit(depth, width=picture_size[0], height=picture_size[1], resize_mode=mode)
-    part = geometry.crop(whole, picture_size=picture_size, box=(left, top, left + width, top + height))
+    box = _crop_box(p)
+    frame = (p.width, p.height) if box is None else p.init_images[0].size
+    whole = geometry.fit(depth, width=frame[0], height=frame[1], resize_mode=mode)
+    if not geometry.same_proportions(depth, *frame):
+        p.comment(
+            f"The depth map has other proportions ({depth.width} x {depth.height}) than the picture "
+            f"({frame[0]} x {frame[1]}): '{geometry.RESIZE_MODES[mode]}' was applied to it."
+        )
+    if box is None:
+        return whole
+    part = geometry.crop(whole, picture_size=frame, box=box)
     return geometry.fit(part, width=p.width, height=p.height, resize_mode=RESIZE_AND_FILL)
+
+
+def _crop_box(p: Any) -> tuple[int, int, int, int] | None:
+    """Left, top, right, bottom of what an only-masked job cuts out of the picture; None for all other jobs."""
+    # With a blank mask the host unsets `inpaint_full_res` and leaves the box of an earlier picture of the batch tab.
+    if getattr(p, "paste_to", None) is None or not getattr(p, "inpaint_full_res", False):
+        return None
+    left, top, width, height = p.paste_to
+    return left, top, left + width, top + height
 
 
 def _driven_by_script(p: Any) -> bool:
     """Whether a script of the dropdown runs this job: such scripts take every picture of the result for their own."""
-    args = getattr(p, "script_args", None)
+    args: Any = getattr(p, "script_args", None)
     return bool(args) and args[0] not in (None, 0)
 
 
@@ -328,22 +373,26 @@ def _save_maps(p: Any, processed: Any, job: Job) -> None:
     with_mask = getattr(p, "mask_for_overlay", None) is not None
     extras = with_mask * (bool(shared.opts.return_mask) + bool(shared.opts.return_mask_composite))
     pictures = processed.images[processed.index_of_first_image :: 1 + extras]
+    first = next(iter(job.used.values()))
     for index, picture in enumerate(pictures):
         saved = getattr(picture, "already_saved_as", None)
         if saved is None:
-            p.comment("Depth maps are saved only beside saved pictures, and this picture was not saved.")
+            # `p.comment` would be too late: the result has taken over its comments already.
+            processed.comments += "Depth maps are saved only beside saved pictures, and this picture was not saved.\n"
             return
+        batch, position = divmod(index, p.batch_size)
+        used = job.used.get(batch, first)
         path = Path(saved)
-        _at_picture_size(p, job.used[index % len(job.used)], picture.size).save(
-            path.with_name(f"{path.stem}-depth.png")
-        )
+        depth = _at_picture_size(p, used[position % len(used)], picture.size)
+        depth.save(path.with_name(f"{path.stem}-depth.png"))
 
 
 def _at_picture_size(p: Any, depth: DepthMap, size: tuple[int, int]) -> DepthMap:
     """The map at the picture's size; of an only-masked job the crop in its place, the rest far."""
-    if getattr(p, "paste_to", None) is None:
+    box = _crop_box(p)
+    if box is None or not shared.opts.overlay_inpaint:  # without the overlay the picture is the crop alone
         return depth.resized(*size)
-    left, top, width, height = p.paste_to
+    left, top, right, bottom = box
     canvas = np.zeros((size[1], size[0]), np.float32)
-    canvas[top : top + height, left : left + width] = depth.resized(width, height).normalised()
+    canvas[top:bottom, left:right] = depth.resized(right - left, bottom - top).normalised()
     return dataclasses.replace(depth, values=canvas)

@@ -37,6 +37,9 @@ last holds MiDaS weights."""
 last_error: dict[str, str] = {}
 """`message`: why the latest load failed, for the panel; empty after a good one."""
 
+_is_depth: dict[str, bool] = {}
+"""File name of each checkpoint that was examined -> whether it is a depth checkpoint."""
+
 
 def apply() -> None:
     """Patch the host. Safe to call twice."""
@@ -62,6 +65,20 @@ def undo() -> None:
     ):
         if patches.original(KEY, target, field) is not None:
             patches.undo(KEY, target, field)
+
+
+def selected_is_depth() -> bool:
+    """Whether the checkpoint of the drop-down is a depth checkpoint. What is in memory may be another one: the refiner
+    or the `override_settings` of the job before.
+
+    The host loads it if it was not loaded since the start, as it would a moment later.
+    """
+    filename = sd_models.select_checkpoint().filename
+    if filename not in _is_depth:
+        sd_models.reload_model_weights()
+        loaded = compat.depth_network(compat.loaded_model()) is not None
+        return _is_depth.setdefault(filename, loaded)
+    return _is_depth[filename]
 
 
 def check(state_dict: dict[str, Any], config: str | None, name: str) -> str | None:
@@ -96,17 +113,22 @@ def check(state_dict: dict[str, Any], config: str | None, name: str) -> str | No
 
 
 def _describes_depth(config: str) -> bool:
-    from omegaconf import OmegaConf
-
-    channels = OmegaConf.select(OmegaConf.load(config), "model.params.unet_config.params.in_channels")
-    return channels == DEPTH_CHANNELS
+    return _from_yaml(config, "model.params.unet_config.params.in_channels") == DEPTH_CHANNELS
 
 
 def _wants_midas(config: str) -> bool:
+    return _from_yaml(config, "model.params.depth_stage_config.target") == "ldm.modules.midas.api.MiDaSInference"
+
+
+def _from_yaml(config: str, key: str) -> Any:
+    """One value of a YAML; None where it is missing or the file cannot be read, which the host reports in its turn."""
     from omegaconf import OmegaConf
 
-    target = OmegaConf.select(OmegaConf.load(config), "model.params.depth_stage_config.target")
-    return target == "ldm.modules.midas.api.MiDaSInference"
+    try:
+        return OmegaConf.select(OmegaConf.load(config), key)
+    except Exception as error:
+        compat.log.debug("%s: %s", config, error)
+        return None
 
 
 def _add_midas(state_dict: dict[str, Any], name: str) -> None:
@@ -143,6 +165,9 @@ def _find_checkpoint_config(state_dict: dict[str, Any], info: Any) -> str:
         if not _loading["inside"]:
             _restore_previous()
         raise
+    if info is not None:
+        convolution = state_dict.get(INPUT_CONVOLUTION)
+        _is_depth[info.filename] = convolution is not None and convolution.shape[1] == DEPTH_CHANNELS
     _loading["depth"] = any(key.startswith(DEPTH_PREFIX) for key in state_dict)
     if beside is not None:
         _register_text_encoder(beside)
@@ -163,9 +188,7 @@ def _restore_previous() -> None:
 
 def _register_text_encoder(config: str) -> None:
     """Tell OpenCLIP about a text encoder that only our own small checkpoints have, if a YAML names one."""
-    from omegaconf import OmegaConf
-
-    arch = OmegaConf.select(OmegaConf.load(config), "model.params.cond_stage_config.params.arch")
+    arch = _from_yaml(config, "model.params.cond_stage_config.params.arch")
     if not isinstance(arch, str) or not arch.startswith(OWN_ARCH_PREFIX):
         return
     import open_clip

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import gradio as gr
 from modules import script_callbacks, scripts, ui_components
 
 from depth2img import Depth2ImgError, panel
@@ -32,6 +33,8 @@ class DepthToImage(scripts.Script):
 
     def ui(self, is_img2img: bool) -> list[Any]:
         """The panel; its values become the arguments of the other methods, in the order of `OPTIONS`."""
+        if not compat.has_depth_models():
+            return self._explain()
         tab = "img2img" if is_img2img else "txt2img"
         option = OPTIONS["enabled"]
         with ui_components.InputAccordion(
@@ -47,6 +50,12 @@ class DepthToImage(scripts.Script):
             self._connect = lambda: preview.connect(tab=tab, built=built, toggle=toggle, host=self._host)
         return list(components.values())
 
+    def _explain(self) -> list[Any]:
+        """Instead of the panel, and without a toggle: nothing here could have an effect on this host."""
+        with gr.Accordion(TITLE, open=False, elem_id=self.elem_id("enabled")):
+            gr.HTML(panel.note(compat.FORGE_SENTENCE, "bad", state="host"), elem_id=self.elem_id("status"))
+        return []
+
     def after_component(self, component: Any, **kwargs: Any) -> None:
         """Collects the host's components of this tab and connects the panel when the last of them exists."""
         tab = "img2img" if self.is_img2img else "txt2img"
@@ -59,18 +68,20 @@ class DepthToImage(scripts.Script):
     def before_process(self, p: Any, *args: Any) -> None:
         """Before the checkpoint is settled: switch to a depth checkpoint if the user wants that."""
         chosen = settings.depth_checkpoint()
-        if chosen is None or compat.depth_network(compat.loaded_model()) is not None:
+        if chosen is None or p.override_settings.get("sd_model_checkpoint"):
             return
         try:
             wanted = hook.wants_given_depth(hook.read_options(args))
         except Depth2ImgError:
             return  # `process` reports it
-        if wanted:
-            p.override_settings.setdefault("sd_model_checkpoint", chosen)
+        if wanted and not loader.selected_is_depth():
+            p.override_settings["sd_model_checkpoint"] = chosen
 
     def process(self, p: Any, *args: Any) -> None:
         """The checkpoint is settled, nothing is computed yet."""
-        hook.begin(p, args)
+        if compat.has_depth_models():
+            loader.last_error.clear()
+            hook.begin(p, args)
 
     def postprocess(self, p: Any, processed: Any, *args: Any) -> None:
         """All pictures are done."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from .anatomy import Anatomy as Anatomy
 from .convert import Ledger as Ledger
 from .convert import convert as convert
+from .convert import convert_model as convert_model
 from .convert import to_folder as to_folder
 from .convert import to_single_file as to_single_file
 from .description import open_clip_config as open_clip_config

@@ -6,6 +6,7 @@ Stable Diffusion 2 was trained with OpenCLIP's tokens: start 49406, end 49407, a
 from __future__ import annotations
 
 import gzip
+import html
 import importlib.util
 import json
 import tempfile
@@ -91,6 +92,7 @@ def token_ids(prompts: Sequence[str]) -> torch.Tensor:
     """
     ids = torch.zeros(len(prompts), LENGTH, dtype=torch.int64)
     for row, prompt in zip(ids, prompts, strict=True):
-        numbers = _tokenizer()(prompt, truncation=True, max_length=LENGTH).input_ids
+        text = html.unescape(html.unescape(prompt))  # as OpenCLIP cleans every text
+        numbers = _tokenizer()(text, truncation=True, max_length=LENGTH).input_ids
         row[: len(numbers)] = torch.tensor(numbers)
     return ids

@@ -18,13 +18,14 @@ from pathlib import Path
 from typing import Any, Final, Literal
 
 from ..errors import CheckpointError
+from ..files import write_file
 from . import ldm_only, pairs
 from .anatomy import FOLDERS, Anatomy
 from .clip_tokens import write_tokenizer
 from .description import METADATA, to_yaml
 from .model import ASIDE, RECREATED, WEIGHTS, Model, open_model
 from .pairs import Pair
-from .tensors import Lazy, Progress, Tensors, replacing, write_safetensors
+from .tensors import Lazy, Progress, Tensors, write_safetensors
 
 What = Literal["same", "stacked", "pointwise", "kept aside", "re-created", "constant"]
 
@@ -77,7 +78,15 @@ def convert(source: Path, target: Path, progress: Progress | None = None) -> Led
     Raises:
         CheckpointError: the source is no depth model, or the target cannot be written.
     """
-    model = open_model(source)
+    return convert_model(open_model(source), target, progress)
+
+
+def convert_model(model: Model, target: Path, progress: Progress | None = None) -> Ledger:
+    """A model to a single file if the target's name ends in `.safetensors`, else to a folder.
+
+    Raises:
+        CheckpointError: the target cannot be written.
+    """
     if target.suffix.lower() == ".safetensors":
         return to_single_file(model, target, progress)
     if target.suffix.lower() in (".ckpt", ".pt", ".pth", ".bin"):
@@ -110,8 +119,7 @@ def to_single_file(model: Model, path: Path, progress: Progress | None = None) -
         metadata[RECREATED] = "\n".join(lazy.key for lazy in again)
     total = _room_for(lazies, path.parent)
     write_safetensors(path, lazies, metadata, progress)
-    with replacing(path.with_suffix(".yaml")) as beside:
-        beside.write_text(text, encoding="utf-8")
+    write_file(path.with_suffix(".yaml"), text.encode(), CheckpointError, what="The description")
     return Ledger(lines, total)
 
 
@@ -208,7 +216,7 @@ def _write_texts(folder: Path, anatomy: Anatomy) -> None:
     texts["feature_extractor/preprocessor_config.json"] = FEATURE_EXTRACTOR
     for name, value in texts.items():
         (folder / name).parent.mkdir(exist_ok=True)
-        (folder / name).write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
+        (folder / name).write_text(json.dumps(value, indent=2, sort_keys=True) + "\n", encoding="utf-8")
     write_tokenizer(folder / "tokenizer")
 
 

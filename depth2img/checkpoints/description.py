@@ -176,9 +176,7 @@ def to_description(anatomy: Anatomy) -> Config:
 
 def to_yaml(anatomy: Anatomy) -> str:
     """The YAML of a single file."""
-    from omegaconf import OmegaConf
-
-    return OmegaConf.to_yaml(OmegaConf.create(to_description(anatomy)))
+    return yaml.safe_dump(to_description(anatomy), sort_keys=False)
 
 
 def _multipliers(widths: Sequence[int], what: str) -> list[int]:

@@ -32,8 +32,8 @@ def schedule(config: Mapping[str, Any]) -> dict[str, torch.Tensor]:
     Args:
         config: of a diffusers scheduler; `beta_start`, `beta_end` and `num_train_timesteps` are read.
     """
-    ends = [math.sqrt(float(config[name])) for name in ("beta_start", "beta_end")]
-    betas = torch.linspace(*ends, int(config["num_train_timesteps"]), dtype=torch.float64) ** 2
+    start, end = (math.sqrt(float(config[name])) for name in ("beta_start", "beta_end"))
+    betas = torch.linspace(start, end, int(config["num_train_timesteps"]), dtype=torch.float64) ** 2
     alphas = 1.0 - betas
     kept = torch.cumprod(alphas, 0)
     before = torch.cat([torch.ones(1, dtype=torch.float64), kept[:-1]])

@@ -167,7 +167,9 @@ def open_single_file(path: Path) -> Model:
     depth_names = [name[len(pairs.DEPTH) :] for name in names if name.startswith(pairs.DEPTH)]
     table = anatomy.pairs(depth_names)
     _complete(path.name, [pair.ldm for pair in table], names)
-    parts = {name: FromLdm(tensors, [p for p in table if p.component == name]) for name in _components()}
+    parts: dict[Component, Tensors] = {
+        name: FromLdm(tensors, [p for p in table if p.component == name]) for name in _components()
+    }
     _same_widths(path.name, anatomy, parts["unet"])
     paired = {pair.ldm for pair in table}
     again = _still_as_recreated(tensors, anatomy)
@@ -182,7 +184,7 @@ def open_folder(folder: Path) -> Model:
         CheckpointError: a part is missing or incomplete, or it is no depth model.
     """
     anatomy = from_folder(folder)
-    parts = {name: _part(folder / name, name) for name in _components()}
+    parts: dict[Component, Tensors] = {name: _part(folder / name, name) for name in _components()}
     constants = [f"text_encoder/{n}" for n in CONSTANT_NAMES if n in parts["text_encoder"].keys()]
     for name in CONSTANT_NAMES:
         _check_constant(parts["text_encoder"], name)

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
-import os
 import pickle
 import struct
-import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import warnings
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, Protocol
@@ -17,6 +15,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 
 from ..errors import CheckpointError
+from ..files import replacing
 
 PICKLE_SUFFIXES: Final = (".ckpt", ".pt", ".pth", ".bin")
 
@@ -164,7 +163,9 @@ def open_pickle(path: Path) -> InMemory:
         CheckpointError: the file is damaged, names anything else, or holds no tensors by name.
     """
     try:
-        loaded: Any = torch.load(path, map_location="cpu", weights_only=True, mmap=_mappable(path))
+        with warnings.catch_warnings():  # about pickle protocols that are refused in the same breath
+            warnings.simplefilter("ignore", UserWarning)
+            loaded: Any = torch.load(str(path), map_location="cpu", weights_only=True, mmap=_mappable(path))
     except pickle.UnpicklingError as problem:
         raise CheckpointError(
             f"{path.name} is no plain checkpoint: it is damaged or wants to run code, and was not loaded.",
@@ -256,7 +257,7 @@ def write_safetensors(
     # Larger types first, so that each tensor starts at a multiple of its element's size.
     tensors = sorted(tensors, key=lambda tensor: (-tensor.dtype.itemsize, tensor.key))
     total, done = sum(tensor.size for tensor in tensors), 0
-    with replacing(path) as beside, beside.open("wb") as file:
+    with replacing(path, CheckpointError, what="The checkpoint") as beside, beside.open("wb") as file:
         file.write(_header(tensors, metadata))
         for tensor in tensors:
             value = tensor.make()
@@ -270,28 +271,3 @@ def write_safetensors(
             done += tensor.size
             if progress is not None:
                 progress(done, total)
-
-
-@contextlib.contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """Yields a file beside `path` and renames it to `path` on leaving; after an error nothing is left.
-
-    Raises:
-        CheckpointError: the folder cannot be written.
-    """
-    try:
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-        os.close(handle)
-        beside = Path(name)
-        try:
-            yield beside
-            os.chmod(beside, 0o644)
-            os.replace(beside, path)
-        finally:
-            beside.unlink(missing_ok=True)
-    except OSError as problem:
-        raise CheckpointError(
-            f"{path.name} cannot be written.",
-            got=problem.strerror or type(problem).__name__,
-            fix="Check the folder, its permissions and the free space.",
-        ) from problem

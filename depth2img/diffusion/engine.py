@@ -68,6 +68,14 @@ class Engine:
         """The depth map of a picture, uint8 (H, W, 3), by the model's own network; kept for the next time."""
         return self._cache.get_or_estimate(to_float(picture), self.networks.estimator)
 
+    def preview(self, picture: object, settings: Settings, options: DepthOptions) -> DepthMap | None:
+        """The adjusted map that `generate` would use for one picture; None where depth is off.
+
+        Raises:
+            Depth2ImgError: as in `generate`.
+        """
+        return self._maps(self._frames([picture], settings, None), options)[0]
+
     def generate(
         self,
         pictures: Sequence[object],
@@ -181,20 +189,20 @@ class Engine:
         settings: Settings,
     ) -> Batch:
         networks = self.networks
-        there = {"device": networks.device, "dtype": networks.dtype}
+        device, dtype = networks.device, networks.dtype
         generators = [torch.Generator().manual_seed(seed) for seed in seeds]
         stacked = torch.from_numpy(np.stack([to_float(frame.picture) for frame in frames])).permute(0, 3, 1, 2)
-        latents = sampling.encode(networks, (2.0 * stacked - 1.0).to(**there), generators)
+        latents = sampling.encode(networks, (2.0 * stacked - 1.0).to(device, dtype), generators)
         keep = _keep(frames)
         if keep is not None:
-            keep = keep.to(**there)
+            keep = keep.to(device, dtype)
             if settings.masked_content == "latent noise":
                 latents = latents * keep + sampling.noise_like(latents, generators) * (1 - keep)
             elif settings.masked_content == "latent nothing":
                 latents = latents * keep
         text = sampling.text_states(networks, prompts)
         negative = sampling.text_states(networks, [settings.negative_prompt]).expand_as(text)
-        return Batch(latents, depth.to(**there), keep, (text, negative), generators)
+        return Batch(latents, depth.to(device, dtype), keep, (text, negative), generators)
 
 
 def _keep(frames: Sequence[Frame]) -> torch.Tensor | None:
@@ -212,4 +220,5 @@ def read_mask(source: object) -> npt.NDArray[np.uint8]:
     Raises:
         PictureError: it cannot be read.
     """
-    return np.round(read_picture(source, background=(0, 0, 0)).mean(axis=2)).astype(np.uint8)
+    mask: npt.NDArray[np.uint8] = np.round(read_picture(source, background=(0, 0, 0)).mean(axis=2)).astype(np.uint8)
+    return mask

@@ -146,15 +146,11 @@ def make_frame(picture: Picture, mask: npt.NDArray[np.uint8] | None, settings: S
             got=f"{mask.shape[1]} x {mask.shape[0]} for {picture.shape[1]} x {picture.shape[0]} pixels",
             fix="Save the mask at the picture's size.",
         )
-    mask = _blurred(255 - mask if settings.mask_invert else mask, settings.mask_blur)
+    mask = _blurred(np.bitwise_not(mask) if settings.mask_invert else mask, settings.mask_blur)
     if not mask.any():
         raise PictureError("The mask masks nothing: it is all black.", fix="Paint white what is to be repainted.")
-    whole, overlay, box = (
-        resize(picture, width, height, mode),
-        np.minimum(resize(mask, width, height, mode) * 2.0, 255),
-        None,
-    )
-    framed, framed_mask = whole, resize(mask, width, height, mode)
+    framed, framed_mask = resize(picture, width, height, mode), resize(mask, width, height, mode)
+    whole, overlay, box = framed, np.minimum(framed_mask * 2.0, 255), None
     if settings.inpaint_area == "only masked":
         box = crop_box(mask, settings.only_masked_padding, width, height)
         left, top, right, bottom = box
@@ -211,7 +207,8 @@ def fill(picture: Picture, mask: npt.NDArray[np.uint8]) -> Picture:
     for radius in FILL_RADII:
         weight = _smooth(keep[:, :, 0], radius * longer)[:, :, None]
         filled = filled * (1 - weight) + _smooth(colours, radius * longer)
-    return np.round(np.clip(filled * (1 - keep) + colours, 0, 255)).astype(np.uint8)
+    done: Picture = np.round(np.clip(filled * (1 - keep) + colours, 0, 255)).astype(np.uint8)
+    return done
 
 
 def _smooth(values: npt.NDArray[np.float32], deviation: float) -> npt.NDArray[np.float32]:

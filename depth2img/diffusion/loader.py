@@ -9,7 +9,7 @@ from typing import Final
 import torch
 
 from ..checkpoints.model import WEIGHTS, Model, open_model
-from ..embedded import open_embedded
+from ..embedded import is_embedded, open_embedded
 from ..errors import CheckpointError, OptionError
 from .networks import Networks, build
 
@@ -50,7 +50,7 @@ def find(source: str | Path) -> Model:
         return open_embedded()
     path = Path(source)
     if path.exists():
-        return open_model(path)
+        return open_embedded(path) if is_embedded(path) else open_model(path)
     if HUB_NAME.fullmatch(str(source)) and path.suffix.lower() not in (".safetensors", ".ckpt"):
         return open_model(_download(str(source)))
     raise CheckpointError(

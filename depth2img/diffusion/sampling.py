@@ -59,10 +59,11 @@ def make_scheduler(networks: Networks, sampler: str) -> Any:
 
     name, settings = SAMPLER_CLASSES[sampler]
     own = {key: networks.scheduler[key] for key in SCHEDULE if key in networks.scheduler}
-    fixed = {"timestep_spacing": "leading", "clip_sample": False, "set_alpha_to_one": False}
+    fixed: dict[str, Any] = {"timestep_spacing": "leading", "clip_sample": False, "set_alpha_to_one": False}
     kind = getattr(diffusers, name)
     known = inspect.signature(kind.__init__).parameters
-    return kind(**{key: value for key, value in {**fixed, **own, **settings}.items() if key in known})
+    wanted = fixed | own | dict(settings)
+    return kind(**{key: value for key, value in wanted.items() if key in known})
 
 
 def noise_like(latents: torch.Tensor, generators: Sequence[torch.Generator]) -> torch.Tensor:
@@ -145,7 +146,8 @@ def sample(networks: Networks, batch: Batch, settings: Settings, on_step: Step |
             latents = latents * (1 - batch.keep) + original * batch.keep
         if on_step is not None:
             on_step(index + 1, len(timesteps))
-    return latents
+    result: torch.Tensor = latents
+    return result
 
 
 def _step_arguments(scheduler: Any, generators: Sequence[torch.Generator]) -> dict[str, Any]:
@@ -166,4 +168,5 @@ def _predict(
         torch.cat([conditioned] * 2), timestep, encoder_hidden_states=torch.cat([negative, text])
     ).sample
     without, with_text = both.chunk(2)
-    return without + guidance * (with_text - without)
+    guided: torch.Tensor = without + guidance * (with_text - without)
+    return guided

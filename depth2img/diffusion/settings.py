@@ -80,11 +80,11 @@ class Settings:
 
     def __post_init__(self) -> None:
         for name, (low, high) in RANGES.items():
-            value = getattr(self, name)
+            value: Any = getattr(self, name)
             if value is None and name in ("cfg_scale", "width", "height"):
                 continue
             whole = name not in ("denoising_strength", "cfg_scale")
-            if not _is_number(value, whole) or not low <= value <= high:
+            if not _is_number(value, whole) or not low <= float(value) <= high:
                 kind = "a whole number" if whole else "a number"
                 raise _error(name, f"must be {kind} from {low:g} to {high:g}", value)
         for name, choices in CHOICES.items():

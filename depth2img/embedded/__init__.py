@@ -12,10 +12,41 @@ if TYPE_CHECKING:
 WEIGHTS: Final = Path(__file__).with_name("depth2img-tiny.safetensors")
 """The bundled file."""
 
+OPEN_CLIP_CONFIG: Final = Path(__file__).parent / "open_clip" / "depth2img-text-w96-h3-l2.json"
+"""The text encoder as OpenCLIP has to know it before `ldm` can build the model from its YAML:
+`open_clip.add_model_config(OPEN_CLIP_CONFIG)`. The file's name is the encoder's name in the YAML."""
+
 KIND: Final = "depth2img-embedded"
 """What the file's metadata says under `kind`."""
 
 TABLE: Final = "text_model.embeddings.token_embedding."
+
+
+def install(path: Path) -> None:
+    """Write the embedded model as one file in `ldm`'s layout, and its YAML beside it, as the WebUI wants it.
+
+    Needs neither diffusers nor transformers.
+
+    Args:
+        path: ends in `.safetensors`; an older file of that name is replaced.
+
+    Raises:
+        CheckpointError: the folder cannot be written.
+    """
+    from ..checkpoints import to_single_file
+
+    to_single_file(open_embedded(), path)
+
+
+def is_embedded(path: Path) -> bool:
+    """Whether a file has the form of the embedded model (a further training of it, say).
+
+    Raises:
+        CheckpointError: the file is damaged.
+    """
+    from ..checkpoints.tensors import Safetensors
+
+    return path.is_file() and path.suffix.lower() == ".safetensors" and Safetensors(path).metadata.get("kind") == KIND
 
 
 def open_embedded(path: Path = WEIGHTS) -> Model:

@@ -29,17 +29,15 @@ def _block(channels_in: int, channels_out: int, stride: int = 1) -> nn.Sequentia
 class TinyDepthNet(nn.Module):
     """RGB -> inverse depth, and a logit "belongs to a solid" that only the evaluation reads.
 
-    `channels` are those of each level, halving the resolution from one to the next. The working
-    resolution must be a multiple of 2 ** (len(channels) - 1); `forward` sees to it.
+    `channels` are those of each level; the first works at half the input's resolution and each further one at
+    half of that. The working sides must be multiples of 2 ** len(channels); `forward` sees to it.
     """
 
-    def __init__(self, channels: tuple[int, ...] = (16, 24, 32, 48, 64)) -> None:
+    def __init__(self, channels: tuple[int, ...] = (24, 32, 48, 64, 64)) -> None:
         super().__init__()
         self.channels = tuple(channels)
         ends = (3, *self.channels)
-        self.down = nn.ModuleList(
-            _block(ends[level], ends[level + 1], stride=1 if level == 0 else 2) for level in range(len(self.channels))
-        )
+        self.down = nn.ModuleList(_block(ends[level], ends[level + 1], stride=2) for level in range(len(self.channels)))
         self.up = nn.ModuleList(
             _block(self.channels[level] + self.channels[level - 1], self.channels[level - 1])
             for level in range(len(self.channels) - 1, 0, -1)
@@ -58,11 +56,11 @@ class TinyDepthNet(nn.Module):
             skip = skips.pop()
             state = functional.interpolate(state, size=skip.shape[-2:], mode="nearest")
             state = block(torch.cat([state, skip], dim=1))
-        out: Tensor = self.head(state)
+        out = functional.interpolate(self.head(state), size=picture.shape[-2:], mode="bilinear", align_corners=False)
         return out[:, :1], out[:, 1:]
 
     def _working_size(self, height: int, width: int) -> tuple[int, int]:
-        step: int = 2 ** (len(self.channels) - 1)
+        step: int = 2 ** len(self.channels)
         scale = min(1.0, WORKING_SIDE / min(height, width))
         return max(1, round(height * scale / step)) * step, max(1, round(width * scale / step)) * step
 

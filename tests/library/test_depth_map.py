@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from PIL import Image
 
-from depth2img import DepthMap, DepthMapError, depth_map, read_depth_map
+from depth2img import DepthMap, DepthMapError, read_depth_map
 from depth2img.depth_map import COLOUR_MAPS
 
 
@@ -274,7 +274,8 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(smooth, tmp_path, m
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(depth_map.os, "replace", full)
+    monkeypatch.setattr("os.replace", full)
+    monkeypatch.setattr("pathlib.Path.replace", full)  # Python 3.10 keeps the function of its own
     with pytest.raises(DepthMapError, match="No space left"):
         DepthMap(smooth).save(path)
     assert path.read_bytes() == b"old"

@@ -29,6 +29,12 @@ class Rendered:
     inverse_depth: npt.NDArray[np.float16]
     regions: npt.NDArray[np.uint8]
 
+    def relative_depth(self) -> npt.NDArray[np.float32]:
+        """Inverse depth (N, S, S) divided by its largest value in each scene, 0..1: a single picture does not show
+        the scene's scale, so neither the estimator nor the scores are asked for it."""
+        depth = self.inverse_depth.astype(np.float32)
+        return depth / depth.max(axis=(1, 2), keepdims=True)
+
     def first_looks(self, count: int) -> Rendered:
         """The same scenes with their first `count` looks only."""
         looks = [its_looks[:count] for its_looks in self.looks]

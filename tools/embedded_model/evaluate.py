@@ -1,7 +1,7 @@
 """Quality on held-out scenes: structure, silhouettes, colours asked for; a table with standard errors and a grid.
 
-Structure is the correlation of the input's true inverse depth with the depth estimated from the
-output, after the training set's mean map is taken off both: what all scenes share does not count.
+Structure is the correlation of the input's true relative inverse depth with the depth estimated from
+the output, after the training set's mean map is taken off both: what all scenes share does not count.
 """
 
 from __future__ import annotations
@@ -80,6 +80,7 @@ def score(
 ) -> dict[str, tuple[float, float]]:
     """Mean and standard error of each figure over the scenes of a case."""
     rows: list[Scores] = []
+    relative = held_out.relative_depth()
     for start in range(0, len(case.pictures), BATCH):
         part = case.pictures[start : start + BATCH]
         depth, logit = networks.depth.both(to_tensor(part))
@@ -87,7 +88,7 @@ def score(
             index = start + offset
             regions, true = held_out.regions[index], held_out.inverse_depth[index].astype(np.float32)
             found = colour_scores(part[offset].numpy(), case.looks[index], regions, true)
-            found["structure"] = structure(true, depth[offset, 0].numpy(), mean)
+            found["structure"] = structure(relative[index], depth[offset, 0].numpy(), mean)
             found["iou"] = overlap(regions >= 2, logit[offset, 0].numpy() > 0)
             rows.append(found)
     return {key: mean_and_error([row[key] for row in rows]) for key in ("structure", "iou", "objects", "floor", "sky")}
@@ -159,7 +160,7 @@ def evaluate(
 ) -> str:
     """Write metrics.json, metrics.md and grid.png to `folder`; return the table."""
     folder.mkdir(parents=True, exist_ok=True)
-    mean = training.inverse_depth.astype(np.float32).mean(axis=0)
+    mean = training.relative_depth().mean(axis=0)
     cases, depth = build_cases(networks, held_out, count, guidance)
     table = {case.name: score(case, held_out, networks, mean) for case in cases}
     quality = mean_and_error(psnr(networks.vae, cases[0].pictures).tolist())

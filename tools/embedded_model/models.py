@@ -55,7 +55,7 @@ TEXT_CONFIG: Final[dict[str, Any]] = {
     "eos_token_id": 2,
     "pad_token_id": 1,
 }
-DEPTH_CONFIG: Final[dict[str, Any]] = {"channels": [16, 24, 32, 48, 64]}
+DEPTH_CONFIG: Final[dict[str, Any]] = {"channels": [24, 32, 48, 64, 64]}
 
 
 def build_vae() -> AutoencoderKL:

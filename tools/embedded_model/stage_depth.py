@@ -23,18 +23,18 @@ def _worn(pictures: Tensor, generator: torch.Generator) -> Tensor:
     coarse = functional.interpolate(functional.avg_pool2d(pictures, 4), size=(side, side), mode="bilinear")
     out = torch.where(rolls[:, 0] < 0.30, blurred, pictures)
     out = torch.where(rolls[:, 0] > 0.85, coarse, out)
-    strength = 0.12 * rolls[:, 1] * (rolls[:, 2] < 0.6)
+    strength = 0.06 * rolls[:, 1] * (rolls[:, 2] < 0.6)
     out = out + strength * torch.randn(out.shape, generator=generator)
     patches = torch.randn(batch, 3, side // 8, side // 8, generator=generator)
     mottling = functional.interpolate(patches, size=(side, side), mode="bicubic")
-    out = out + 0.10 * (rolls[:, 4] < 0.4) * mottling
+    out = out + 0.05 * (rolls[:, 4] < 0.4) * mottling
     return (out * (0.8 + 0.3 * rolls[:, 3])).clamp(-1, 1)
 
 
-def depth_loss(pictures: Tensor, inverse_depth: Tensor, solid: Tensor, plan: Plan) -> StepLoss:
-    """L1 of inverse depth and of its gradients, and cross-entropy of the mask.
+def depth_loss(pictures: Tensor, relative: Tensor, solid: Tensor, plan: Plan) -> StepLoss:
+    """L1 of relative inverse depth and of its gradients, and cross-entropy of the mask.
 
-    `pictures` uint8 (N, L, S, S, 3), `inverse_depth` (N, S, S), `solid` bool (N, S, S).
+    `pictures` uint8 (N, L, S, S, 3), `relative` (N, S, S) in 0..1, `solid` bool (N, S, S).
     """
 
     def step(model: nn.Module, generator: torch.Generator, progress: float) -> tuple[Tensor, dict[str, float]]:
@@ -43,13 +43,13 @@ def depth_loss(pictures: Tensor, inverse_depth: Tensor, solid: Tensor, plan: Pla
         look = torch.randint(pictures.shape[1], (plan.depth_batch,), generator=generator)
         drawn = pictures[which, look]
         flip = torch.rand(plan.depth_batch, generator=generator) < 0.5
-        target, mask = inverse_depth[which].float()[:, None], solid[which].float()[:, None]
+        target, mask = relative[which].float()[:, None], solid[which].float()[:, None]
         target = torch.where(flip[:, None, None, None], target.flip(-1), target)
         mask = torch.where(flip[:, None, None, None], mask.flip(-1), mask)
         seen = to_tensor(drawn)
         seen = torch.where(flip[:, None, None, None], seen.flip(-1), seen)
         depth, logit = model.both(_worn(seen, generator).contiguous(memory_format=torch.channels_last))
-        error = (depth - target) / 0.25
+        error = 4.0 * (depth - target)
         edges = error.diff(dim=-1).abs().mean() + error.diff(dim=-2).abs().mean()
         absolute = error.abs().mean()
         entropy = functional.binary_cross_entropy_with_logits(logit, mask)
@@ -59,13 +59,13 @@ def depth_loss(pictures: Tensor, inverse_depth: Tensor, solid: Tensor, plan: Pla
 
 
 def train_depth(
-    pictures: Tensor, inverse_depth: Tensor, solid: Tensor, plan: Plan, folder: Path, *, deadline: float = 0.0
+    pictures: Tensor, relative: Tensor, solid: Tensor, plan: Plan, folder: Path, *, deadline: float = 0.0
 ) -> TinyDepthNet:
     """The trained estimator; arguments as in `depth_loss`."""
     schedule = Schedule(
         "depth", plan.depth_samples, plan.depth_batch, plan.depth_rate, plan.seed + 2, constant=0.3, weight_decay=1e-4,
         mean_decay=0.99, checkpoint_seconds=plan.checkpoint_seconds, deadline=deadline,
     )  # fmt: skip
-    net = train(build_depth(), depth_loss(pictures, inverse_depth, solid, plan), schedule, folder)
+    net = train(build_depth(), depth_loss(pictures, relative, solid, plan), schedule, folder)
     assert isinstance(net, TinyDepthNet)
     return net

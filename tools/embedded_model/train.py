@@ -53,8 +53,8 @@ def rendered_sets(plan: Plan, work: Path, workers: int) -> tuple[Rendered, Rende
 
 def depth_stage(training: Rendered, plan: Plan, work: Path, deadline: float) -> TinyDepthNet:
     """The estimator."""
-    inverse_depth, solid = torch.from_numpy(training.inverse_depth), torch.from_numpy(training.regions) >= 2
-    return train_depth(torch.from_numpy(training.pictures), inverse_depth, solid, plan, work, deadline=deadline)
+    relative, solid = torch.from_numpy(training.relative_depth()), torch.from_numpy(training.regions) >= 2
+    return train_depth(torch.from_numpy(training.pictures), relative, solid, plan, work, deadline=deadline)
 
 
 def encode_stage(training: Rendered, vae: AutoencoderKL, depth: TinyDepthNet, plan: Plan, work: Path) -> Encoded:

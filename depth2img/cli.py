@@ -1,0 +1,299 @@
+"""The command line: `depth2img estimate | generate | compare | convert | app | demo`.
+
+What a user can correct ends in one sentence and exit code 2. diffusers, transformers and gradio are imported by the
+commands that need them, when they need them.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import click
+from PIL import Image
+
+from . import flags
+from .adjust import adjust
+from .depth_map import COLOUR_MAPS, DepthMap
+from .errors import Depth2ImgError, OptionError
+from .files import picture_path, save_picture, write_file
+from .flags import device_flag, dtype_flag, json_flag, model_flag, output_flag, pictures_argument, progress, report
+from .images import Picture, read_picture
+from .options import DepthOptions
+
+if TYPE_CHECKING:
+    from .diffusion import Engine, Settings
+
+USER_ERROR: Final = 2
+INTERRUPTED: Final = 130
+EXTRAS: Final = {"diffusers": "diffusers", "transformers": "diffusers", "huggingface_hub": "diffusers", "gradio": "app"}
+"""Package that a command may miss -> the extra that brings it."""
+
+
+@click.group(
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
+    epilog="Start with: depth2img demo",
+)
+@click.version_option(package_name="sd-webui-depth2img")
+def app() -> None:
+    """Stable Diffusion 2 depth-to-image: new pictures that keep the depth of a given one."""
+
+
+def main() -> None:
+    """Entry point: runs a command and exits with 0, 2 (the user can correct it) or 130 (interrupted)."""
+    for name in ("TRANSFORMERS_VERBOSITY", "DIFFUSERS_VERBOSITY"):
+        os.environ.setdefault(name, "error")
+    try:
+        app(standalone_mode=False)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except Depth2ImgError as error:
+        click.echo(f"Error: {error}", err=True)
+        sys.exit(USER_ERROR)
+    except ModuleNotFoundError as error:
+        name = (error.name or "").partition(".")[0]
+        if name not in EXTRAS:
+            raise
+        fix = f"Run: pip install 'sd-webui-depth2img[{EXTRAS[name]}]'."
+        click.echo(f"Error: The package {name} is not installed. {fix}", err=True)
+        sys.exit(USER_ERROR)
+    except (click.Abort, KeyboardInterrupt):
+        click.echo("Interrupted; nothing half-written is left.", err=True)
+        sys.exit(INTERRUPTED)
+
+
+def _engine(model: str, device: str, dtype: str = "auto") -> Engine:
+    from .diffusion import Engine
+
+    return Engine.open(model, device=device, dtype=dtype)
+
+
+def _view(depth: DepthMap, like: Picture, colour_map: str = "grey") -> Image.Image:
+    """A picture of a map, of another picture's size."""
+    return depth.resized(like.shape[1], like.shape[0]).to_image(colour_map)
+
+
+@app.command(
+    epilog="""\b
+Examples:
+  depth2img estimate photo.jpg
+  depth2img estimate *.jpg -o maps --colour-map inferno
+  depth2img estimate photo.jpg -m 512-depth-ema.safetensors -o photo.tiff --json"""
+)
+@pictures_argument
+@output_flag
+@click.option("--colour-map", type=click.Choice(list(COLOUR_MAPS)), help="Also write a picture of the map.")
+@model_flag
+@device_flag
+@json_flag
+@flags.depth_flags("enabled", "depth_map", "reference", "append_map", "save_map")
+def estimate(
+    pictures: tuple[Path, ...],
+    depth: DepthOptions,
+    output: Path | None,
+    colour_map: str | None,
+    model: str,
+    device: str,
+    as_json: bool,
+) -> None:
+    """Estimate depth: 16-bit PNG (white = near), or .tiff or .npy with the network's raw values."""
+    several = len(pictures) > 1
+    targets = [flags.output_path(output, source, "-depth.png", several=several) for source in pictures]
+    decoded = [read_picture(source) for source in pictures]
+    engine = _engine(model, device)
+    results: list[dict[str, Any]] = []
+    with progress("Estimating", quiet=as_json) as tell:
+        for index, (source, picture, path) in enumerate(zip(pictures, decoded, targets, strict=True)):
+            found = adjust(engine.estimate(picture), depth)
+            found.save(path)
+            written = [path]
+            if colour_map is not None:
+                written.append(path.with_name(f"{path.stem}-{colour_map}.png"))
+                save_picture(_view(found, picture, colour_map), written[-1])
+            far, near = found.range
+            size = {"width": found.width, "height": found.height}
+            results.append({"picture": str(source), "files": [*map(str, written)], **size, "far": far, "near": near})
+            tell(index + 1, len(pictures))
+    lines = [f"{one['picture']} -> {', '.join(one['files'])} ({one['width']} x {one['height']})" for one in results]
+    report({"maps": results}, lines, as_json=as_json)
+
+
+@app.command(
+    epilog="""\b
+Examples:
+  depth2img generate room.png -p "a red cube on a blue floor, night" -s 1
+  depth2img generate room.png -p "a green sphere" --mask mask.png
+  depth2img generate room.png -p "an empty floor" --mask mask.png --masked-content fill
+  depth2img generate photo.jpg -m 512-depth-ema.safetensors -p "an oil painting" --depth own-map.png
+  depth2img generate a.png b.png -o results --depth-from pose.jpg --json"""
+)
+@pictures_argument
+@output_flag
+@click.option("--mask", "masks", type=flags.PATH, multiple=True, help="Repaint what is white here; one, or one each.")
+@model_flag
+@device_flag
+@dtype_flag
+@json_flag
+@flags.setting_flags()
+@flags.depth_flags()
+def generate(
+    pictures: tuple[Path, ...],
+    settings: Settings,
+    depth: DepthOptions,
+    output: Path | None,
+    masks: tuple[Path, ...],
+    model: str,
+    device: str,
+    dtype: str,
+    as_json: bool,
+) -> None:
+    """Generate: depth-to-image, or depth inpainting with --mask. Each picture keeps its own depth."""
+    several = len(pictures) > 1
+    targets = [
+        picture_path(flags.output_path(output, source, "-depth2img.png", several=several)) for source in pictures
+    ]
+    chosen = _one_each(masks, len(pictures))
+    decoded = [read_picture(source) for source in pictures]
+    engine = _engine(model, device, dtype)
+    with progress("Generating", quiet=as_json) as tell:
+        results = engine.generate(decoded, settings, depth, masks=chosen, on_step=tell)
+    values: list[dict[str, Any]] = []
+    for source, path, result in zip(pictures, targets, results, strict=True):
+        save_picture(result.picture, path)
+        written = [path]
+        if depth.append_map and result.depth is not None:
+            written.append(path.with_name(f"{path.stem}-depth-view.png"))
+            save_picture(_view(result.depth, result.frame), written[-1])
+        if depth.save_map and result.depth is not None:
+            written.append(path.with_name(f"{path.stem}-depth.png"))
+            result.depth.resized(result.frame.shape[1], result.frame.shape[0]).save(written[-1])
+        values.append({"picture": str(source), "files": [*map(str, written)], "seed": result.seed})
+    used = {**dataclasses.asdict(settings), **depth.infotext(), "model": model}
+    lines = [f"{one['picture']} -> {', '.join(one['files'])} (seed {one['seed']})" for one in values]
+    report({"results": values, "settings": used}, lines, as_json=as_json)
+
+
+def _one_each(masks: tuple[Path, ...], count: int) -> list[Path] | None:
+    if len(masks) not in (0, 1, count):
+        raise OptionError("mask", "Give one mask, or one per picture.", got=f"{len(masks)} masks for {count} pictures")
+    return list(masks) * (count if len(masks) == 1 else 1) or None
+
+
+@app.command(
+    epilog="""\b
+Examples:
+  depth2img compare room.png -p "a white cone on a green floor"
+  depth2img compare photo.jpg -m stable-diffusion-2-depth -p "a marble statue" --steps 30 -o figure.png"""
+)
+@click.argument("picture", type=flags.PATH)
+@output_flag
+@click.option("--strength", "strengths", type=float, multiple=True, help="One column; default: 0.4, 0.5 ... 1.0.")
+@model_flag
+@device_flag
+@dtype_flag
+@json_flag
+@flags.setting_flags("denoising_strength", *flags.MASK_SETTINGS)
+@flags.depth_flags("enabled", "append_map", "save_map")
+def compare(
+    picture: Path,
+    settings: Settings,
+    depth: DepthOptions,
+    output: Path | None,
+    strengths: tuple[float, ...],
+    model: str,
+    device: str,
+    dtype: str,
+    as_json: bool,
+) -> None:
+    """Compare img2img and depth2img on one checkpoint over denoising strengths, as one labelled figure."""
+    from . import compare as comparing
+
+    target = picture_path(flags.output_path(output, picture, "-compare.png", several=False))
+    decoded = read_picture(picture)
+    engine = _engine(model, device, dtype)
+    with progress("Comparing", quiet=as_json) as tell:
+        made = comparing.compare(
+            engine, decoded, settings, depth, strengths=strengths or comparing.STRENGTHS, on_step=tell
+        )
+    save_picture(made.figure(settings.prompt), target)
+    scores = made.scores(engine)
+    lines = [f"{picture} -> {target}", "", "Correlation with the picture's depth map:", *comparing.table(scores)]
+    report({"figure": str(target), "correlation": [dataclasses.asdict(one) for one in scores]}, lines, as_json=as_json)
+
+
+@app.command(
+    epilog="""\b
+Examples:
+  depth2img convert 512-depth-ema.ckpt stable-diffusion-2-depth
+  depth2img convert stable-diffusion-2-depth 512-depth-ema.safetensors
+  depth2img convert tiny depth2img-tiny.safetensors"""
+)
+@click.argument("source")
+@click.argument("target", type=flags.PATH)
+@click.option("--ledger", type=flags.PATH, help="Also write what became of every tensor, as JSON.")
+@json_flag
+def convert(source: str, target: Path, ledger: Path | None, as_json: bool) -> None:
+    """Convert between a diffusers folder and a single file with its YAML, MiDaS included.
+
+    SOURCE is 'tiny', a folder, or a .safetensors or .ckpt file; TARGET ends in .safetensors, or is a folder that does
+    not exist yet. Every tensor is carried over bit for bit, both ways.
+    """
+    from .checkpoints import convert_model
+    from .diffusion import find
+
+    with progress("Converting", quiet=as_json) as tell:
+        done = convert_model(find(source), target, tell)
+    if ledger is not None:
+        write_file(ledger, (json.dumps(done.to_json(), indent=1) + "\n").encode(), what="The ledger")
+    counted = ", ".join(f"{count} {what}" for what, count in done.counts().items())
+    values = {"target": str(target), "bytes": done.bytes, "counts": done.counts()}
+    report(values, [f"{source} -> {target} ({done.bytes / 1e6:,.1f} MB): {counted}."], as_json=as_json)
+
+
+@app.command(
+    name="app",
+    epilog="""\b
+Examples:
+  depth2img app
+  depth2img app -m 512-depth-ema.safetensors -o results --port 7870""",
+)
+@click.option("-o", "--output", type=flags.PATH, help="Folder to save results into.  [default: only show them]")
+@click.option("--port", type=click.IntRange(1024, 65535), default=7861, show_default=True, help="Port on 127.0.0.1.")
+@click.option("--open/--no-open", "open_browser", default=True, show_default=True, help="Open the page in a browser.")
+@model_flag
+@device_flag
+@dtype_flag
+def app_command(output: Path | None, port: int, open_browser: bool, model: str, device: str, dtype: str) -> None:
+    """Show the panel as a page on this machine: img2img, inpainting, depth preview."""
+    from . import app as page
+
+    engine = _engine(model, device, dtype)
+    click.echo(f"Serving on http://{page.HOST}:{port}; stop with Ctrl+C.", err=True)
+    page.serve(engine, port=port, folder=output, open_browser=open_browser)
+
+
+@app.command(
+    epilog="""\b
+Example:
+  depth2img demo -o my-demo"""
+)
+@click.option(
+    "-o", "--output", type=flags.PATH, default=Path("demo-output"), show_default=True, help="Folder to write into."
+)
+@model_flag
+@device_flag
+@dtype_flag
+@json_flag
+def demo(output: Path, model: str, device: str, dtype: str, as_json: bool) -> None:
+    """Show everything on a sample picture: depth, comparison, another light, repainting and removing an object."""
+    from . import demo as showing
+
+    engine = _engine(model, device, dtype)
+    with progress("Demo", quiet=as_json) as tell:
+        shown = showing.run(engine, output, on_step=tell)
+    report(shown.to_json(), shown.lines(), as_json=as_json)

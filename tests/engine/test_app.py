@@ -1,0 +1,104 @@
+"""The page of `depth2img app`: its logic, and that it is served on this machine only."""
+
+from __future__ import annotations
+
+import socket
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from depth2img import OptionError
+from depth2img.diffusion import Engine
+from depth2img.diffusion.networks import build
+from depth2img.options import OPTIONS
+from tests.engine import small
+
+gradio = pytest.importorskip("gradio", reason="the extra 'app' is not installed")
+
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore")  # gradio 3 and its own dependencies
+    from depth2img import app
+
+SETTINGS = {"prompt": "a red box", "steps": 2, "width": 96, "height": 64}
+DEPTH = [option.default for option in OPTIONS.values()]
+
+
+@pytest.fixture(scope="module")
+def engine() -> Engine:
+    return Engine(build(small.model(midas=False), device=torch.device("cpu"), dtype=torch.float32))
+
+
+def drawn(*, masked: bool) -> dict[str, Image.Image]:
+    """What Gradio's sketch component gives: the picture, and white strokes on black."""
+    rng = np.random.default_rng(0)
+    mask = np.zeros((64, 96, 3), np.uint8)
+    mask[20:40, 30:60] = 255 * masked
+    return {"image": Image.fromarray(rng.integers(0, 256, (64, 96, 3), np.uint8)), "mask": Image.fromarray(mask)}
+
+
+def test_estimate_shows_the_map(engine: Engine) -> None:
+    shown, text = app.Page(engine, None).estimate(drawn(masked=False), SETTINGS, DEPTH)
+    assert shown.size == (96, 64)
+    assert "values" in text
+
+
+def test_problems_are_messages(engine: Engine) -> None:
+    shown, text = app.Page(engine, None).estimate(None, SETTINGS, DEPTH)
+    assert shown is None
+    assert "no picture yet" in text
+    with pytest.raises(gradio.Error, match="no picture yet"):
+        app.Page(engine, None).generate(None, SETTINGS, DEPTH)
+
+
+def test_generate_saves_where_it_was_told(engine: Engine, tmp_path: Path) -> None:
+    depth = [name in ("enabled", "append_map", "save_map") or option.default for name, option in OPTIONS.items()]
+    pictures, text = app.Page(engine, tmp_path).generate(drawn(masked=False), SETTINGS, depth)
+    assert len(pictures) == 2
+    assert "00001.png" in text
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["00001-depth.png", "00001.png"]
+    with pytest.raises(gradio.Error, match="no folder to save into"):
+        app.Page(engine, None).generate(drawn(masked=False), SETTINGS, depth)
+
+
+def test_strokes_are_a_mask(engine: Engine) -> None:
+    settings = SETTINGS | {"mask_blur": 0, "denoising_strength": 1.0}
+    held = drawn(masked=True)
+    [picture], _ = app.Page(engine, None).generate(held, settings, DEPTH)
+    kept = np.asarray(held["mask"])[:, :, 0] == 0
+    assert np.array_equal(picture[kept], np.asarray(held["image"])[kept])
+    assert not np.array_equal(picture, np.asarray(held["image"]))
+
+
+def test_page_is_served_here_and_generates(engine: Engine) -> None:
+    import requests
+
+    with socket.socket() as probe:
+        probe.bind((app.HOST, 0))
+        port = probe.getsockname()[1]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        blocks = app.build(engine)
+        blocks.launch(server_name=app.HOST, server_port=port, prevent_thread_lock=True, quiet=True, show_api=False)
+    try:
+        config: dict[str, Any] = requests.get(f"http://{app.HOST}:{port}/config", timeout=10).json()
+        labels = {part["props"].get("label") for part in config["components"]}
+        assert {option.label for option in OPTIONS.values()} <= labels
+        assert {"Denoising strength", "Masked content", "Picture"} <= labels
+    finally:
+        blocks.close(verbose=False)
+
+
+def test_taken_port_and_missing_folder_are_refused(engine: Engine, tmp_path: Path) -> None:
+    with socket.socket() as taken, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        taken.bind((app.HOST, 0))
+        taken.listen()
+        with pytest.raises(OptionError, match="port"):
+            app.serve(engine, port=taken.getsockname()[1], folder=None, open_browser=False)
+    with pytest.raises(OptionError, match="no folder"):
+        app.serve(engine, port=7861, folder=tmp_path / "nowhere", open_browser=False)

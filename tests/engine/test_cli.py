@@ -1,0 +1,315 @@
+"""The command line: what it writes, what it says, and how it fails."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file
+
+from depth2img import DepthMap, read_depth_map
+from depth2img.checkpoints import to_single_file
+from depth2img.cli import main
+from depth2img.options import OPTIONS
+from tests.engine import small
+
+Run = Callable[..., "Result"]
+
+
+class Result:
+    """Exit code and what was printed."""
+
+    def __init__(self, code: int, out: str, err: str) -> None:
+        self.code, self.out, self.err = code, out, err
+
+    def json(self) -> Any:
+        return json.loads(self.out)
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("model") / "small.safetensors"
+    to_single_file(small.model(midas=False), path)
+    return path
+
+
+@pytest.fixture
+def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
+    monkeypatch.chdir(tmp_path)
+
+    def call(*arguments: object) -> Result:
+        monkeypatch.setattr(sys, "argv", ["depth2img", *map(str, arguments)])
+        code: Any = 0
+        try:
+            main()
+        except SystemExit as stop:
+            code = stop.code
+        captured = capsys.readouterr()
+        return Result(int(code or 0), captured.out, captured.err)
+
+    return call
+
+
+@pytest.fixture
+def picture(tmp_path: Path) -> Path:
+    """48 x 80 pixels, not square."""
+    rows, columns = np.mgrid[:48, :80]
+    values = np.stack([rows * 5, columns * 3, (rows + columns) * 2], axis=2).astype(np.uint8)
+    path = tmp_path / "picture.png"
+    Image.fromarray(values).save(path)
+    return path
+
+
+@pytest.fixture
+def mask(tmp_path: Path) -> Path:
+    values = np.zeros((48, 80), np.uint8)
+    values[8:32, 16:56] = 255
+    path = tmp_path / "mask.png"
+    Image.fromarray(values).save(path)
+    return path
+
+
+QUICK = ("--steps", 2, "--width", 96, "--height", 64)
+
+
+def left(folder: Path) -> set[str]:
+    """Names of the files in a folder, hidden ones too."""
+    return {path.name for path in folder.iterdir()}
+
+
+# --- commands ---------------------------------------------------------------------------------------------------------
+
+
+def test_estimate_writes_sixteen_bits(run: Run, model: Path, picture: Path, tmp_path: Path) -> None:
+    result = run("estimate", picture, "-m", model, "--colour-map", "turbo", "--json")
+    assert result.code == 0, result.err
+    [found] = result.json()["maps"]
+    assert found["files"] == ["picture-depth.png", "picture-depth-turbo.png"]
+    assert read_depth_map(tmp_path / "picture-depth.png").bits == 16
+    with Image.open(tmp_path / "picture-depth-turbo.png") as view:
+        assert view.size == (80, 48)
+
+
+def test_estimate_several_into_a_folder_with_adjustments(run: Run, model: Path, picture: Path, tmp_path: Path) -> None:
+    (tmp_path / "maps").mkdir()
+    other = tmp_path / "other.png"
+    Image.open(picture).rotate(180).save(other)
+    assert run("estimate", picture, other, "-m", model, "-o", "maps", "--invert", "--gamma", 2).code == 0
+    assert left(tmp_path / "maps") == {"picture-depth.png", "other-depth.png"}
+
+
+def test_estimate_keeps_raw_values_in_npy(run: Run, model: Path, picture: Path, tmp_path: Path) -> None:
+    assert run("estimate", picture, "-m", model, "-o", "raw.npy").code == 0
+    assert np.load(tmp_path / "raw.npy").dtype == np.float32
+
+
+def test_generate_is_repeatable_and_says_what_it_used(run: Run, model: Path, picture: Path, tmp_path: Path) -> None:
+    arguments = ("generate", picture, "-m", model, "-p", "a red box", "--seed", 4, *QUICK, "--json")
+    first = run(*arguments, "-o", "one.png")
+    assert first.code == 0, first.err
+    assert run(*arguments, "-o", "two.png").code == 0
+    assert (tmp_path / "one.png").read_bytes() == (tmp_path / "two.png").read_bytes()
+    assert first.json()["results"] == [{"picture": str(picture), "files": ["one.png"], "seed": 4}]
+    assert first.json()["settings"]["prompt"] == "a red box"
+
+
+def test_generate_with_mask_own_map_and_saved_map(
+    run: Run, model: Path, picture: Path, mask: Path, tmp_path: Path
+) -> None:
+    DepthMap(np.tile(np.linspace(0, 1, 80, dtype=np.float32), (48, 1))).save(tmp_path / "own.tiff")
+    result = run(
+        *("generate", picture, "-m", model, "--mask", mask, "--mask-blur", 0, "--depth", "own.tiff", *QUICK),
+        *("--masked-content", "fill", "--save-map", "--append-map", "--inpaint-area", "only masked"),
+    )
+    assert result.code == 0, result.err
+    done = np.asarray(Image.open(tmp_path / "picture-depth2img.png"))
+    kept = np.asarray(Image.open(mask)) == 0
+    assert np.array_equal(done[kept], np.asarray(Image.open(picture))[kept])
+    saved = read_depth_map(tmp_path / "picture-depth2img-depth.png")
+    assert saved.bits == 16
+    assert saved.values[10, 5] < saved.values[10, -5], "the map rises from left to right"
+    assert (tmp_path / "picture-depth2img-depth-view.png").exists()
+
+
+def test_generate_with_depth_of_another_picture(run: Run, model: Path, picture: Path) -> None:
+    assert run("generate", picture, "-m", model, "--depth-from", picture, "-o", "out.webp", *QUICK).code == 0
+
+
+def test_compare_draws_a_labelled_grid(run: Run, model: Path, picture: Path, tmp_path: Path) -> None:
+    result = run("compare", picture, "-m", model, "--strength", 0.5, "--strength", 1, *QUICK, "--json")
+    assert result.code == 0, result.err
+    assert [row["denoising_strength"] for row in result.json()["correlation"]] == [0.5, 1.0]
+    with Image.open(tmp_path / "picture-compare.png") as figure:
+        # Three columns of 96 pixels, two rows of 64, and room for labels.
+        assert figure.width > 3 * 96
+        assert figure.height > 2 * 64
+
+
+def test_convert_there_and_back(run: Run, model: Path, tmp_path: Path) -> None:
+    first = run("convert", model, "folder", "--ledger", "ledger.json", "--json")
+    assert first.code == 0, first.err
+    assert run("convert", "folder", "again.safetensors").code == 0
+    one, two = load_file(model), load_file(tmp_path / "again.safetensors")
+    assert one.keys() == two.keys()
+    assert all(torch.equal(one[key], two[key]) for key in one)
+    ledger = json.loads((tmp_path / "ledger.json").read_text())
+    assert len(ledger["tensors"]) == sum(first.json()["counts"].values()) == len(one)
+
+
+def test_demo_fills_a_folder_and_says_what_is_next(
+    run: Run, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("depth2img.demo.STRENGTHS", (0.5, 1.0))
+    result = run("demo", "-m", model, "-o", "shown")
+    assert result.code == 0, result.err
+    wanted = {"input.png", "depth.png", "compare.png", "light.png", "repainted.png", "removed.png", "scores.json"}
+    assert wanted <= left(tmp_path / "shown")
+    assert "Next:" in result.out
+    scores = json.loads((tmp_path / "shown" / "scores.json").read_text())
+    assert len(scores["comparison"]) == 2
+    assert set(scores["structure"]) == {"recoloured", "light", "repainted", "removed"}
+
+
+# --- help -------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("command", ["estimate", "generate", "compare", "convert", "demo", "app"])
+def test_help_has_examples(run: Run, command: str) -> None:
+    result = run(command, "--help")
+    assert result.code == 0
+    assert f"depth2img {command}" in result.out
+
+
+def test_every_depth_option_is_a_flag_with_its_own_help(run: Run) -> None:
+    text = " ".join(run("generate", "--help").out.split())
+    renamed = {"depth_map": "--depth ", "reference": "--depth-from"}
+    for name, option in OPTIONS.items():
+        if name != "source":  # follows from the files that are given
+            assert renamed.get(name, "--" + name.replace("_", "-")) in text
+            assert " ".join(option.help.split()) in text
+
+
+def test_help_loads_no_engine() -> None:
+    code = (
+        "import sys\nfrom depth2img.cli import app\n"
+        "try: app(['generate', '--help'])\nexcept SystemExit: pass\n"
+        "heavy = {'diffusers', 'transformers', 'gradio', 'open_clip', 'timm', 'scipy'}.intersection(sys.modules)\n"
+        "sys.exit(', '.join(heavy) or 0)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+# --- what a user can correct ------------------------------------------------------------------------------------------
+
+
+def refused(result: Result, *words: str) -> None:
+    """Exit code 2, nothing on stdout, one sentence or two on stderr with the words, no traceback."""
+    assert result.code == 2, (result.code, result.out, result.err)
+    assert result.out == ""
+    assert "Traceback" not in result.err
+    for word in words:
+        assert word in result.err
+
+
+def test_missing_and_foreign_files(run: Run, model: Path, picture: Path, tmp_path: Path) -> None:
+    (tmp_path / "text.png").write_text("hello")
+    (tmp_path / "cut.safetensors").write_bytes(model.read_bytes()[:10_000])
+    (tmp_path / "empty.png").write_bytes(b"")
+    before = left(tmp_path)
+    refused(run("generate", "nowhere.png", "-m", model), "nowhere.png", "cannot be read")
+    refused(run("generate", "text.png", "-m", model), "no picture")
+    refused(run("generate", "empty.png", "-m", model), "no picture")
+    refused(run("generate", picture, "-m", "cut.safetensors"), "truncated")
+    refused(run("generate", picture, "-m", "nowhere.safetensors"), "no model")
+    refused(run("generate", picture, "-m", picture), "no checkpoint file")
+    refused(run("convert", "text.png", "folder"), "no checkpoint file")
+    assert left(tmp_path) == before
+
+
+def test_sizes(run: Run, model: Path, picture: Path, tmp_path: Path) -> None:
+    huge = tmp_path / "huge.png"
+    Image.new("1", (100_000, 1)).save(huge)
+    refused(run("estimate", huge, "-m", model), "too large", "100000 x 1")
+    other = tmp_path / "other.png"
+    Image.new("L", (10, 10), 255).save(other)
+    refused(run("generate", picture, "-m", model, "--mask", other, *QUICK), "another size", "10 x 10")
+    refused(run("generate", picture, "-m", model, "--width", 100_000), "'width'")
+
+
+def test_depth_files(run: Run, model: Path, picture: Path, tmp_path: Path) -> None:
+    np.save(tmp_path / "nan.npy", np.full((4, 5), np.nan, np.float32))
+    refused(run("generate", picture, "-m", model, "--depth", "nan.npy", *QUICK), "NaN")
+    both = ("--depth", "nan.npy", "--depth-from", picture)
+    refused(run("generate", picture, "-m", model, *both), "not both")
+    refused(run("generate", picture, "-m", model, "--depth", "nan.npy", "--no-enabled"), "no effect")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "word"),
+    [
+        (["--no-such-option"], "--no-such-option"),
+        (["--gamma", "100"], "gamma"),
+        (["--near", "0.2", "--far", "0.5"], "near"),
+        (["--steps", "many"], "many"),
+        (["--steps", "1000"], "steps"),
+        (["--sampler", "plms"], "plms"),
+        (["--device", "tpu"], "tpu"),
+        (["--dtype", "float16", "--device", "cpu"], "float16"),
+        (["--model", "nobody/nothing/at/all"], "no model"),
+        (["-o", "out.bmp"], "out.bmp"),
+        (["-o", "nowhere/out.png"], "nowhere"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_bad_arguments(run: Run, model: Path, picture: Path, arguments: list[str], word: str) -> None:
+    refused(run("generate", picture, "-m", model, *arguments), word)
+
+
+def test_results_never_overwrite_the_picture(run: Run, model: Path, picture: Path) -> None:
+    refused(run("generate", picture, "-m", model, "-o", picture, *QUICK), "overwrite")
+
+
+def test_several_pictures_need_a_folder(run: Run, model: Path, picture: Path) -> None:
+    refused(run("generate", picture, picture, "-m", model, "-o", "one.png", *QUICK), "need a folder")
+    refused(run("generate", picture, "-m", model, "--mask", picture, "--mask", picture, *QUICK), "one mask")
+
+
+def test_unwritable_folder(
+    run: Run, model: Path, picture: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import tempfile
+
+    def refuse(*_: object, **__: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(tempfile, "mkstemp", refuse)  # root may write anywhere, so it is told no
+    before = left(tmp_path)
+    refused(run("estimate", picture, "-m", model), "cannot be written", "Permission denied")
+    refused(run("generate", picture, "-m", model, *QUICK), "cannot be written")
+    refused(run("convert", model, "new.safetensors"), "cannot be written")
+    assert left(tmp_path) == before
+
+
+def test_interruption_leaves_nothing(
+    run: Run, model: Path, picture: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from depth2img.diffusion import sampling
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(sampling, "decode", interrupt)
+    before = left(tmp_path)
+    result = run("generate", picture, "-m", model, *QUICK)
+    assert result.code == 130
+    assert "Interrupted" in result.err
+    assert left(tmp_path) == before

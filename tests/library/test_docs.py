@@ -1,0 +1,81 @@
+"""The guides say what the code does."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+import depth2img
+from depth2img.options import OPTIONS
+from tools import options_table
+
+ROOT = Path(__file__).parents[2]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+GUIDES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").rglob("*.md"))]
+
+
+def test_options_table_is_current():
+    assert options_table.renewed(README) == README, "run: python -m tools.options_table"
+
+
+def test_options_table_has_every_option():
+    table = options_table.table()
+    for name, option in OPTIONS.items():
+        (row,) = [line for line in table.splitlines() if f"| `{name}` |" in line]
+        assert option.label in row
+        assert option.help in row
+
+
+def test_the_two_commands_come_first():
+    start = README[: README.index("## ")]
+    assert re.search(r"^make demo\b", start, re.MULTILINE)
+    assert re.search(r"^make test\b", start, re.MULTILINE)
+
+
+@pytest.mark.parametrize("guide", GUIDES, ids=lambda path: path.name)
+def test_links_lead_somewhere(guide):
+    for target in re.findall(r"\]\(([^)\s]+)\)|<img[^>]+src=\"([^\"]+)\"", guide.read_text(encoding="utf-8")):
+        link = "".join(target).partition("#")[0]
+        if link and "://" not in link:
+            assert (guide.parent / link).exists(), f"{guide.name}: {link}"
+
+
+def test_make_targets_that_guides_name_exist():
+    targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE))
+    for guide in GUIDES:
+        text = guide.read_text(encoding="utf-8")
+        named = set(re.findall(r"`make ([a-z]+)", text)) | set(re.findall(r"^make ([a-z]+)", text, re.MULTILINE))
+        assert named <= targets, guide.name
+
+
+def test_messages_in_the_troubleshooting_exist():
+    """Of the extension's own messages, each quoted part must be somewhere in the sources."""
+    sources = "".join(
+        path.read_text(encoding="utf-8")
+        for folder in ("depth2img", "depth2img_webui")
+        for path in sorted((ROOT / folder).rglob("*.py"))
+    )
+    # Adjacent string literals are one message; placeholders stand where the guide has an ellipsis.
+    sources = re.sub(r'"\s*\n\s*f?"', "", sources)
+    sources = re.sub(r"\{[^{}]*\}", "…", sources)
+    table = README[README.index("| the extension says |") :]
+    rows = [line for line in table[: table.index("\n\n")].splitlines()[2:]]
+    assert len(rows) > 5
+    for row in rows:
+        message = re.match(r"\| `([^`]+)`", row)
+        assert message, row
+        assert message[1] in sources, f"no such message: {message[1]}"
+
+
+def test_one_version():
+    assert re.fullmatch(r"\d+\.\d+\.\d+", depth2img.__version__)
+    pyproject = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+    assert 'dynamic = ["version"]' in pyproject
+    assert depth2img.__version__ not in pyproject
+
+
+def test_changelog_has_an_entry_for_now():
+    text = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+    assert "## Unreleased" in text or f"## {depth2img.__version__}" in text

@@ -1,0 +1,1 @@
+"""A stand-in for what the adapter touches of Stability's `ldm`."""

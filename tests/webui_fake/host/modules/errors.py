@@ -1,0 +1,7 @@
+"""Where the host reports what it swallows."""
+
+fake_reported = []
+
+
+def report(message, *, exc_info=False):
+    fake_reported.append(message)

@@ -1,0 +1,30 @@
+"""What the host does to a picture before it enters the sampler."""
+
+import numpy as np
+from PIL import Image, ImageOps
+
+
+def fix_image(image):
+    return None if image is None else ImageOps.exif_transpose(image)
+
+
+def flatten(img, bgcolor):
+    if img.mode == "RGBA":
+        below = Image.new("RGBA", img.size, bgcolor)
+        img = Image.alpha_composite(below, img)
+    return img.convert("RGB")
+
+
+def resize_image(resize_mode, im, width, height, upscaler_name=None):
+    """0: stretch. 1: cover, cut around the centre. 2: contain, edges repeated around it."""
+    if resize_mode == 0:
+        return im.resize((width, height), Image.Resampling.LANCZOS)
+    pick = max if resize_mode == 1 else min
+    scale = pick(width / im.width, height / im.height)
+    part = im.resize((round(im.width * scale), round(im.height * scale)), Image.Resampling.LANCZOS)
+    left, top = (width - part.width) // 2, (height - part.height) // 2
+    if resize_mode == 1:
+        return part.crop((-left, -top, width - left, height - top))
+    around = [(top, height - part.height - top), (left, width - part.width - left)]
+    pixels = np.asarray(part)
+    return Image.fromarray(np.pad(pixels, around + [(0, 0)] * (pixels.ndim - 2), mode="edge"))

@@ -1,0 +1,14 @@
+"""Settings and the loaded checkpoint."""
+
+from modules import options, shared_options
+from modules.options import OptionInfo  # noqa: F401 - the adapter takes it from here
+
+opts = options.Options(dict(shared_options.options_templates), set())
+
+
+def __getattr__(name):
+    if name == "sd_model":
+        from modules import sd_models
+
+        return sd_models.model_data.get_sd_model()
+    raise AttributeError(name)

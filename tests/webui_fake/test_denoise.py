@@ -1,0 +1,235 @@
+"""Each step of the sampler: the UNet gets conditioning of the rows and the size that it has."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from tests.webui_fake.standin import Host, blobs, depth_of, map_file, ramp
+
+SHAPES = "Sizes of tensors must match"
+
+
+def without_callback(host: Host) -> None:
+    """The host alone: shows that the defect is there."""
+    host.script_callbacks.clear_callbacks()
+
+
+SKIPS = [
+    pytest.param({"s_min_uncond": 5.0}, {}, id="NGMS"),
+    pytest.param({"s_min_uncond": 5.0}, {"s_min_uncond_all": True}, id="NGMS all steps"),
+    pytest.param({}, {"skip_early_cond": 0.5}, id="skip early"),
+    pytest.param({"s_min_uncond": 5.0}, {"skip_early_cond": 0.25}, id="both"),
+]
+
+
+@pytest.mark.parametrize("prompt", ["a vase", "a vase AND a cat AND a dog"])
+@pytest.mark.parametrize(("fields", "settings"), SKIPS)
+def test_skipped_unconditional_rows(host: Host, fields: dict[str, Any], settings: dict[str, Any], prompt: str) -> None:
+    for key, value in settings.items():
+        setattr(host.shared.opts, key, value)
+    pictures, conds = (ramp(), blobs(1)), len(prompt.split(" AND "))
+
+    def job() -> Any:
+        return host.img2img(*pictures, batch_size=2, steps=8, prompt=prompt, **fields)
+
+    host.run(job())
+    full, cut = 2 * conds + 2, 2 * conds
+    counts = [step.shape[0] for step in host.seen]
+    assert set(counts) == {full, cut}
+    for step in host.seen:
+        for row in range(conds):
+            assert torch.equal(step[row], step[0]) and torch.equal(step[conds + row], step[conds])
+        assert not torch.equal(step[0], step[conds])
+        if step.shape[0] == full:
+            assert torch.equal(step[-2], step[0]) and torch.equal(step[-1], step[conds])
+    without_callback(host)
+    with pytest.raises(RuntimeError, match=SHAPES):
+        host.run(job())
+
+
+def test_all_rows_are_kept_otherwise(host: Host) -> None:
+    host.run(host.img2img(ramp(), steps=6, s_min_uncond=0.0, prompt="a AND b"))
+    assert [step.shape[0] for step in host.seen] == [3] * 6
+
+
+@pytest.mark.parametrize("step", range(5))
+@pytest.mark.parametrize("sigma", [0.5, 4.0])
+@pytest.mark.parametrize("limit", [0.0, 1.0])
+@pytest.mark.parametrize("every", [False, True])
+@pytest.mark.parametrize("early", [0.0, 0.5])
+def test_the_prediction_is_the_hosts_rule(
+    host: Host, step: int, sigma: float, limit: float, every: bool, early: float
+) -> None:
+    """Against the stand-in's step itself: how many rows did the UNet get?"""
+    host.shared.opts.s_min_uncond_all, host.shared.opts.skip_early_cond = every, early
+    p = host.img2img(ramp(), s_min_uncond=limit, steps=4)
+    host.ours("hook").begin(p, ())
+    p.init([], [], [])
+    denoiser = host.sd_samplers_cfg_denoiser.CFGDenoiser(p.sampler)
+    denoiser.p, denoiser.step, denoiser.total_steps = p, step, 4
+    conds = host.prompt_parser.MulticondLearnedConditioning(None, [["a"]])
+    p.sampler.sampler_extra_args = {"s_min_uncond": limit, "cond": conds}
+    predicted = host.ours("denoise").skips_uncond(denoiser, torch.tensor([sigma]))
+    host.seen.clear()
+    denoiser(p.init_latent, torch.tensor([sigma]), torch.zeros(1, 77, 8), conds, 7.0, limit, p.image_conditioning)
+    assert host.seen[0].shape[0] == (1 if predicted else 2)
+
+
+def test_settings_that_an_older_host_lacks(host: Host) -> None:
+    """`skip_early_cond` came with 1.10."""
+    for key in ("skip_early_cond", "s_min_uncond_all"):
+        del host.shared.opts.data[key]
+    sampler = SimpleNamespace(sampler_extra_args={"s_min_uncond": 1.0})
+    denoiser = SimpleNamespace(step=1, total_steps=4, sampler=sampler)
+    skips = host.ours("denoise").skips_uncond
+    assert skips(denoiser, torch.tensor([0.5])) and not skips(denoiser, torch.tensor([2.0]))
+    denoiser.step = 2
+    assert not skips(denoiser, torch.tensor([0.5]))
+
+
+def test_plain_checkpoints_are_left_alone(host: Host) -> None:
+    host.select("plain")
+    conditioning = torch.zeros(3, 5, 1, 1)
+    params = host.script_callbacks.CFGDenoiserParams(None, conditioning, None, 0, 1, None, None, object())
+    host.ours("denoise").on_cfg_denoiser(params)
+    assert params.image_cond is conditioning
+
+
+def test_a_host_without_the_denoiser_in_the_callback(host: Host) -> None:
+    conditioning = torch.zeros(3, 1, 2, 2)
+    params = host.script_callbacks.CFGDenoiserParams(None, conditioning, None, 0, 1, None, None)
+    host.ours("denoise").on_cfg_denoiser(params)
+    assert params.image_cond is conditioning
+
+
+def refined(host: Host, *pictures: Any, **fields: Any) -> Any:
+    host.select("plain")
+    return host.img2img(*pictures, steps=4, refiner_checkpoint="depth", refiner_switch_at=0.5, **fields)
+
+
+def test_a_depth_checkpoint_as_refiner(host: Host) -> None:
+    """It comes in at half of the steps, where the host has made no conditioning for it."""
+    p = refined(host, ramp(), blobs(2), batch_size=2, prompt="a AND b")
+    host.run(p)
+    assert [step.shape for step in host.seen] == [(6, 1, 8, 12)] * 2
+    for step in host.seen:
+        assert torch.equal(step, host.seen[0])
+        assert torch.equal(step[0], step[1]) and torch.equal(step[2], step[3]) and torch.equal(step[4], step[0])
+    refined_rows = host.seen[0][[0, 2], 0].clone()
+    host.select("depth")
+    host.run(host.img2img(ramp(), blobs(2), batch_size=2))
+    assert torch.equal(refined_rows, host.seen[-1][:2, 0])
+    assert p.comments == {} and host.left_on(p) == [] and host.reported == []
+    assert "Depth to image" not in p.extra_generation_params
+
+
+def test_the_host_alone_fails_with_that_refiner(host: Host) -> None:
+    p = refined(host, ramp())
+    without_callback(host)
+    with pytest.raises(RuntimeError, match=SHAPES):
+        host.run(p)
+
+
+def test_a_refiner_and_skipped_rows(host: Host) -> None:
+    host.run(refined(host, ramp(), s_min_uncond=9.0))
+    assert [step.shape[0] for step in host.seen] == [2, 1]
+
+
+def test_a_refiner_for_a_given_map(host: Host, tmp_path: Path) -> None:
+    depth_map = map_file(depth_of(blobs(3)), tmp_path / "map.npy").read_bytes()
+    p = refined(host, ramp(), args=({"depth_map": depth_map},))
+    host.run(p)
+    assert host.seen[0].shape == (2, 1, 8, 12) and host.seen[0].max() == 1
+    host.run(host.img2img(blobs(3)))
+    assert p.extra_generation_params["Depth from"] == "map"
+
+
+def test_a_refiner_with_depth_switched_off(host: Host) -> None:
+    p = refined(host, ramp(), args=({"enabled": False},))
+    host.run(p)
+    assert host.seen[0].shape == (2, 1, 8, 12) and not host.seen[0].any()
+
+
+def test_a_refiner_in_txt2img_runs_without_depth_and_says_so(host: Host) -> None:
+    host.select("plain")
+    p = host.txt2img(steps=4, refiner_checkpoint="depth", refiner_switch_at=0.5, batch_size=2)
+    host.run(p)
+    assert host.seen[0].shape == (4, 1, 8, 12) and not host.seen[0].any()
+    (comment,) = p.comments
+    assert "ran without depth" in comment and "no depth map is given" in comment
+
+
+def test_a_refiner_whose_network_fails(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The host swallows what a callback raises: the job goes on without depth, with the reason as a comment."""
+    network = __import__("ldm.modules.midas.api", fromlist=["api"]).MiDaSInference
+    monkeypatch.setattr(network, "forward", lambda self, x: x[:, :1] * float("nan"))
+    p = refined(host, ramp())
+    host.run(p)
+    assert not host.seen[0].any()
+    assert "NaN" in next(iter(p.comments)) and host.reported == []
+
+
+def test_a_plain_checkpoint_as_refiner(host: Host) -> None:
+    """It ignores the conditioning; nothing is to be done."""
+    p = host.img2img(ramp(), steps=4, refiner_checkpoint="plain", refiner_switch_at=0.5)
+    host.run(p)
+    assert host.model.sd_checkpoint_info.name_for_extra == "plain" and len(host.seen) == 2
+    assert p.comments == {} and host.reported == []
+
+
+@pytest.mark.parametrize("upscaler", ["Latent", "Lanczos"])
+@pytest.mark.parametrize(("truncate_x", "truncate_y"), [(4, 0), (0, 3), (5, 2)])
+def test_truncation(host: Host, tmp_path: Path, upscaler: str, truncate_x: int, truncate_y: int) -> None:
+    """The host cuts the latent of a hires pass after it has made the conditioning."""
+    depth_map = map_file(depth_of(ramp()), tmp_path / "map.npy").read_bytes()
+    p = host.txt2img(args=({"depth_map": depth_map},), enable_hr=True, hr_upscaler=upscaler)
+    p.hr_upscale_to_x, p.hr_upscale_to_y = 192, 128
+    p.latent_scale_mode = {"mode": "bilinear", "antialias": False} if upscaler == "Latent" else None
+    host.run(p)
+    whole = host.seen[-1]
+    assert whole.shape[-2:] == (16, 24)
+    p.truncate_x, p.truncate_y = truncate_x, truncate_y
+    host.run(p)
+    cut = host.seen[-1]
+    left, top = truncate_x // 2, truncate_y // 2
+    assert cut.shape[-2:] == (16 - truncate_y, 24 - truncate_x)
+    assert torch.equal(cut, whole[..., top : top + cut.shape[-2], left : left + cut.shape[-1]])
+    without_callback(host)
+    with pytest.raises(RuntimeError, match=SHAPES):
+        host.run(p)
+
+
+def test_truncation_with_and_prompts_in_a_batch(host: Host, tmp_path: Path) -> None:
+    depth_map = map_file(depth_of(ramp()), tmp_path / "map.npy").read_bytes()
+    p = host.txt2img(args=({"depth_map": depth_map},), enable_hr=True, batch_size=2, prompt="a AND b", s_min_uncond=9.0)
+    p.hr_upscale_to_x, p.hr_upscale_to_y, p.truncate_x = 192, 128, 7
+    host.run(p)
+    assert [step.shape for step in host.seen[-2:]] == [(6, 1, 16, 17), (4, 1, 16, 17)]
+
+
+def test_truncated_on_its_own(host: Host) -> None:
+    given = torch.arange(2 * 7 * 9.0).reshape(2, 1, 7, 9)
+    truncated = host.ours("denoise").truncated
+    p = SimpleNamespace(truncate_x=3, truncate_y=1)
+    assert torch.equal(truncated(p, given, torch.zeros(2, 4, 6, 6)), given[:, :, 0:6, 1:7])
+    assert torch.equal(truncated(SimpleNamespace(), given, torch.zeros(2, 4, 7, 9)), given)
+
+
+def test_the_fitted_conditioning_is_kept_for_the_next_steps(
+    host: Host, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The depth network of a refiner runs once per picture, and the maps are made once."""
+    hook = host.ours("hook")
+    made: list[Any] = []
+    inner = hook.condition
+    monkeypatch.setattr(hook, "condition", lambda *args: made.append(args) or inner(*args))
+    host.select("plain")
+    host.run(host.img2img(ramp(), steps=10, refiner_checkpoint="depth", refiner_switch_at=0.3))
+    assert len(host.seen) == 7 and len(made) == 1
+    assert all(np.array_equal(step, host.seen[0]) for step in host.seen)

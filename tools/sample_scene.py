@@ -1,0 +1,90 @@
+#!/usr/bin/env python3
+"""Render the sample picture that `depth2img demo` works on, with its exact depth and a mask.
+
+    python -m tools.sample_scene --work FOLDER
+
+The scene is neither in the training set nor among the evaluated ones. FOLDER keeps the rendered training set, whose
+mean depth is what all scenes have in common; it is the folder of the training, or is filled here in some minutes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from depth2img import DepthMap
+from depth2img.demo import SAMPLE
+from tools.embedded_model import scenes
+from tools.embedded_model.captions import plain_caption
+from tools.embedded_model.dataset import load_or_render
+from tools.embedded_model.palette import COLOUR_NAMES
+from tools.embedded_model.plan import PLAN
+
+SEED = 9_000_306
+SOLID = 1
+"""The solid, from the left, that is masked."""
+GROWTH = 5
+"""Pixels by which the mask reaches beyond the solid."""
+
+
+def look(solids: tuple[str, str], floor: str, sky: str, light: str) -> scenes.Look:
+    """A look by its names."""
+    index = COLOUR_NAMES.index
+    return scenes.Look((index(solids[0]), index(solids[1])), index(floor), index(sky), light)
+
+
+OWN = look(("red", "blue"), "green", "cyan", "day")
+OTHER = look(("yellow", "purple"), "blue", "white", "day")
+NIGHT = look(("red", "blue"), "green", "cyan", "night")
+REPAINTED = look(("red", "yellow"), "green", "cyan", "day")
+
+
+def write_depth(values: npt.NDArray[np.float32], path: Path) -> dict[str, float]:
+    """Write a map as 16-bit PNG; return the values of its black and white."""
+    depth = DepthMap(values)
+    depth.save(path)
+    far, near = depth.range
+    return {"far": far, "near": near}
+
+
+def main() -> None:
+    """Write everything to the package's sample folder."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--work", type=Path, required=True, help="folder of the rendered sets")
+    work: Path = parser.parse_args().work
+    geometry, buffers, _ = scenes.sample_visible(SEED)
+    SAMPLE.mkdir(exist_ok=True)
+    Image.fromarray(scenes.shade(buffers, OWN)).save(SAMPLE / "scene.png", optimize=True)
+    solid = (scenes.regions(buffers) == SOLID + 2).astype(np.uint8) * 255
+    grown = cv2.dilate(solid, cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * GROWTH + 1,) * 2))
+    Image.fromarray(np.asarray(grown)).save(SAMPLE / "mask.png", optimize=True)
+    training = load_or_render(work / "training.pkl", scenes.TRAINING_SEEDS[: PLAN.geometries], PLAN.looks)
+    mean = training.inverse_depth.astype(np.float32).mean(axis=0)
+    alone = scenes.Geometry(
+        geometry.height, geometry.pitch, geometry.tan_half_view, geometry.sun, geometry.solids[:SOLID]
+    )
+    removed = scenes.Look(OWN.solids[:SOLID], OWN.floor, OWN.sky, OWN.light)
+    notes = {
+        "seed": SEED,
+        "depth": write_depth(scenes.inverse_depth(buffers), SAMPLE / "depth.png"),
+        "removed": write_depth(scenes.inverse_depth(scenes.trace(alone)), SAMPLE / "removed.png"),
+        "mean": write_depth(mean, SAMPLE / "mean.png"),
+        "prompts": {
+            "own": plain_caption(geometry, OWN),
+            "other": plain_caption(geometry, OTHER),
+            "light": plain_caption(geometry, NIGHT),
+            "repainted": plain_caption(geometry, REPAINTED),
+            "removed": plain_caption(alone, removed),
+        },
+    }
+    (SAMPLE / "scene.json").write_text(json.dumps(notes, indent=2) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
