@@ -10,7 +10,11 @@ import dataclasses
 import html
 import io
 import json
+import tempfile
+import threading
 import uuid
+from collections import OrderedDict
+from pathlib import Path
 from typing import Any, Final
 
 import cv2
@@ -19,6 +23,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from .depth_map import COLOUR_MAPS, DepthMap
+from .errors import NoDepthError
 from .images import Picture
 
 LONGEST_SIDE: Final = 1024
@@ -53,6 +58,29 @@ class View:
     own: bool = False
 
 
+class Kept:
+    """The latest previews by their id, which only the page that shows them knows."""
+
+    def __init__(self, limit: int = 8) -> None:
+        self._limit, self._lock = limit, threading.Lock()
+        self._views: OrderedDict[str, View] = OrderedDict()
+
+    def put(self, name: str, view: View) -> None:
+        """Keep a view; the oldest goes where there are too many."""
+        with self._lock:
+            self._views[name] = view
+            while len(self._views) > self._limit:
+                self._views.popitem(last=False)
+
+    def get(self, name: str) -> View | None:
+        """The view of that id, None if it is gone."""
+        with self._lock:
+            return self._views.get(name)
+
+
+KEPT: Final = Kept()
+
+
 def looks_inverted(depth: DepthMap) -> bool:
     """Whether a map looks as if black were near: its upper quarter lies clearly nearer than its lower one.
 
@@ -75,6 +103,7 @@ def to_html(view: View | None, *, sentence: str = "") -> str:
     """
     content: dict[str, Any] = {"id": uuid.uuid4().hex, "error": sentence}
     if view is not None:
+        KEPT.put(content["id"], view)
         low, high = view.depth.range
         small = bounded(view.depth)
         content |= {
@@ -106,10 +135,8 @@ def encode_map(depth: DepthMap, low: float, high: float) -> bytes:
 
     Browsers bring 16-bit PNGs down to 8 bits; three channels of 8 bits come through. A flat map gives the middle.
     """
-    if high > low:
-        unit = (depth.values.astype(np.float64) - low) / (high - low)
-    else:
-        unit = np.full(depth.values.shape, 0.5)
+    span = high - low
+    unit = (depth.values.astype(np.float64) - low) / span if span > 0 else np.full(depth.values.shape, 0.5)
     codes = np.round(unit * FULL_SCALE).astype(np.uint32)
     blue, green, red = codes & 255, codes >> 8 & 255, codes >> 16
     done, content = cv2.imencode(".png", np.stack([blue, green, red], axis=2).astype(np.uint8))
@@ -139,3 +166,34 @@ def _jpeg(picture: Picture, longest: int) -> bytes:
 
 def _url(content: bytes, kind: str) -> str:
     return f"data:image/{kind};base64,{base64.b64encode(content).decode()}"
+
+
+def as_file(name: str) -> Path:
+    """The map of a kept preview as a file with its raw values, in a temporary folder of its own.
+
+    Only the part that was worked on is known where there is a box; it is put in its place, with the farthest around.
+
+    Raises:
+        NoDepthError: there is no such preview any more.
+    """
+    view = KEPT.get(name)
+    if view is None:
+        raise NoDepthError("No depth map is shown.", fix="Press 'Estimate depth' first.")
+    depth = view.depth
+    if view.box is not None and view.whole is not None:
+        left, top, right, bottom = view.box
+        values = np.full(view.whole.shape[:2], depth.range[0], np.float32)
+        values[top:bottom, left:right] = depth.resized(right - left, bottom - top).values
+        depth = dataclasses.replace(depth, values=values)
+    path = Path(tempfile.mkdtemp(prefix="depth2img-")) / "depth.tiff"
+    depth.save(path)
+    return path
+
+
+def describe(depth: DepthMap, *, seconds: float | None = None) -> str:
+    """One line: where the map comes from, its size, bits and range, and how long it took."""
+    low, high = depth.range
+    bits = f", {depth.bits} bits" if depth.bits else ""
+    time = "" if seconds is None else f", {seconds:.2f} s"
+    flat = " The map is flat: it says nothing about depth." if high <= low else ""
+    return f"{depth.origin}, {depth.width} x {depth.height}{bits}, values {low:.6g} to {high:.6g}{time}.{flat}"

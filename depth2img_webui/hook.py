@@ -63,6 +63,8 @@ class Job:
             later (refiner, hires).
         used: number of the batch -> the adjusted maps of its latest conditioning, one per sample; empty before and when
             depth is off. What img2img computes for all batches at once stands under one number.
+        raw: the maps of the latest conditioning before they were adjusted.
+        seen: the pictures that they were estimated from; empty if the user gave a map or another picture.
     """
 
     options: DepthOptions
@@ -70,6 +72,8 @@ class Job:
     reference: Picture | None = None
     pictures: list[FloatPicture] = dataclasses.field(default_factory=list)
     used: dict[int, list[DepthMap]] = dataclasses.field(default_factory=dict)
+    raw: list[DepthMap] = dataclasses.field(default_factory=list)
+    seen: list[FloatPicture] = dataclasses.field(default_factory=list)
 
 
 def begin(p: Any, args: tuple[Any, ...]) -> None:
@@ -219,6 +223,7 @@ def maps(p: Any, job: Job, pictures: list[FloatPicture], count: int, model: Any)
     else:
         placed = [estimate(picture, model) for picture in pictures]
         placed = [placed[index % len(placed)] for index in range(count)]
+    job.raw, job.seen = placed, pictures
     distinct = {id(depth): depth for depth in placed}
     adjusted = {key: adjust(depth, job.options) for key, depth in distinct.items()}
     return [adjusted[id(depth)] for depth in placed]

@@ -41,12 +41,11 @@ export function stretch(values) {
   return values;
 }
 
-/** Towards the neutral middle, in place: 1 leaves the map, 0 is no depth at all. */
-export function weaken(values, strength = 1) {
+/** Towards the neutral depth (-1 far .. 1 near), in place: strength 1 leaves the map, 0 is no depth at all. */
+export function weaken(values, strength = 1, neutral = 0) {
   if (strength !== 1) {
-    for (let i = 0; i < values.length; i += 1) {
-      values[i] = Math.min(1, Math.max(0, 0.5 + (values[i] - 0.5) * strength));
-    }
+    const middle = (neutral + 1) / 2;
+    for (let i = 0; i < values.length; i += 1) values[i] = middle + (values[i] - middle) * strength;
   }
   return values;
 }

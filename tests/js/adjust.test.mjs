@@ -78,6 +78,7 @@ test("a flat map is the neutral middle", () => {
 test("strength goes from nothing to the whole map", () => {
   assert.deepEqual([...maths.weaken(new Float32Array([0, 1]), 0)], [0.5, 0.5]);
   assert.deepEqual([...maths.weaken(new Float32Array([0, 1]), 0.5)], [0.25, 0.75]);
+  assert.deepEqual([...maths.weaken(new Float32Array([0, 1]), 0.5, -1)], [0, 0.5]);
   assert.deepEqual([...maths.weaken(new Float32Array([0, 1]), 1)], [0, 1]);
 });
 

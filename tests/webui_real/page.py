@@ -65,12 +65,25 @@ class DepthPanel:
     def toggle(self) -> Locator:
         return self.page.locator(f"#script_{self.tab}_depth_to_image_enabled-visible-checkbox")
 
+    @property
+    def stage(self) -> Locator:
+        return self.page.locator(f"#script_{self.tab}_depth_to_image_estimate").locator(
+            "xpath=ancestor::*[contains(@class, 'depth2img-panel')]//*[contains(@class, 'depth2img-stage-inside')]"
+        )
+
     def estimate(self) -> Locator:
         """Press the button and wait for the map."""
+        before = self.stage.get_attribute("data-shown") or ""
         self.part("estimate").click()
-        picture = self.part("preview").locator("img")
-        picture.wait_for(state="visible")
-        return picture
+        self.page.wait_for_function(
+            "([stage, before]) => stage.dataset.shown && stage.dataset.shown !== before && stage.dataset.painted",
+            arg=[self.stage.element_handle(), before],
+        )
+        return self.stage.locator("canvas.depth2img-flat")
+
+    def pixels(self) -> str:
+        """What the stage shows, as a data URL."""
+        return str(self.stage.locator("canvas.depth2img-flat").evaluate("canvas => canvas.toDataURL()"))
 
     def generate(self) -> Locator:
         """Press Generate and wait for the first picture of the gallery."""

@@ -191,6 +191,7 @@ class Processed:
         comments="",
     ):
         self.images = images_list
+        self.all_seeds = all_seeds or [seed]
         self.index_of_first_image = index_of_first_image
         self.comments = "".join(f"{comment}\n" for comment in p.comments)
         self.extra_generation_params = p.extra_generation_params

@@ -1,9 +1,12 @@
 """Settings and the loaded checkpoint."""
 
+from types import SimpleNamespace
+
 from modules import options, shared_options
 from modules.options import OptionInfo  # noqa: F401 - the adapter takes it from here
 
 opts = options.Options(dict(shared_options.options_templates), set())
+state = SimpleNamespace(job_timestamp="20260101000000")
 
 
 def __getattr__(name):
