@@ -9,6 +9,7 @@ import dataclasses
 import json
 import threading
 import time
+import uuid
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -294,29 +295,24 @@ def _connect(
             chosen[name] = chosen[name] or None
         return given[0], chosen, given[1 + len(settings) :]
 
-    # Gradio fills in the first two by annotation and default.
+    # Gradio fills in the first by its default.
     def on_generate(
-        request: gr.Request,
         progress: Any = gr.Progress(),  # noqa: B008
+        owner: str = "",
         *given: Any,
     ) -> tuple[list[Any], str]:
-        session = str(request.session_hash)
-        return page.generate(*split(given), on_step=lambda done, total: progress((done, total)), session=session)
+        return page.generate(*split(given), on_step=lambda done, total: progress((done, total)), session=owner)
 
-    def on_stop(request: gr.Request) -> None:
-        page.interrupt(str(request.session_hash))
-
-    def on_recall(request: gr.Request) -> tuple[str, str]:
-        return page.recall(str(request.session_hash))
-
+    session = gr.Textbox(visible=False)
+    blocks.load(fn=lambda: uuid.uuid4().hex, outputs=[session], queue=False)
     shown = [built.data, built.message]
-    buttons["generate"].click(fn=on_generate, inputs=values, outputs=outputs)
-    buttons["stop"].click(fn=on_stop, queue=False)
+    buttons["generate"].click(fn=on_generate, inputs=[session, *values], outputs=outputs)
+    buttons["stop"].click(fn=page.interrupt, inputs=[session], queue=False)
     asked = built.estimate.click(
         fn=lambda *given: page.estimate(*split(given)), inputs=values, outputs=shown, show_progress="hidden"
     )
     built.interrupt.click(fn=None, cancels=[asked])
-    built.recall.click(fn=on_recall, outputs=shown, show_progress="hidden")
+    built.recall.click(fn=page.recall, inputs=[session], outputs=shown, show_progress="hidden")
     panel.connect_reuse(built, "img2img")
     built.refresh.click(fn=page.status, outputs=[built.status], show_progress="hidden", queue=False)
     address = json.dumps(f"/file={ASSETS / 'javascript' / 'depth2img.mjs'}")

@@ -65,14 +65,13 @@ export class Stage {
     if (!this.values) return;
     const settings = this.read();
     const key = JSON.stringify(settings);
-    if (key !== this.settings) {
-      this.settings = key;
-      const { adjust, stretch, weaken } = this.parts.adjust;
-      this.adjusted = weaken(stretch(adjust(this.values, this.width, this.height, settings)), settings.strength, settings.neutral);
-      this.histogram.show(this.values, settings);
-      this.relief = null;
-      if (settings.invert) this.offer("");
-    }
+    if (key === this.settings) return;
+    this.settings = key;
+    const { adjust, stretch, weaken } = this.parts.adjust;
+    this.adjusted = weaken(stretch(adjust(this.values, this.width, this.height, settings)), settings.strength, settings.neutral);
+    this.histogram.show(this.values, settings);
+    this.relief = null;
+    if (settings.invert) this.offer("");
     this.paint();
   }
 
@@ -94,7 +93,7 @@ export class Stage {
     this.notes.size.hidden = !size;
     if (size) {
       this.notes.sizeText.textContent = this.t("Neither side is the model's own size. Better:");
-      this.notes.sizeButton.textContent = `${size[0]} × ${size[1]}`;
+      this.notes.sizeButton.textContent = `${size[0]} x ${size[1]}`;
       this.notes.sizeButton.onclick = () => { this.write("width", size[0]); this.write("height", size[1]); };
     }
   }

@@ -129,6 +129,7 @@ export class Viewer extends EventTarget {
   draw() {
     if (this.request || !this.shown || !this.visible || !this.scene) return;
     this.last = null;
+    this.canvas.dataset.still = "";
     this.request = this.window.requestAnimationFrame((now) => this.frame(now));
   }
 
@@ -246,7 +247,7 @@ export class Viewer extends EventTarget {
     const still = this.offset.every((value, i) => value === this.target[i]);
     if (this.recording || this.swayFrom !== null || !still) {
       this.request = this.window.requestAnimationFrame((next) => this.frame(next));
-    }
+    } else this.canvas.dataset.still = "yes";
   }
 
   paint() {
