@@ -226,6 +226,7 @@ def _stage(tab: str, elem_id: Callable[[str], str], page: Page) -> str:
         "ids": {name: elem_id(name) for name in OPTIONS},
         "parts": {name: elem_id(name) for name in parts},
         "tooltips": {**{option.name: option.help for option in OPTIONS.values()}, **HELP},
+        "labels": {option.name: option.label for option in OPTIONS.values()},
         "hint": _hint(tab),
         "colour_maps": view.colour_tables(),
         "watch": [*page.watch, *own],

@@ -73,8 +73,8 @@ export function colourise(values, table, rgba = new Uint8ClampedArray(values.len
 
 /** Bytes for the viewer: the near side grown by `radius` pixels and softened, so that no halo of the far side shows. */
 export function dilated(values, width, height, radius = 2) {
-  const grown = maximum(maximum(values, width, height, radius, 1, width), width, height, radius, width, height, true);
-  const soft = blurred(grown, width, height, 0.7);
+  const wider = maximum(maximum(values, width, height, radius, 1, width), width, height, radius, width, height, true);
+  const soft = blurred(wider, width, height, 0.7);
   return Uint8Array.from(soft, (value) => Math.round(value * 255));
 }
 

@@ -36,11 +36,11 @@ class PanelPage {
       read: () => this.read(),
       write: (name, value) => this.write(name, value),
       result: () => document.querySelector(this.config.result)?.src ?? null,
-      interrupt: () => { this.part("interrupt")?.click(); this.pending = null; this.stage.working(false); },
+      interrupt: () => this.interrupt(),
     });
     holder.append(this.stage.root);
     this.goodSize = parts.stage.goodSize;
-    this.showTooltips();
+    this.nameControls();
     for (const kind of ["input", "change", "click"]) document.addEventListener(kind, (event) => this.onEvent(event), true);
     document.addEventListener("pointerup", (event) => {
       if (event.target.closest?.("canvas") && this.watched().some((root) => root.contains(event.target))) this.strokes += 1;
@@ -80,12 +80,23 @@ class PanelPage {
     input.dispatchEvent(new Event("change", { bubbles: true }));
   }
 
+  /** Stop waiting; an answer that is on its way already is not shown. */
+  interrupt() {
+    this.part("interrupt")?.click();
+    this.pending = null;
+    this.interrupted = true;
+    this.stage.working(false);
+  }
+
   get visible() {
     return this.stage.root.offsetParent !== null;
   }
 
   onEvent(event) {
-    if (event.type === "click" && event.target.closest?.(`#${CSS.escape(this.config.parts.estimate)}`)) {
+    const pressed = (name) => event.type === "click" && event.target.closest?.(`#${CSS.escape(this.config.parts[name])}`);
+    if (pressed("recall")) this.interrupted = false;
+    if (pressed("estimate")) {
+      this.interrupted = false;
       this.asked = this.signature();
       this.strokesAsked = this.strokes;
       this.pending = { since: Date.now(), seen: false };
@@ -100,11 +111,7 @@ class PanelPage {
     const data = document.querySelector(`#${CSS.escape(this.config.parts.data)} [data-view]`);
     if (data && data !== this.data) {
       this.data = data;
-      const content = JSON.parse(data.dataset.view);
-      this.shown = content.depth ? content.id : this.shown;
-      this.pending = null;
-      if (content.depth && !content.asked) this.asked ??= this.signature();
-      this.stage.show(content);
+      if (!this.interrupted) this.receive(JSON.parse(data.dataset.view));
     }
     if (!this.visible) return;
     this.watchRequest();
@@ -118,6 +125,13 @@ class PanelPage {
     }
   }
 
+  receive(content) {
+    this.shown = content.depth ? content.id : this.shown;
+    this.pending = null;
+    if (content.depth) this.asked ??= this.signature();
+    this.stage.show(content);
+  }
+
   /** Gradio may replace nodes: the stage moves into the new holder, graphics context and all. */
   attach() {
     if (this.stage.root.isConnected) return;
@@ -125,7 +139,7 @@ class PanelPage {
       (one) => JSON.parse(one.dataset.config).tab === this.config.tab,
     );
     holder?.append(this.stage.root);
-    this.showTooltips();
+    this.nameControls();
   }
 
   // A request that ends without an answer (the server was stopped, an exception) must not leave the stage waiting.
@@ -181,8 +195,13 @@ class PanelPage {
     badge.hidden = badge.textContent === "";
   }
 
-  /** Give every control the help text of the options table as its tooltip. */
-  showTooltips() {
+  /** Give every control the help text of the options table as its tooltip, and a name where Gradio gives it none. */
+  nameControls() {
+    for (const [name, label] of Object.entries(this.config.labels)) {
+      for (const input of this.element(name)?.querySelectorAll("input:is([type=number], [type=range], [type=file])") ?? []) {
+        input.setAttribute("aria-label", t(label));
+      }
+    }
     for (const [name, help] of Object.entries(this.config.tooltips)) {
       const element = this.element(name) ?? this.part(name);
       if (element) (element.querySelector(".label-wrap") ?? element).title = t(help);
