@@ -239,7 +239,9 @@ def build(engine: Engine, folder: Path | None = None) -> gr.Blocks:
         settings.update((name, _setting(name, fields[name])) for name in names)
 
     style = STYLE + (ASSETS / "style.css").read_text(encoding="utf8")
-    with gr.Blocks(title=TITLE, analytics_enabled=False, css=style) as blocks:
+    # The default theme fetches its fonts from a server of theirs.
+    theme = gr.themes.Default(font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"])
+    with gr.Blocks(title=TITLE, theme=theme, analytics_enabled=False, css=style) as blocks:
         with gr.Row():
             with gr.Column(scale=5, min_width=280):
                 drawn = gr.Image(

@@ -11,7 +11,7 @@ import json
 import os
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 import click
 from PIL import Image
@@ -19,14 +19,12 @@ from PIL import Image
 from . import flags
 from .adjust import adjust
 from .depth_map import COLOUR_MAPS, DepthMap
+from .diffusion import Engine, Settings, find, load_estimator
 from .errors import Depth2ImgError, OptionError
 from .files import picture_path, save_picture, write_file
 from .flags import device_flag, dtype_flag, json_flag, model_flag, output_flag, pictures_argument, progress, report
-from .images import Picture, read_picture
+from .images import Picture, read_picture, to_float
 from .options import DepthOptions
-
-if TYPE_CHECKING:
-    from .diffusion import Engine, Settings
 
 USER_ERROR: Final = 2
 INTERRUPTED: Final = 130
@@ -67,9 +65,7 @@ def main() -> None:
         sys.exit(INTERRUPTED)
 
 
-def _engine(model: str, device: str, dtype: str = "auto") -> Engine:
-    from .diffusion import Engine
-
+def _engine(model: str, device: str, dtype: str) -> Engine:
     return Engine.open(model, device=device, dtype=dtype)
 
 
@@ -105,11 +101,11 @@ def estimate(
     several = len(pictures) > 1
     targets = [flags.output_path(output, source, "-depth.png", several=several) for source in pictures]
     decoded = [read_picture(source) for source in pictures]
-    engine = _engine(model, device)
+    estimator = load_estimator(model, device=device)
     results: list[dict[str, Any]] = []
     with progress("Estimating", quiet=as_json) as tell:
         for index, (source, picture, path) in enumerate(zip(pictures, decoded, targets, strict=True)):
-            found = adjust(engine.estimate(picture), depth)
+            found = adjust(estimator.estimate(to_float(picture)), depth)
             found.save(path)
             written = [path]
             if colour_map is not None:
@@ -244,7 +240,6 @@ def convert(source: str, target: Path, ledger: Path | None, as_json: bool) -> No
     not exist yet. Every tensor is carried over bit for bit, both ways.
     """
     from .checkpoints import convert_model
-    from .diffusion import find
 
     with progress("Converting", quiet=as_json) as tell:
         done = convert_model(find(source), target, tell)

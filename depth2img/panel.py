@@ -206,8 +206,9 @@ def uploaded(value: Any) -> Any:
         return value
     folders = [tempfile.gettempdir(), os.environ.get("GRADIO_TEMP_DIR", "")]
     inside = any(folder and Path(name).resolve().is_relative_to(Path(folder).resolve()) for folder in folders)
-    # A file sent inside the event has a bare name; Gradio has written its content to a temporary folder itself.
-    if not inside and Path(name).name != name:
+    # A file sent inside the event has a bare name; Gradio has written its content to a temporary folder itself. From
+    # the current folder it would have copied what the page named.
+    if not inside and (Path(name).name != name or Path(name).exists()):
         raise DepthMapError("The file was not uploaded through the page.", fix="Upload it again.")
     return Path(value.name)
 

@@ -22,6 +22,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from .conditioning import FLAT
 from .depth_map import COLOUR_MAPS, DepthMap
 from .errors import NoDepthError
 from .images import Picture
@@ -195,5 +196,6 @@ def describe(depth: DepthMap, *, seconds: float | None = None) -> str:
     low, high = depth.range
     bits = f", {depth.bits} bits" if depth.bits else ""
     time = "" if seconds is None else f", {seconds:.2f} s"
-    flat = " The map is flat: it says nothing about depth." if high <= low else ""
+    is_flat = high - low <= FLAT * max(abs(low), abs(high))
+    flat = " The map is flat: it says nothing about depth." if is_flat else ""
     return f"{depth.origin}, {depth.width} x {depth.height}{bits}, values {low:.6g} to {high:.6g}{time}.{flat}"

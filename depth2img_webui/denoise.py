@@ -2,7 +2,8 @@
 
 The host computes the conditioning of a job once. Later it may cut the latent of a hires pass, bring in a depth
 checkpoint as refiner, or leave out the unconditional rows, without touching the conditioning: then the concatenation
-in the UNet fails (webui-host notes, defects 8, 9 and 11).
+in the UNet fails (webui-host notes, defects 8, 9 and 11). And in the second batch of img2img it goes on with the UNet
+of the refiner.
 """
 
 from __future__ import annotations
@@ -19,8 +20,12 @@ from . import compat, hook
 
 def on_cfg_denoiser(params: Any) -> None:
     """Give `params.image_cond` as many rows and the height and width that `params.x` will have. Only for depth
-    checkpoints."""
-    if params.denoiser is None or compat.depth_network(shared.sd_model) is None:
+    checkpoints, and for jobs into which one may come."""
+    if params.denoiser is None:
+        return
+    if hasattr(params.denoiser.p, hook.JOB):
+        _let_go_of_the_refiner(params.denoiser)
+    if compat.depth_network(shared.sd_model) is None:
         return
     rows = params.text_uncond.shape[0]
     if params.image_cond.shape[1] != 1 or params.image_cond.shape[-2:] != params.x.shape[-2:]:
@@ -32,6 +37,17 @@ def on_cfg_denoiser(params: Any) -> None:
         )
     if skips_uncond(params.denoiser, params.sigma):
         params.image_cond = params.image_cond[:-rows]
+
+
+def _let_go_of_the_refiner(denoiser: Any) -> None:
+    """Make the denoiser take the loaded checkpoint's UNet.
+
+    img2img has one sampler for all its batches. A refiner with another YAML is another object, which the sampler still
+    holds when the host has loaded the first checkpoint again for the next batch and emptied the refiner.
+    """
+    held = getattr(denoiser.model_wrap, "inner_model", None)
+    if held is not None and held is not shared.sd_model:
+        denoiser.model_wrap = None
 
 
 def skips_uncond(denoiser: Any, sigma: torch.Tensor) -> bool:

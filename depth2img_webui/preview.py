@@ -11,6 +11,7 @@ from typing import Any, Final
 
 import cv2
 import numpy as np
+import torch
 from modules import call_queue, devices, images, masking, processing, shared
 from PIL import Image, ImageEnhance, ImageFilter, ImageOps
 
@@ -23,7 +24,7 @@ from depth2img import (
     panel,
     view,
 )
-from depth2img.images import Picture, read_picture, to_float
+from depth2img.images import FloatPicture, Picture, read_picture
 
 from . import hook
 
@@ -51,10 +52,10 @@ SETTINGS: Final = {
 """The host's other components -> field of `Form`."""
 
 HOST_IDS: Final = {
-    "img2img": (*TABS, *(name for name in SETTINGS if name != SKETCH_ORIGINAL), "generation_info_img2img"),
-    "txt2img": ("txt2img_width", "txt2img_height", "generation_info_txt2img"),
+    "img2img": (*TABS, *(name for name in SETTINGS if name != SKETCH_ORIGINAL)),
+    "txt2img": ("txt2img_width", "txt2img_height"),
 }
-"""The host's components that `connect` needs, by tab."""
+"""The host's components that `connect` needs, by tab, apart from `generation_info_...`, which comes last."""
 
 # The open tabs have no component of their own: the page fills in the first two values. Only the open tab's picture is
 # sent, since pictures travel as text with every event.
@@ -160,7 +161,7 @@ def _opened(tab: int, held: Any, form: Form) -> tuple[Any, Any]:
     """Picture and mask (blurred, None without one) of the open tab."""
     image, mask = held, None
     if isinstance(held, dict):
-        image, mask = held["image"], processing.create_binary_mask(held["mask"])
+        image, mask = held["image"], held["mask"]
     elif tab == SKETCH_TAB and held is not None:
         original = form.original if isinstance(form.original, Image.Image) else held
         drawn = np.any(np.array(held) != np.array(original), axis=-1) if original.size == held.size else None
@@ -223,7 +224,7 @@ def _show(framed: Framed, args: tuple[Any, ...]) -> tuple[str, str]:
     elif job.reference is not None:
         raw = hook.estimate(job.reference, model)
     elif framed.picture is not None:
-        raw = hook.estimate(to_float(framed.picture), model)
+        raw = hook.estimate(_exact(framed.picture), model)
     else:
         raise PictureError("There is no picture in the open tab.", fix="Put one there first.")
     depth = raw if job.options.source == "picture" else _placed(framed, raw, comments)
@@ -236,6 +237,12 @@ def _show(framed: Framed, args: tuple[Any, ...]) -> tuple[str, str]:
     shown = view.View(depth, picture, framed.whole, box, own=job.own is not None)
     text = " ".join([view.describe(raw, seconds=time.perf_counter() - started), *comments])
     return view.to_html(shown), panel.note(text)
+
+
+def _exact(picture: Picture) -> FloatPicture:
+    """The picture to the last bit as a job gets it, so that the job finds the map in the cache."""
+    channels = np.moveaxis(picture.astype(np.float32) / 255.0, 2, 0)
+    return hook.pictures_of(torch.from_numpy(channels)[None].to(devices.dtype_vae) * 2 - 1)[0]
 
 
 def _placed(framed: Framed, depth: DepthMap, comments: list[str]) -> DepthMap:

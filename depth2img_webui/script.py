@@ -67,7 +67,8 @@ class DepthToImage(scripts.Script):
         self._latest = elem_id
         if elem_id in preview.HOST_IDS[tab]:
             self._host[elem_id] = component
-        if elem_id == f"generation_info_{tab}" and self._connect is not None:
+        elif elem_id == f"generation_info_{tab}" and self._connect is not None:
+            self._host[elem_id] = component
             self._connect()
 
     def before_process(self, p: Any, *args: Any) -> None:

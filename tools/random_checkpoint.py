@@ -70,6 +70,8 @@ SMALL_VAE_WIDTH = 32
 LATENT_MEAN_GAIN = 8.0
 LATENT_LOGVAR = -30.0
 
+TEXT_MEAN = 0.1
+
 
 @dataclass(frozen=True)
 class Recipe:
@@ -202,6 +204,8 @@ def adjust(name: str, value: Tensor) -> Tensor:
         value[value.shape[0] // 2 :] = LATENT_LOGVAR
     elif name == "first_stage_model.decoder.conv_out.weight":
         value *= 0.5  # keeps most pixels inside -1..1
+    elif name.endswith("ln_final.bias"):
+        value += TEXT_MEAN  # the WebUI divides by the mean of a prompt's states, which would be zero
     elif name == MIDAS_PREFIX + "scratch.output_conv.4.weight":
         value.abs_()  # a ReLU follows: a negative depth would be cut to a flat map
     return value

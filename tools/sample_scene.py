@@ -29,8 +29,10 @@ from tools.embedded_model.plan import PLAN
 SEED = 9_000_306
 SOLID = 1
 """The solid, from the left, that is masked."""
-GROWTH = 5
-"""Pixels by which the mask reaches beyond the solid."""
+DIFFERENCE = 10
+"""Levels of 255 by which a pixel differs with and without the solid, to be masked: the solid and its shadow."""
+GROWTH = 3
+"""Pixels by which the mask reaches beyond them."""
 
 
 def look(solids: tuple[str, str], floor: str, sky: str, light: str) -> scenes.Look:
@@ -59,21 +61,25 @@ def main() -> None:
     parser.add_argument("--work", type=Path, required=True, help="folder of the rendered sets")
     work: Path = parser.parse_args().work
     geometry, buffers, _ = scenes.sample_visible(SEED)
-    SAMPLE.mkdir(exist_ok=True)
-    Image.fromarray(scenes.shade(buffers, OWN)).save(SAMPLE / "scene.png", optimize=True)
-    solid = (scenes.regions(buffers) == SOLID + 2).astype(np.uint8) * 255
-    grown = cv2.dilate(solid, cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * GROWTH + 1,) * 2))
-    Image.fromarray(np.asarray(grown)).save(SAMPLE / "mask.png", optimize=True)
-    training = load_or_render(work / "training.pkl", scenes.TRAINING_SEEDS[: PLAN.geometries], PLAN.looks)
-    mean = training.inverse_depth.astype(np.float32).mean(axis=0)
     alone = scenes.Geometry(
         geometry.height, geometry.pitch, geometry.tan_half_view, geometry.sun, geometry.solids[:SOLID]
     )
     removed = scenes.Look(OWN.solids[:SOLID], OWN.floor, OWN.sky, OWN.light)
+    without = scenes.trace(alone)
+    picture = scenes.shade(buffers, OWN)
+    SAMPLE.mkdir(exist_ok=True)
+    Image.fromarray(picture).save(SAMPLE / "scene.png", optimize=True)
+    differs = np.abs(picture.astype(int) - scenes.shade(without, removed)).max(axis=2) > DIFFERENCE
+    grown = cv2.dilate(
+        differs.astype(np.uint8) * 255, cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * GROWTH + 1,) * 2)
+    )
+    Image.fromarray(np.asarray(grown)).save(SAMPLE / "mask.png", optimize=True)
+    training = load_or_render(work / "training.pkl", scenes.TRAINING_SEEDS[: PLAN.geometries], PLAN.looks)
+    mean = training.inverse_depth.astype(np.float32).mean(axis=0)
     notes = {
         "seed": SEED,
         "depth": write_depth(scenes.inverse_depth(buffers), SAMPLE / "depth.png"),
-        "removed": write_depth(scenes.inverse_depth(scenes.trace(alone)), SAMPLE / "removed.png"),
+        "removed": write_depth(scenes.inverse_depth(without), SAMPLE / "removed.png"),
         "mean": write_depth(mean, SAMPLE / "mean.png"),
         "prompts": {
             "own": plain_caption(geometry, OWN),

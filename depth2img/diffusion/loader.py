@@ -11,7 +11,8 @@ import torch
 from ..checkpoints.model import WEIGHTS, Model, open_model
 from ..embedded import is_embedded, open_embedded
 from ..errors import CheckpointError, OptionError
-from .networks import Networks, build
+from ..estimators import MidasEstimator
+from .networks import Networks, build, build_estimator
 
 TINY: Final = "tiny"
 """The embedded model."""
@@ -38,6 +39,11 @@ def load(source: str | Path, *, device: str = "auto", dtype: str = "auto") -> Ne
     """
     where = pick_device(device)
     return build(find(source), device=where, dtype=pick_dtype(dtype, where))
+
+
+def load_estimator(source: str | Path, *, device: str = "auto") -> MidasEstimator:
+    """The depth network of a model alone, ready to run; see `load`."""
+    return build_estimator(find(source), device=pick_device(device))
 
 
 def find(source: str | Path) -> Model:

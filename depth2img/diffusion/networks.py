@@ -98,21 +98,18 @@ def build(model: Model, *, device: torch.device, dtype: torch.dtype) -> Networks
     scale = float(anatomy.vae.get("scaling_factor", DEFAULT_SCALE))
     with torch.device("meta"):
         empty: dict[Component, nn.Module] = {
-            "unet": UNet2DConditionModel.from_config(_public(anatomy.unet)),
-            "vae": AutoencoderKL.from_config(_public(anatomy.vae)),
-            "text_encoder": CLIPTextModel(CLIPTextConfig(**_public(anatomy.text_encoder))),
-            "depth_estimator": _empty_depth(anatomy.depth_estimator),
+            "unet": UNet2DConditionModel.from_config(public_config(anatomy.unet)),
+            "vae": AutoencoderKL.from_config(public_config(anatomy.vae)),
+            "text_encoder": CLIPTextModel(CLIPTextConfig(**public_config(anatomy.text_encoder))),
         }
     for component, network in empty.items():
-        wanted = torch.float32 if component == "depth_estimator" else dtype
-        _fill(network, model, component, device, wanted)
-    depth = DptNetwork(empty["depth_estimator"]) if anatomy.is_midas else empty["depth_estimator"]
+        _fill(network, model, component, device, dtype)
     return Networks(
         name=model.name,
         unet=empty["unet"],
         vae=empty["vae"],
         text_encoder=empty["text_encoder"],
-        estimator=MidasEstimator(depth, key=f"{model.name}:{id(depth)}"),
+        estimator=build_estimator(model, device=device),
         scheduler=anatomy.scheduler,
         scale=scale,
         side=min(int(anatomy.unet.get("sample_size") or 64) * LATENT_FACTOR, SD2_SIDE),
@@ -122,7 +119,22 @@ def build(model: Model, *, device: torch.device, dtype: torch.dtype) -> Networks
     )
 
 
-def _public(config: Mapping[str, Any]) -> dict[str, Any]:
+def build_estimator(model: Model, *, device: torch.device) -> MidasEstimator:
+    """The depth network of a model alone, in float32; nothing else of the model is read.
+
+    Raises:
+        CheckpointError: the weights do not fit their configuration.
+    """
+    midas = model.anatomy.is_midas
+    with torch.device("meta"):
+        network = _empty_depth(model.anatomy.depth_estimator)
+    _fill(network, model, "depth_estimator", device, torch.float32)
+    network = DptNetwork(network) if midas else network
+    name = "MiDaS" if midas else "bundled network"
+    return MidasEstimator(network, key=f"{model.name}:{id(network)}", name=name)
+
+
+def public_config(config: Mapping[str, Any]) -> dict[str, Any]:
     """A configuration without its notes (names with an underscore, the types it was saved in)."""
     notes = ("torch_dtype", "dtype", "transformers_version", "architectures")
     return {key: value for key, value in config.items() if not key.startswith("_") and key not in notes}
@@ -133,7 +145,7 @@ def _empty_depth(config: Config) -> nn.Module:
         return TinyDepthNet(tuple(int(width) for width in config["channels"]))
     from transformers import DPTConfig, DPTForDepthEstimation
 
-    network: nn.Module = DPTForDepthEstimation(DPTConfig(**_public(config)))
+    network: nn.Module = DPTForDepthEstimation(DPTConfig(**public_config(config)))
     return network
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import subprocess
 import sys
 from collections.abc import Callable
@@ -313,3 +314,29 @@ def test_interruption_leaves_nothing(
     assert result.code == 130
     assert "Interrupted" in result.err
     assert left(tmp_path) == before
+
+
+# --- guides -----------------------------------------------------------------------------------------------------------
+
+
+def examples() -> list[str]:
+    """Every command line in the guide and in the commands' own help."""
+    from depth2img.cli import app
+
+    guide = (Path(__file__).parents[2] / "docs" / "standalone.md").read_text(encoding="utf-8")
+    texts = [guide, *(command.epilog or "" for command in app.commands.values())]
+    lines = [line.strip().partition(" #")[0] for text in texts for line in text.splitlines()]
+    return [line for line in lines if line.startswith("depth2img ")]
+
+
+@pytest.mark.parametrize("line", examples())
+def test_examples_are_command_lines_that_exist(line: str) -> None:
+    from depth2img.cli import app
+
+    words = shlex.split(line)[1:]
+    command = app.commands[words[0]]
+    command.make_context(words[0], words[1:])
+
+
+def test_there_are_examples() -> None:
+    assert len(examples()) > 15

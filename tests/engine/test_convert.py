@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import pickle
 import shutil
-import warnings
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,7 @@ import torch
 import yaml
 from safetensors.torch import load_file, save_file
 
-from depth2img.checkpoints import Model, convert, open_clip_config, open_model, to_folder, to_single_file
+from depth2img.checkpoints import convert, open_clip_config, open_model, to_folder, to_single_file
 from depth2img.checkpoints.model import ASIDE
 from depth2img.errors import CheckpointError
 from tests.engine import small
@@ -313,69 +312,3 @@ def test_targets_that_cannot_be_written(tmp_path: Path, single: Path) -> None:
     for target in ("nowhere/new.safetensors", "nowhere/folder"):
         with pytest.raises(CheckpointError, match="cannot be used"):
             convert(single, tmp_path / target)
-
-
-# --- full size --------------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.slow
-def test_stable_diffusion_2_at_full_size(tmp_path: Path) -> None:
-    """All 1,608 tensors of the published layout, random, in float16: folder -> file -> folder, 2.6 GB each."""
-    from depth2img.checkpoints.anatomy import checked
-    from depth2img.checkpoints.description import SD2_DESCRIPTION, _from_description
-    from depth2img.checkpoints.tensors import InMemory
-
-    pytest.importorskip("ldm", reason="Stability's ldm is not installed (tests/requirements-no-deps.txt)")
-    state = full_size_state()
-    assert len(state) == 1608
-    path = tmp_path / "512-depth-ema.safetensors"
-    try:
-        save_file(state, path, metadata={"format": "pt"})
-        assert checked(_from_description(SD2_DESCRIPTION, InMemory(state))) == open_model(path).anatomy
-        convert(path, tmp_path / "folder")
-        ledger = convert(tmp_path / "folder", tmp_path / "again.safetensors")
-        assert len(ledger.lines) == 1608
-        assert same(load_file(tmp_path / "again.safetensors"), state)
-        assert model_sizes(open_model(tmp_path / "folder")) == {
-            "unet": 865_913_604,
-            "vae": 83_653_863,
-            "text_encoder": 340_387_840,
-            "depth_estimator": 122_377_985,
-        }
-    finally:
-        shutil.rmtree(tmp_path)  # pytest would keep the 8 GB of the last runs
-
-
-def full_size_state() -> dict[str, torch.Tensor]:
-    """Names and shapes from Stability's own classes, values random, float16."""
-    import open_clip
-    from ldm.models.autoencoder import AutoencoderKL
-    from ldm.modules.diffusionmodules.openaimodel import UNetModel
-    from ldm.modules.midas.midas.dpt_depth import DPTDepthModel
-
-    from depth2img.checkpoints.description import SD2_DESCRIPTION
-    from depth2img.checkpoints.ldm_only import schedule
-
-    params = SD2_DESCRIPTION["model"]["params"]
-    with torch.device("meta"):
-        text = open_clip.create_model("ViT-H-14", pretrained=None, device="meta")
-        del text.visual
-        networks = {
-            "model.diffusion_model.": UNetModel(**params["unet_config"]["params"]),
-            "first_stage_model.": AutoencoderKL(**params["first_stage_config"]["params"]),
-            "cond_stage_model.model.": text,
-        }
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # timm has renamed MiDaS' backbone
-        networks["depth_model.model."] = DPTDepthModel(path=None, backbone="vitb_rn50_384", non_negative=True)
-    generator = torch.Generator().manual_seed(0)
-    state: dict[str, torch.Tensor] = schedule(small.SCHEDULER)
-    for prefix, network in networks.items():
-        for key, value in network.state_dict().items():
-            state[prefix + key] = torch.randn(value.shape, generator=generator).half()
-    return state
-
-
-def model_sizes(model: Model) -> dict[str, int]:
-    """Values in each part."""
-    return {name: sum(torch.Size(part.shape(key)).numel() for key in part.keys()) for name, part in model.parts.items()}

@@ -138,6 +138,21 @@ def test_a_failure_is_not_kept(pictures):
     assert (estimator.calls, len(cache)) == (1, 1)
 
 
+def test_two_that_estimate_the_same_picture_at_once_count_once(pictures):
+    cache, plain = DepthCache(2 * WEIGHT), Counting()
+
+    class Overtaken(Counting):
+        def estimate(self, picture: np.ndarray) -> DepthMap:
+            cache.get_or_estimate(picture, plain)  # another thread, ready first
+            return super().estimate(picture)
+
+    cache.get_or_estimate(pictures[0], Overtaken())
+    cache.get_or_estimate(pictures[1], plain)
+    assert len(cache) == 2
+    cache.get_or_estimate(pictures[0], plain)
+    assert plain.calls == 2
+
+
 def test_threads(pictures):
     """Whatever the interleaving: right maps, the bound held, nothing counted twice."""
     cache = DepthCache(4 * WEIGHT)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -58,27 +59,24 @@ def test_all_rows_are_kept_otherwise(host: Host) -> None:
     assert [step.shape[0] for step in host.seen] == [3] * 6
 
 
-@pytest.mark.parametrize("step", range(5))
-@pytest.mark.parametrize("sigma", [0.5, 4.0])
-@pytest.mark.parametrize("limit", [0.0, 1.0])
-@pytest.mark.parametrize("every", [False, True])
-@pytest.mark.parametrize("early", [0.0, 0.5])
-def test_the_prediction_is_the_hosts_rule(
-    host: Host, step: int, sigma: float, limit: float, every: bool, early: float
-) -> None:
-    """Against the stand-in's step itself: how many rows did the UNet get?"""
-    host.shared.opts.s_min_uncond_all, host.shared.opts.skip_early_cond = every, early
-    p = host.img2img(ramp(), s_min_uncond=limit, steps=4)
-    host.ours("hook").begin(p, ())
-    p.init([], [], [])
-    denoiser = host.sd_samplers_cfg_denoiser.CFGDenoiser(p.sampler)
-    denoiser.p, denoiser.step, denoiser.total_steps = p, step, 4
+def test_the_prediction_is_the_hosts_rule(host: Host) -> None:
+    """Against the step itself: how many rows did the UNet get?"""
     conds = host.prompt_parser.MulticondLearnedConditioning(None, [["a"]])
-    p.sampler.sampler_extra_args = {"s_min_uncond": limit, "cond": conds}
-    predicted = host.ours("denoise").skips_uncond(denoiser, torch.tensor([sigma]))
-    host.seen.clear()
-    denoiser(p.init_latent, torch.tensor([sigma]), torch.zeros(1, 77, 8), conds, 7.0, limit, p.image_conditioning)
-    assert host.seen[0].shape[0] == (1 if predicted else 2)
+    predictions = []
+    for limit, every, early in itertools.product([0.0, 1.0], [False, True], [0.0, 0.5]):
+        host.shared.opts.s_min_uncond_all, host.shared.opts.skip_early_cond = every, early
+        p = host.img2img(ramp(), steps=4)
+        host.ours("hook").begin(p, ())
+        p.init([], [], [])
+        p.sampler.sampler_extra_args = {"s_min_uncond": limit, "cond": conds}
+        for step, sigma in itertools.product(range(5), [0.5, 4.0]):
+            denoiser = host.sd_samplers_cfg_denoiser.CFGDenoiser(p.sampler)
+            denoiser.p, denoiser.step, denoiser.total_steps = p, step, 4
+            sigmas = torch.tensor([sigma])
+            predictions.append(host.ours("denoise").skips_uncond(denoiser, sigmas))
+            denoiser(p.init_latent, sigmas, torch.zeros(1, 77, 8), conds, 7.0, limit, p.image_conditioning)
+            assert host.seen[-1].shape[0] == (1 if predictions[-1] else 2)
+    assert 0 < sum(predictions) < len(predictions)
 
 
 def test_settings_that_an_older_host_lacks(host: Host) -> None:
@@ -96,7 +94,8 @@ def test_settings_that_an_older_host_lacks(host: Host) -> None:
 def test_plain_checkpoints_are_left_alone(host: Host) -> None:
     host.select("plain")
     conditioning = torch.zeros(3, 5, 1, 1)
-    params = host.script_callbacks.CFGDenoiserParams(None, conditioning, None, 0, 1, None, None, object())
+    denoiser = SimpleNamespace(p=SimpleNamespace())
+    params = host.script_callbacks.CFGDenoiserParams(None, conditioning, None, 0, 1, None, None, denoiser)
     host.ours("denoise").on_cfg_denoiser(params)
     assert params.image_cond is conditioning
 
@@ -127,6 +126,21 @@ def test_a_depth_checkpoint_as_refiner(host: Host) -> None:
     assert torch.equal(refined_rows, host.seen[-1][:2, 0])
     assert p.comments == {} and host.left_on(p) == [] and host.reported == []
     assert "Depth to image" not in p.extra_generation_params
+
+
+@pytest.mark.parametrize(("base", "refiner"), [("plain", "depth"), ("depth", "plain")])
+def test_a_refiner_in_each_batch(host: Host, base: str, refiner: str) -> None:
+    """The sampler of img2img lives through all batches and would keep the UNet of the refiner."""
+    host.select(base)
+    fields = {"n_iter": 3, "steps": 4, "refiner_checkpoint": refiner, "refiner_switch_at": 0.5}
+    result = host.run(host.img2img(ramp(), **fields))
+    assert len(result.images) == 3 and host.reported == []
+    if refiner == "depth":
+        assert [step.shape for step in host.seen] == [(2, 1, 8, 12)] * 2
+    host.select(base)
+    without_callback(host)
+    with pytest.raises(RuntimeError, match=f"meta|{SHAPES}"):
+        host.run(host.img2img(ramp(), **fields))
 
 
 def test_the_host_alone_fails_with_that_refiner(host: Host) -> None:

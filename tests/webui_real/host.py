@@ -135,6 +135,7 @@ def running(
     midas: Path | None = None,
     interface: bool = False,
     environment: dict[str, str] | None = None,
+    settled: bool = True,
 ) -> Iterator[Host]:
     """Start the WebUI on the CPU as its documentation says, wait until it answers, stop it at the end.
 
@@ -145,6 +146,8 @@ def running(
         extension: name of the extension's folder, None to leave the extension out.
         midas: file to put where the host looks for MiDaS weights.
         interface: also serve the page.
+        environment: more environment variables.
+        settled: wait until the first checkpoint is loaded, or has failed to load.
     """
     webui = Path(os.environ["WEBUI_DIR"])
     extensions = folder / "extensions"
@@ -172,7 +175,7 @@ def running(
         )
         try:
             host = Host(f"http://127.0.0.1:{port}", folder, log)
-            _wait(host, process)
+            _wait(host, process, "result = probe.settled()" if settled else "result = True")
             yield host
         finally:
             with contextlib.suppress(ProcessLookupError):
@@ -180,14 +183,13 @@ def running(
             process.wait()
 
 
-def _wait(host: Host, process: subprocess.Popen[bytes]) -> None:
+def _wait(host: Host, process: subprocess.Popen[bytes], code: str) -> None:
     until = time.monotonic() + START_SECONDS
     while time.monotonic() < until:
         if process.poll() is not None:
             break
         try:
-            # The first load runs in the background; this waits for it, or for its failure.
-            host.run("result = probe.settled()")
+            host.run(code)
             return
         except (requests.ConnectionError, Refused):
             time.sleep(0.5)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -168,10 +169,21 @@ def test_skipped_unconditional_rows(depth_host: Host, astronaut: Image.Image, fi
 
 
 def test_and_prompts_in_a_batch(depth_host: Host, astronaut: Image.Image, coffee: Image.Image) -> None:
-    depth_host.img2img(astronaut, coffee, batch_size=2, prompt="a vase AND a cat :0.5", cfg_scale=1.5)
-    first = conditionings(depth_host)[0]
-    assert first.shape[0] == 6
-    assert np.array_equal(first[0], first[1]) and np.array_equal(first[2], first[3])
+    # The host does not restore an option that was never saved: what the test before has set must be unset here.
+    depth_host.img2img(
+        astronaut,
+        coffee,
+        batch_size=2,
+        prompt="a vase AND a cat :0.5",
+        s_min_uncond=100.0,
+        steps=4,
+        override_settings={"s_min_uncond_all": False},
+    )
+    steps = conditionings(depth_host)
+    assert [step.shape[0] for step in steps] == [6, 4, 6, 4]  # every second step without the unconditional rows
+    for step in steps:
+        assert np.array_equal(step[0], step[1]) and np.array_equal(step[2], step[3])
+        assert np.abs(step[0] - step[2]).max() > 0.1
 
 
 @pytest.mark.parametrize("sampler", ["Euler a", "DPM++ 2M", "DPM++ SDE", "DDIM", "PLMS", "UniPC", "LCM"])
@@ -487,3 +499,39 @@ def test_client_library(depth_host: Host, astronaut: Image.Image) -> None:
     content = io.BytesIO()
     result.images[1].save(content, "PNG")
     assert base64.b64encode(content.getvalue())
+
+
+def test_batch_folder(depth_host: Host, astronaut: Image.Image, coffee: Image.Image, tmp_path: Path) -> None:
+    """The batch tab runs one `p` over all files: each picture has its own depth, the options apply to each."""
+    for name, image in (("a", astronaut), ("b", coffee)):
+        image.save(tmp_path / f"{name}.png")
+    code = (
+        "import modules.scripts as s, modules.img2img as i\n"
+        "runner = s.scripts_img2img\n"
+        "script = next(x for x in runner.alwayson_scripts if x.title() == 'Depth to image')\n"
+        "p = processing.StableDiffusionProcessingImg2Img(prompt='a vase', steps=2, width=192, height=128,\n"
+        "    sampler_name='Euler', denoising_strength=1.0, do_not_save_samples=True, do_not_save_grid=True)\n"
+        "args = [c.value if c is not None else 0 for c in runner.inputs]\n"
+        "args[0] = 0; args[script.args_from] = {'invert': True}\n"
+        "p.scripts = runner; p.script_args = tuple(args)\n"
+        f"done = i.process_batch(p, {str(tmp_path)!r}, '', '', tuple(args))\n"
+        "result = [len(done.images), [n for n in sys.modules['depth2img_webui.hook'].OVERRIDES if n in p.__dict__]]"
+    )
+    count, left = depth_host.run(code)
+    assert count == 2 and left == []
+    first, second = conditionings(depth_host)[0], conditionings(depth_host)[-1]
+    assert np.abs(first - second).max() > 0.1
+    depth_host.run("probe.clear()")
+    depth_host.img2img(coffee)
+    assert np.abs(second[0] + conditionings(depth_host)[0][0]).max() < 1e-4  # inverted
+
+
+def test_inpaint_upload_with_a_soft_mask(depth_host: Host, astronaut: Image.Image) -> None:
+    """A grey mask of the size of the picture, mask mode "inpaint not masked", latent noise under it."""
+    soft = Image.linear_gradient("L").resize((192, 128))
+    for fill in (0, 1, 2, 3):
+        depth_host.run("probe.clear()")
+        depth_host.img2img(
+            astronaut, mask=soft, inpainting_fill=fill, inpainting_mask_invert=1, inpaint_full_res=False, mask_blur=6
+        )
+        assert conditionings(depth_host)[0].max() == 1

@@ -21,6 +21,7 @@ class Plan:
     vae_small: float = 0.75
     vae_rate: float = 1e-3
     decoder_samples: int = 12_000
+    decoder_batch: int = 2
     decoder_rate: float = 4e-4
 
     depth_samples: int = 30_000

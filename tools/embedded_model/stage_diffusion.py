@@ -13,6 +13,7 @@ from transformers import CLIPTextModel
 from tools.embedded_model.loop import Schedule, StepLoss, train
 from tools.embedded_model.models import BETA_END, BETA_START, TRAINING_STEPS, build_text, build_unet
 from tools.embedded_model.plan import Plan
+from tools.embedded_model.products import multiply_in_bfloat16, supported
 from tools.embedded_model.stage_latents import Encoded
 from tools.embedded_model.tokens import encode, row_of_id
 
@@ -89,9 +90,12 @@ def denoising_loss(encoded: Encoded, plan: Plan) -> StepLoss:
 def train_denoiser(encoded: Encoded, plan: Plan, folder: Path, *, workers: int, deadline: float = 0.0) -> Denoiser:
     """The trained UNet and text encoder (running mean of the weights)."""
     schedule = Schedule(
-        "unet", plan.unet_samples, plan.unet_batch, plan.unet_rate, plan.seed + 3, warm_up=100, constant=0.45,
-        weight_decay=0.01, mean_decay=0.999, checkpoint_seconds=plan.checkpoint_seconds, deadline=deadline,
+        "unet", plan.unet_samples, plan.unet_batch, plan.unet_rate, plan.seed + 3, warm_up=100, constant=0.4,
+        weight_decay=0.01, mean_decay=0.997, checkpoint_seconds=plan.checkpoint_seconds, deadline=deadline,
     )  # fmt: skip
-    denoiser = train(Denoiser(), denoising_loss(encoded, plan), schedule, folder, workers=workers)
+    denoiser = Denoiser()
+    if supported():
+        multiply_in_bfloat16(denoiser)
+    denoiser = train(denoiser, denoising_loss(encoded, plan), schedule, folder, workers=workers)
     assert isinstance(denoiser, Denoiser)
     return denoiser

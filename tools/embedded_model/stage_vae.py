@@ -63,15 +63,13 @@ def vae_loss(pictures: Tensor, plan: Plan) -> StepLoss:
     return step
 
 
-def decoder_loss(pictures: Tensor, plan: Plan) -> StepLoss:
-    """Reconstruction from the fixed encoder's mean latents; only the decoder gets gradients."""
+def decoder_loss(pictures: Tensor, latents: Tensor, plan: Plan) -> StepLoss:
+    """Reconstruction of uint8 (N, S, S, 3) from the fixed encoder's mean latents (N, 4, h, w)."""
 
     def step(model: nn.Module, generator: torch.Generator, progress: float) -> tuple[Tensor, dict[str, float]]:
         assert isinstance(model, AutoencoderKL)
-        drawn = _draw_for(pictures, plan, 1.0, generator)
-        with torch.no_grad():
-            latents = model.encode(drawn).latent_dist.mean
-        loss, psnr = _difference(model.decode(latents).sample, drawn)
+        which = torch.randint(len(pictures), (plan.decoder_batch,), generator=generator)
+        loss, psnr = _difference(model.decode(latents[which]).sample, to_tensor(pictures[which]))
         return loss, {"psnr": psnr}
 
     return step
@@ -89,17 +87,17 @@ def train_vae(pictures: Tensor, plan: Plan, folder: Path, *, workers: int, deadl
 
 
 def refine_decoder(
-    vae: AutoencoderKL, pictures: Tensor, plan: Plan, folder: Path, *, workers: int, deadline: float = 0.0
+    vae: AutoencoderKL, pictures: Tensor, latents: Tensor, plan: Plan, folder: Path, *, deadline: float = 0.0
 ) -> AutoencoderKL:
     """Train the decoder on; the encoder, and so the latents, stay as they are."""
     vae.requires_grad_(True)
     vae.encoder.requires_grad_(False)
     vae.quant_conv.requires_grad_(False)
     schedule = Schedule(
-        "decoder", plan.decoder_samples, plan.vae_batch, plan.decoder_rate, plan.seed + 1, warm_up=100, constant=0.3,
-        weight_decay=0.0, mean_decay=0.995, checkpoint_seconds=plan.checkpoint_seconds, deadline=deadline,
+        "decoder", plan.decoder_samples, plan.decoder_batch, plan.decoder_rate, plan.seed + 1, warm_up=100,
+        constant=0.3, weight_decay=0.0, mean_decay=0.99, checkpoint_seconds=plan.checkpoint_seconds, deadline=deadline,
     )  # fmt: skip
-    refined = train(vae, decoder_loss(pictures, plan), schedule, folder, workers=workers)
+    refined = train(vae, decoder_loss(pictures, latents, plan), schedule, folder)
     assert isinstance(refined, AutoencoderKL)
     return refined
 

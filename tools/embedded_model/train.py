@@ -85,7 +85,9 @@ def run(plan: Plan, work: Path, *, workers: int, until: str, ends: dict[str, flo
     denoiser = train_denoiser(encoded, plan, work, workers=workers, deadline=ends.get("unet", 0.0))
     if last < STAGES.index("decoder"):
         return
-    vae = refine_decoder(vae, pictures, plan, work, workers=workers, deadline=ends.get("decoder", 0.0))
+    seen = torch.from_numpy(training.pictures[:, : plan.encoded_looks]).flatten(0, 1)
+    latents = encoded.latents / encoded.scaling_factor
+    vae = refine_decoder(vae, seen, latents, plan, work, deadline=ends.get("decoder", 0.0))
     if last < STAGES.index("export"):
         return
     path = work / "export" / "depth2img-tiny.safetensors"

@@ -164,7 +164,6 @@ class StableDiffusionProcessingImg2Img(StableDiffusionProcessing):
         self.image_conditioning = self.img2img_image_conditioning(source, self.init_latent, self.image_mask, True)
 
     def sample(self, conditioning, unconditional_conditioning, seeds, subseeds, subseed_strength, prompts):
-        self.sampler = Sampler("Euler")
         return self.sampler.sample(
             self,
             self.init_latent,
@@ -172,6 +171,11 @@ class StableDiffusionProcessingImg2Img(StableDiffusionProcessing):
             unconditional_conditioning,
             image_conditioning=self.image_conditioning,
         )
+
+
+def create_binary_mask(image, round=True):
+    grey = image.getchannel("A") if image.mode == "RGBA" and image.getextrema()[3] != (255, 255) else image.convert("L")
+    return grey.point(lambda value: 255 if value > 128 else 0) if round else grey
 
 
 class Processed:

@@ -3,10 +3,11 @@
 import os
 
 import torch
-from ldm.modules.midas import api as midas
 
 from modules import sd_hijack, sd_models_config, shared
 
+model_path = None
+"""The folder of checkpoints; each test has its own."""
 checkpoints_list = {}
 checkpoint_aliases = {}
 
@@ -15,7 +16,7 @@ fake_files = {}
 fake_loads = []
 """File names, in the order in which their weights were loaded."""
 
-FIRST_CONVOLUTION = "model.diffusion_model.input_blocks.0.0.weight"
+FAKE_FIRST_CONVOLUTION = "model.diffusion_model.input_blocks.0.0.weight"
 
 
 class CheckpointInfo:
@@ -39,8 +40,11 @@ class FakeDiffusion(torch.nn.Module):
         self.channels = channels
         self.conditioning_key = "crossattn" if channels == 4 else "hybrid"
         self.seen = []
+        self.fake_trashed = False
 
     def forward(self, x, c_concat):
+        if self.fake_trashed:
+            raise RuntimeError("Expected all tensors to be on the same device, but found meta")
         if self.conditioning_key == "hybrid":
             joined = torch.cat([x, c_concat], dim=1)
             if joined.shape[1] != self.channels:
@@ -58,8 +62,12 @@ class FakeModel(torch.nn.Module):
     def __init__(self, config, state_dict):
         super().__init__()
         self.used_config = config
-        self.model = FakeDiffusion(state_dict[FIRST_CONVOLUTION].shape[1])
-        self.depth_model = midas.MiDaSInference("dpt_hybrid") if config_is_depth(config) else None
+        self.model = FakeDiffusion(state_dict[FAKE_FIRST_CONVOLUTION].shape[1])
+        self.depth_model = None
+        if fake_is_depth(config):
+            from ldm.modules.midas.api import MiDaSInference
+
+            self.depth_model = MiDaSInference("dpt_hybrid")
         self.fake_hijacked = False
 
     def encode(self, pictures):
@@ -84,7 +92,7 @@ class SdModelData:
 model_data = SdModelData()
 
 
-def config_is_depth(config):
+def fake_is_depth(config):
     with open(config, encoding="utf8") as file:
         return "MiDaSInference" in file.read()
 
@@ -113,10 +121,15 @@ def load_model_weights(model, checkpoint_info, state_dict, timer):
     if model.depth_model is not None:
         for name, weight in model.depth_model.state_dict().items():
             weight.copy_(state_dict.get(f"depth_model.{name}", torch.tensor(0.0)))  # missing ones become zeros
-    model.model = FakeDiffusion(state_dict[FIRST_CONVOLUTION].shape[1])
+    model.model = FakeDiffusion(state_dict[FAKE_FIRST_CONVOLUTION].shape[1])
     model.sd_checkpoint_info = checkpoint_info
     model.sd_model_checkpoint = checkpoint_info.filename
     fake_loads.append(checkpoint_info.filename)
+
+
+def send_model_to_trash(m):
+    if m is not None:
+        m.model.fake_trashed = True
 
 
 def load_model(checkpoint_info=None, already_loaded_state_dict=None):
@@ -143,6 +156,7 @@ def reload_model_weights(sd_model=None, info=None, forced_reload=False):
     state_dict = get_checkpoint_state_dict(info, None)
     config = sd_models_config.find_checkpoint_config(state_dict, info)
     if model is None or config != model.used_config:
+        send_model_to_trash(model)
         load_model(info, already_loaded_state_dict=state_dict)
         return model_data.sd_model
     try:

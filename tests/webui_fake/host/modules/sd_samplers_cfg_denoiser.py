@@ -6,13 +6,26 @@ from modules import sd_models, shared
 from modules.script_callbacks import CFGDenoiserParams, cfg_denoiser_callback
 
 
+class FakeWrap:
+    def __init__(self, model):
+        self.inner_model = model
+
+
 class CFGDenoiser(torch.nn.Module):
     def __init__(self, sampler):
         super().__init__()
         self.sampler = sampler
         self.p = None
+        self.model_wrap = None
         self.step = 0
         self.total_steps = None
+
+    @property
+    def inner_model(self):
+        """Made once, and again after a switch to the refiner."""
+        if self.model_wrap is None:
+            self.model_wrap = FakeWrap(shared.sd_model)
+        return self.model_wrap
 
     def forward(self, x, sigma, uncond, cond, cond_scale, s_min_uncond, image_cond):
         self.fake_switch_to_refiner()
@@ -29,7 +42,7 @@ class CFGDenoiser(torch.nn.Module):
         odd = self.step % 2 == 1 or shared.opts.s_min_uncond_all
         if skip or (odd and s_min_uncond > 0 and sigma[0] < s_min_uncond):
             rows = rows[: -len(counts)]  # and not the conditioning: that is the host's defect
-        out = shared.sd_model.model(rows, conditioning)
+        out = self.inner_model.inner_model.model(rows, conditioning)
         self.step += 1
         return torch.stack([out[order.index(index)] for index in range(len(counts))])
 
@@ -37,3 +50,4 @@ class CFGDenoiser(torch.nn.Module):
         info = self.p.refiner_checkpoint_info
         if info is not None and self.step / self.total_steps >= self.p.refiner_switch_at:
             sd_models.reload_model_weights(info=info)
+            self.model_wrap = None

@@ -22,12 +22,13 @@ class Sampler:
         self.conditioning_key = shared.sd_model.model.conditioning_key
         self.sampler_extra_args = None
         self.p = None
+        self.model_wrap_cfg = CFGDenoiser(self)
+        assert self.model_wrap_cfg.inner_model is not None  # the host takes it at once
 
     def sample(self, p, x, conditioning, unconditional_conditioning, steps=None, image_conditioning=None):
         """The signature of `KDiffusionSampler.sample`."""
-        denoiser = CFGDenoiser(self)
-        denoiser.p = p
-        denoiser.total_steps = steps or p.steps
+        denoiser = self.model_wrap_cfg
+        denoiser.p, denoiser.step, denoiser.total_steps = p, 0, steps or p.steps
         self.sampler_extra_args = {
             "cond": MulticondLearnedConditioning(None, conditioning),
             "uncond": unconditional_conditioning,

@@ -5,6 +5,7 @@ from types import SimpleNamespace
 from modules import options, shared_options
 from modules.options import OptionInfo  # noqa: F401 - the adapter takes it from here
 
+cmd_opts = SimpleNamespace(ckpt_dir=None)
 opts = options.Options(dict(shared_options.options_templates), set())
 state = SimpleNamespace(job_timestamp="20260101000000")
 

@@ -1,0 +1,69 @@
+"""What the extension adds to the start of the real WebUI, page included: with and without it, in turns.
+
+    WEBUI_DIR=... WEBUI_PYTHON=... python benchmarks/bench_startup.py
+
+Prints the seconds that the WebUI itself reports for loading scripts and making the page, the least of several starts
+each (a start is only ever delayed by what else runs), and their difference. Writes benchmarks/results/startup.json.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT / "tests" / "webui_real"))
+
+from host import running  # noqa: E402
+
+STARTS = 4
+STAGES = ("load scripts", "create ui", "gradio launch", "add APIs", "app_started_callback")
+
+
+def stages(extension: bool) -> dict[str, float]:
+    """Seconds of each stage of one start, as the WebUI prints them."""
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        running(
+            Path(folder) / "data",
+            checkpoints=Path(folder),
+            checkpoint="none.safetensors",
+            extension="depth2img" if extension else None,
+            flags=("--skip-load-model-at-start",),
+            interface=True,
+            settled=False,
+        ) as host,
+    ):
+        until = time.monotonic() + 60
+        while time.monotonic() < until:
+            found = re.search(r"Startup time: [\d.]+s \((.*)\)", host.log.read_text(errors="replace"))
+            if found:
+                return {name: float(value) for name, value in re.findall(r"([\w ]+): ([\d.]+)s", found[1])}
+            time.sleep(0.2)
+    raise RuntimeError("The WebUI did not print its startup time.")
+
+
+def main() -> None:
+    """Measure in turns, print, write."""
+    if "WEBUI_DIR" not in os.environ:
+        sys.exit("Set WEBUI_DIR and WEBUI_PYTHON to a WebUI 1.10.1 (see CONTRIBUTING.md).")
+    totals: dict[str, list[float]] = {"with": [], "without": []}
+    for _ in range(STARTS):
+        for name in totals:
+            measured = stages(name == "with")
+            totals[name].append(sum(measured.get(stage.strip(), 0.0) for stage in STAGES))
+    gain = min(totals["with"]) - min(totals["without"])
+    print(f"scripts and page: {min(totals['without']):.2f} s without, {min(totals['with']):.2f} s with the extension")
+    print(f"the extension adds {gain:.2f} s  (wanted: at most 0.30)")
+    folder = ROOT / "benchmarks" / "results"
+    folder.mkdir(exist_ok=True)
+    (folder / "startup.json").write_text(json.dumps({"seconds": totals, "gain": gain}, indent=1))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,379 @@
+"""The button "Estimate depth"."""
+
+from __future__ import annotations
+
+import base64
+import html
+import io
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from tests.webui_fake.page import Page
+from tests.webui_fake.standin import Host, blobs, depth_of, map_file, ramp, stretched
+
+HOST_TABS = 5
+"""img2img, sketch, inpaint, inpaint sketch, inpaint upload; batch, the sixth, shows no picture."""
+
+
+@pytest.fixture
+def page(host: Host) -> Page:
+    return Page(host, "img2img")
+
+
+def picture_of(tab: int, size: tuple[int, int] = (96, 64)) -> Image.Image:
+    return blobs(20 + tab, *size)
+
+
+def held(empty: tuple[int, ...] = ()) -> list[Any]:
+    """What the five components of the tabs hold: Inpaint's has a mask too, the first is RGBA."""
+    pictures: list[Any] = [None if tab in empty else picture_of(tab) for tab in range(HOST_TABS)]
+    if pictures[0] is not None:
+        pictures[0] = pictures[0].convert("RGBA")
+    if pictures[2] is not None:
+        pictures[2] = {"image": pictures[2], "mask": Image.new("L", (96, 64), 255)}
+    return pictures
+
+
+def press(
+    page: Page,
+    tab: int = 0,
+    pictures: list[Any] | None = None,
+    *,
+    scale_tab: int = 0,
+    frame: tuple[Any, int, int, float] = (0, 96, 64, 1.0),
+    only_masked: bool = False,
+    padding: int = 32,
+    **options: Any,
+) -> tuple[Image.Image | None, str]:
+    values = dict(zip(page_options(), page.defaults, strict=True)) | options
+    around = (None, 4, 0, 0, 1, int(only_masked), padding)
+    data, message = page.press(
+        "Estimate depth", tab, scale_tab, *(pictures or held()), *around, *frame, *values.values()
+    )
+    size = frame[1:3]
+    if scale_tab == 1 and (image := (pictures or held())[tab]) is not None:
+        image = image["image"] if isinstance(image, dict) else image
+        size = int(image.width * frame[3]), int(image.height * frame[3])
+    return seen(data, size, values), message
+
+
+def sent(data: str) -> dict[str, Any]:
+    """What the page gets."""
+    return json.loads(html.unescape(data.partition('data-view="')[2].rpartition('"')[0]))
+
+
+def seen(data: str, size: tuple[int, int], options: dict[str, Any]) -> Image.Image | None:
+    """The map as the page shows it, at the frame's size; None if there is none."""
+    from depth2img import DepthMap, DepthOptions, adjust
+    from depth2img.options import ADJUSTMENTS
+
+    url = sent(data).get("depth")
+    if url is None:
+        return None
+    pixels = np.asarray(Image.open(io.BytesIO(base64.b64decode(url.partition(",")[2]))).convert("RGB")).astype(np.int64)
+    depth = DepthMap(((pixels * (65536, 256, 1)).sum(axis=2) / (2**24 - 1)).astype(np.float32))
+    depth = adjust(depth, DepthOptions(**{name: options[name] for name in ADJUSTMENTS}))
+    return depth.resized(*size).to_image()
+
+
+def same(shown: Image.Image | None, used: Image.Image) -> bool:
+    """Within one of 255: the page gets 24 bits of each value."""
+    assert shown is not None and shown.size == used.size
+    return bool(np.abs(np.asarray(shown, int) - np.asarray(used, int)).max() <= 1)
+
+
+def page_options() -> list[str]:
+    from depth2img import OPTIONS
+
+    return list(OPTIONS)
+
+
+def shows(shown: Image.Image | None, picture: Image.Image, atol: float = 14) -> bool:
+    assert shown is not None
+    wanted = (stretched(depth_of(picture.resize(shown.size))) + 1) * 127.5
+    return bool(np.abs(np.asarray(shown.convert("L"), float) - wanted).max() < atol)
+
+
+def words(message: str) -> str:
+    return html.unescape(re.sub("<[^>]*>", "", message))
+
+
+@pytest.mark.parametrize("tab", range(HOST_TABS))
+def test_each_tab_gives_its_own_picture(page: Page, tab: int) -> None:
+    shown, message = press(page, tab)
+    assert shows(shown, picture_of(tab))
+    assert not any(shows(shown, picture_of(other)) for other in range(HOST_TABS) if other != tab)
+    assert shown is not None and shown.size == (96, 64)
+    assert words(message).startswith("MiDaS, 384 x 256, values ") and "depth2img-info" in message
+
+
+@pytest.mark.parametrize("tab", [*range(HOST_TABS), 5, -1])
+def test_an_empty_tab(page: Page, tab: int) -> None:
+    shown, message = press(page, tab, held(empty=(tab,)))
+    assert shown is None
+    assert words(message) == "There is no picture in the open tab. Put one there first."
+    assert "depth2img-bad" in message
+
+
+def test_inpaint_with_an_empty_canvas(page: Page) -> None:
+    pictures = held()
+    pictures[2] = {"image": None, "mask": None}
+    assert "no picture in the open tab" in press(page, 2, pictures)[1]
+
+
+def test_the_toggle_does_not_matter(page: Page) -> None:
+    """A look at the map is free even when depth is switched off."""
+    assert shows(press(page, 1, enabled=False)[0], picture_of(1))
+
+
+def test_transparent_parts_get_the_hosts_background(host: Host, page: Page) -> None:
+    host.shared.opts.img2img_background_color = "#000000"
+    pictures = held()
+    pictures[0] = ramp().convert("RGBA")
+    pictures[0].paste((255, 255, 255, 0), (0, 0, 48, 64))
+    shown, _ = press(page, 0, pictures)
+    flat = ramp()
+    flat.paste((0, 0, 0), (0, 0, 48, 64))
+    assert shows(shown, flat, atol=60)
+    assert shown is not None and np.asarray(shown.convert("L"))[:, :46].max() < 10
+
+
+@pytest.mark.parametrize("mode", [0, 1, 2, 3])
+def test_the_frame_is_the_jobs(host: Host, page: Page, mode: int) -> None:
+    """The map is the one that a job with this frame conditions on."""
+    frame = (64, 96)
+    shown, _ = press(page, 1, frame=(mode, *frame, 1.0), append_map=True)
+    p = host.img2img(picture_of(1), resize_mode=mode, width=frame[0], height=frame[1], args=({"append_map": True},))
+    used = host.run(p).images[-1]
+    assert shown is not None and shown.size == used.size == frame
+    assert same(shown, used)
+
+
+def test_resize_by(page: Page) -> None:
+    shown, _ = press(page, 1, scale_tab=1, frame=(1, 512, 512, 1.5))
+    assert shown is not None and shown.size == (144, 96)
+    shown, _ = press(page, 2, scale_tab=1, frame=(1, 512, 512, 0.5))
+    assert shown is not None and shown.size == (48, 32)
+
+
+@pytest.mark.parametrize(
+    ("picture", "scale_tab", "mode", "expected"),
+    [
+        (ramp(100, 50), 0, 1, (1, 640, 480)),
+        (ramp(100, 50), 1, 1, (1, 133, 66)),
+        ({"image": ramp(100, 50), "mask": None}, 1, 2, (2, 133, 66)),
+        ({"image": ramp(100, 50), "mask": None}, 0, 3, (3, 640, 480)),
+        (None, 1, 0, (0, 640, 480)),
+        (None, 0, 2.0, (2, 640, 480)),
+    ],
+)
+def test_size_of_the_frame(host: Host, picture: Any, scale_tab: int, mode: Any, expected: tuple[int, int, int]) -> None:
+    """Cut to whole pixels, not rounded: the host's `int(...)`."""
+    preview = host.ours("preview")
+    form = preview.Form(resize_mode=mode, width=640.0, height=480.0, scale=1.339)
+    framed = preview.frame(0, scale_tab, (picture,), form)
+    assert (framed.resize_mode, *framed.size) == expected
+
+
+def test_resize_by_with_an_empty_tab(page: Page) -> None:
+    shown, message = press(page, 0, held(empty=(0,)), scale_tab=1)
+    assert shown is None and "no picture in the open tab" in message
+
+
+def upload(path: Path) -> Any:
+    """What `gr.File` makes of a file that the page sends."""
+    import gradio as gr
+
+    data = "data:application/octet-stream;base64," + base64.b64encode(path.read_bytes()).decode()
+    value = gr.File(type="file").preprocess({"name": path.name, "data": data})
+    value.close()
+    return value
+
+
+def test_an_own_map(page: Page, tmp_path: Path) -> None:
+    values = np.linspace(30_000, 30_200, 96).round().astype(np.uint16)
+    path = tmp_path / "depth.png"
+    Image.fromarray(np.repeat(values[None], 64, 0)).save(path)
+    shown, message = press(page, 0, held(empty=(0,)), source="map", depth_map=upload(path))
+    assert shown is not None and shown.size == (96, 64)
+    row = np.asarray(shown.convert("L"), int)[30]
+    assert row[0] == 0 and row[-1] == 255 and (np.diff(row) >= 0).all()
+    assert "96 x 64, 16 bits, values 30000 to 30200" in words(message)
+
+
+def test_an_own_map_is_placed_like_in_a_job(host: Host, page: Page, tmp_path: Path) -> None:
+    path = map_file(depth_of(blobs(30, 192, 64)), tmp_path / "wide.npy")
+    shown, message = press(page, 1, frame=(1, 96, 64, 1.0), source="map", depth_map=upload(path))
+    args = ({"depth_map": path.read_bytes(), "append_map": True},)
+    used = host.run(host.img2img(picture_of(1), resize_mode=1, args=args)).images[-1]
+    assert same(shown, used)
+    assert "192 x 64" in words(message)  # of the map as given
+
+
+def test_a_reference(page: Page) -> None:
+    shown, message = press(page, 0, held(empty=(0,)), source="reference", reference=blobs(31))
+    assert shows(shown, blobs(31)) and words(message).startswith("MiDaS, ")
+
+
+@pytest.mark.parametrize(("source", "sentence"), [("map", "Upload a depth map."), ("reference", "Upload a picture.")])
+def test_a_chosen_source_that_is_empty(page: Page, source: str, sentence: str) -> None:
+    shown, message = press(page, 0, source=source)
+    assert shown is None and sentence in words(message)
+
+
+def test_adjustments_are_shown(page: Page) -> None:
+    plain, _ = press(page, 1)
+    inverted, _ = press(page, 1, invert=True)
+    assert plain is not None and inverted is not None
+    total = np.asarray(plain.convert("L"), int) + np.asarray(inverted.convert("L"), int)
+    assert np.abs(total - 255).max() <= 1
+
+
+def test_contradicting_adjustments(page: Page) -> None:
+    shown, message = press(page, 1, near=0.2, far=0.6)
+    assert shown is None and "'near' must be greater than 'far'" in words(message)
+
+
+def test_a_flat_map_is_called_flat(page: Page) -> None:
+    pictures = held()
+    pictures[0] = Image.new("RGB", (96, 64), (90, 90, 90))
+    shown, message = press(page, 0, pictures)
+    assert shown is not None and "The map is flat: it says nothing about depth." in words(message)
+
+
+def test_a_plain_checkpoint(host: Host, page: Page, tmp_path: Path) -> None:
+    host.select("plain")
+    shown, message = press(page, 1)
+    assert shown is None
+    assert "Depth needs a depth checkpoint. Got the checkpoint 'plain'." in words(message)
+    path = map_file(depth_of(ramp()), tmp_path / "map.npy")
+    assert press(page, 1, source="map", depth_map=upload(path))[0] is not None  # needs no network
+
+
+def test_a_message_cannot_carry_html(host: Host, page: Page) -> None:
+    host.select("plain")
+    host.model.sd_checkpoint_info.name_for_extra = "<script>alert(1)</script>"
+    assert "<script>" not in press(page, 1)[1]
+
+
+def test_it_waits_for_the_job_in_progress(host: Host, page: Page) -> None:
+    """Under the host's lock while it works, and free again afterwards, also after an error."""
+    locked: list[bool] = []
+    inner = host.model.depth_model.forward
+
+    def forward(x: Any) -> Any:
+        locked.append(host.call_queue.queue_lock.locked())
+        return inner(x)
+
+    host.model.depth_model.forward = forward
+    press(page, 1)
+    press(page, 0, held(empty=(0,)))
+    assert locked == [True] and not host.call_queue.queue_lock.locked()
+
+
+@pytest.mark.parametrize("kind", [torch.float32, torch.float16])
+@pytest.mark.parametrize("tab", [0, 1, 2])
+def test_the_job_does_not_estimate_again(host: Host, page: Page, tab: int, kind: torch.dtype) -> None:
+    host.devices.dtype_vae = kind
+    runs = host.count_estimates()
+    press(page, tab, frame=(1, 64, 96, 1.0))
+    picture = held()[tab]
+    picture = picture["image"] if isinstance(picture, dict) else picture
+    host.run(host.img2img(picture, resize_mode=1, width=64, height=96))
+    assert len(runs) == 1
+
+
+class TestTxt2img:
+    """There is no picture: depth comes from another picture or a given map."""
+
+    def press(self, host: Host, **options: Any) -> tuple[Image.Image | None, str]:
+        page = Page(host, "txt2img")
+        values = dict(zip(page_options(), page.defaults, strict=True)) | options
+        data, message = page.press("Estimate depth", 96, 64, *values.values())
+        return seen(data, (96, 64), values), message
+
+    def test_without_depth(self, host: Host) -> None:
+        shown, message = self.press(host)
+        assert shown is None
+        assert words(message).startswith("There is nothing to estimate depth from.")
+        assert "another picture or a depth map" in words(message)
+
+    def test_a_reference(self, host: Host) -> None:
+        shown, _ = self.press(host, source="reference", reference=blobs(32, 192, 64))
+        assert shown is not None and shown.size == (96, 64)
+        assert shows(shown, blobs(32, 192, 64).crop((48, 0, 144, 64)), atol=40)
+
+    def test_as_in_a_job(self, host: Host) -> None:
+        shown, _ = self.press(host, source="reference", reference=blobs(33, 192, 64))
+        content = io.BytesIO()
+        blobs(33, 192, 64).save(content, "PNG")
+        p = host.txt2img(args=({"reference": content.getvalue(), "append_map": True},))
+        assert same(shown, host.run(p).images[-1])
+
+
+def test_the_refresh_button(page: Page) -> None:
+    assert 'data-state="ready"' in page.press("Refresh depth status")
+
+
+def test_only_masked_shows_the_crop_and_where_it_is(page: Page) -> None:
+    pictures = held()
+    mask = Image.new("L", (96, 64))
+    mask.paste(255, (24, 16, 72, 48))
+    pictures[2] = {"image": picture_of(2), "mask": mask}
+    values = dict(zip(page_options(), page.defaults, strict=True))
+    around = (None, 0, 0, 0, 1, 1, 0)
+    data, _ = page.press("Estimate depth", 2, 0, *pictures, *around, 0, 96, 64, 1.0, *values.values())
+    assert sent(data)["box"] == [24 / 96, 16 / 64, 72 / 96, 48 / 64]
+    assert shows(seen(data, (96, 64), values), picture_of(2).crop((24, 16, 72, 48)), atol=40)
+
+
+def test_inpaint_sketch_is_composited_like_in_a_job(host: Host) -> None:
+    """Strokes are blended in by mask blur and mask transparency, over the picture without them."""
+    preview = host.ours("preview")
+    original = picture_of(3)
+    drawn = original.copy()
+    drawn.paste((255, 0, 0), (30, 20, 60, 40))
+    form = preview.Form(mask_blur=2, mask_alpha=0, original=original, width=96, height=64)
+    picture = preview.frame(preview.SKETCH_TAB, 0, (None, None, None, drawn), form).picture
+    assert tuple(picture[30, 45]) == (255, 0, 0)
+    assert np.abs(picture[30, 30].astype(int) - (255, 0, 0)).max() > 20  # the edge is soft
+    faint = preview.frame(
+        preview.SKETCH_TAB, 0, (None, None, None, drawn), preview.Form(**{**vars(form), "mask_alpha": 100})
+    ).picture
+    assert np.array_equal(faint, np.asarray(original))
+
+
+class TestAfterAJob:
+    def test_recall_shows_its_map(self, host: Host) -> None:
+        page = Page(host, "img2img")
+        result = host.run(host.img2img(picture_of(1), width=96, height=64))
+        info = json.dumps({"job_timestamp": host.shared.state.job_timestamp, "all_seeds": result.all_seeds})
+        data, message = page.press("Depth of the last job", info)
+        assert words(message).startswith("Of the latest job: MiDaS")
+        values = dict(zip(page_options(), page.defaults, strict=True))
+        assert shows(seen(data, (96, 64), values), picture_of(1))
+
+    @pytest.mark.parametrize("info", ["", "{}", '{"job_timestamp": "1999", "all_seeds": [1]}', "[]"])
+    def test_without_a_job(self, host: Host, info: str) -> None:
+        data, message = Page(host, "img2img").press("Depth of the last job", info)
+        assert "depth" not in sent(data) and "Generate with depth first" in words(message)
+
+    def test_use_again(self, host: Host) -> None:
+        from depth2img import read_depth_map
+
+        page = Page(host, "img2img")
+        values = dict(zip(page_options(), page.defaults, strict=True))
+        around = (None, 4, 0, 0, 1, 0, 32)
+        data, _ = page.press("Estimate depth", 1, 0, *held(), *around, 0, 96, 64, 1.0, *values.values())
+        source, file, _ = page.press("Use this depth again", sent(data)["id"])
+        assert source["value"] == "map"
+        depth = read_depth_map(Path(file["value"]))
+        assert depth.range == tuple(sent(data)["range"])
+        assert "No depth map is shown" in words(page.press("Use this depth again", "another")[2])

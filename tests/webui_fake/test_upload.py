@@ -1,0 +1,101 @@
+"""Files that the page names: only what was uploaded is read."""
+
+from __future__ import annotations
+
+import base64
+import os
+import tempfile
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import gradio as gr
+import numpy as np
+import pytest
+from PIL import Image
+
+from depth2img import DepthMapError, panel
+from tests.webui_fake.standin import Host, ramp
+
+
+@pytest.fixture
+def outside() -> Any:
+    """A depth map in a folder that is not temporary."""
+    folder = Path(__file__).parent / "__pycache__"
+    folder.mkdir(exist_ok=True)
+    path = folder / f"private-{os.getpid()}.png"
+    Image.fromarray(np.arange(12, dtype=np.uint8).reshape(3, 4)).save(path)
+    yield path
+    path.unlink()
+
+
+def sent(path: Path) -> dict[str, Any]:
+    """Content inside the event."""
+    return {"name": path.name, "data": "data:image/png;base64," + base64.b64encode(path.read_bytes()).decode()}
+
+
+def named(path: str | Path) -> dict[str, Any]:
+    """A file that the page says it has uploaded before."""
+    return {"name": str(path), "data": None, "is_file": True}
+
+
+def received(event: dict[str, Any]) -> Any:
+    """What `gr.File` hands to the functions of the page; it copies any file that is named."""
+    value = gr.File(type="file").preprocess(event)
+    value.close()
+    return value
+
+
+def test_content_in_the_event(outside: Path) -> None:
+    path = panel.uploaded(received(sent(outside)))
+    assert isinstance(path, Path) and path.read_bytes() == outside.read_bytes()
+
+
+def test_an_upload_before_the_event(tmp_path: Path, outside: Path) -> None:
+    """Gradio's upload route puts files below the temporary folder."""
+    inside = Path(tempfile.mkdtemp()) / "depth.png"
+    inside.write_bytes(outside.read_bytes())
+    path = panel.uploaded(received(named(inside)))
+    assert path.read_bytes() == inside.read_bytes()
+
+
+def test_the_hosts_own_temporary_folder(monkeypatch: pytest.MonkeyPatch, outside: Path) -> None:
+    """The setting "Directory for temporary images" reaches Gradio through this variable."""
+    value = received(named(outside))
+    with pytest.raises(DepthMapError):
+        panel.uploaded(value)
+    monkeypatch.setenv("GRADIO_TEMP_DIR", str(outside.parent))
+    assert panel.uploaded(value).read_bytes() == outside.read_bytes()
+
+
+@pytest.mark.parametrize("way", ["plain", "dots", "link"])
+def test_other_files_are_refused(tmp_path: Path, outside: Path, way: str) -> None:
+    name = {
+        "plain": str(outside),
+        "dots": f"{tempfile.gettempdir()}/..{outside}",
+        "link": str(tmp_path / "link.png"),
+    }[way]
+    if way == "link":
+        Path(name).symlink_to(outside)
+    with pytest.raises(DepthMapError, match="was not uploaded through the page"):
+        panel.uploaded(received(named(name)))
+
+
+def test_a_bare_name_of_a_file_in_the_current_folder_is_refused(monkeypatch: pytest.MonkeyPatch, outside: Path) -> None:
+    """Gradio would copy it from where the WebUI was started."""
+    monkeypatch.chdir(outside.parent)
+    with pytest.raises(DepthMapError, match="was not uploaded through the page"):
+        panel.uploaded(received(named(outside.name)))
+
+
+def test_a_job_with_a_file_that_was_not_uploaded(host: Host, outside: Path) -> None:
+    p = host.img2img(ramp(), args=(True, "map", None, received(named(outside))))
+    with pytest.raises(DepthMapError, match="was not uploaded through the page"):
+        host.run(p)
+
+
+@pytest.mark.parametrize(
+    "value", [None, True, "text", 1.5, ramp(), {"near": 1}, SimpleNamespace(name="/etc/passwd"), b"bytes"]
+)
+def test_everything_else_passes(value: Any) -> None:
+    assert panel.uploaded(value) is value
