@@ -362,4 +362,6 @@ def connect(*, tab: str, built: panel.Panel, toggle: Any, host: dict[str, Any]) 
     info = host[f"generation_info_{tab}"]
     built.recall.click(fn=recall, inputs=[info], outputs=outputs, show_progress="hidden")
     panel.connect_reuse(built, tab)
-    built.refresh.click(fn=status.status_html, inputs=[], outputs=[built.status], show_progress="hidden", queue=False)
+    line = [built.status, built.install]
+    built.refresh.click(fn=status.show, inputs=[], outputs=line, show_progress="hidden", queue=False)
+    built.install.click(fn=status.install, inputs=[], outputs=line)

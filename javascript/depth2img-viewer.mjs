@@ -1,6 +1,7 @@
 // Hover view: the picture as a relief that moves with the pointer. WebGL1, one context for the life of a viewer.
 
-const MOST_STEPS = 40;
+const MOST_STEPS = 24;
+const STRIDE = 2.5; // pixels; less than the width that dilation gives to the thinnest thing that is near
 const OVERSCAN = 1.06; // so that the picture's borders stay outside
 const REACH = 0.035; // largest shift at strength 1, as a part of the width
 const EASE = 9; // per second
@@ -45,9 +46,9 @@ void main() {
   gl_FragColor = vec4(mix(texture2D(colour, place).rgb, near, blend), 1.0);
 }`;
 
-/** Steps that the walk needs so that no two of them are more than a pixel apart. */
+/** Steps that the walk needs so that no two of them are more than `STRIDE` apart. */
 export function stepsFor(shift, width, height) {
-  return Math.min(MOST_STEPS, Math.max(4, Math.ceil(Math.hypot(shift[0] * width, shift[1] * height))));
+  return Math.min(MOST_STEPS, Math.max(4, Math.ceil(Math.hypot(shift[0] * width, shift[1] * height) / STRIDE)));
 }
 
 /** Where the eased value is after `seconds`; exactly the target once it is that near. */

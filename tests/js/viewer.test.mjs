@@ -25,10 +25,10 @@ test("pointer positions are counted from the middle and limited", () => {
   assert.deepEqual(direction(210, 20, box), [1, -1]);
 });
 
-test("the walk takes a step per pixel, within bounds", () => {
+test("the walk takes a step per two and a half pixels, within bounds", () => {
   assert.equal(stepsFor([0, 0], 512, 512), 4);
-  assert.equal(stepsFor([0.03, 0.04], 512, 512), 26);
-  assert.equal(stepsFor([1, 1], 512, 512), 40);
+  assert.equal(stepsFor([0.03, 0.04], 512, 512), 11);
+  assert.equal(stepsFor([1, 1], 512, 512), 24);
 });
 
 test("the drawing buffer is never larger than picture, place or graphics card", () => {
