@@ -50,7 +50,7 @@ ASSETS: Final = next(
     ),
     Path(__file__).parent,
 )
-"""Where `javascript/` and `style.css` lie: beside the package in a checkout, inside it when installed."""
+"""Where `javascript/` and `style.css` lie: beside the package in a checkout, in a folder of their own when installed."""
 
 AROUND: Final = panel.Page(
     watch=["#app-picture", "#app-width", "#app-height", "#app-resize_mode", "#app-inpaint_area"],
