@@ -42,15 +42,9 @@ LABELS: Final[Mapping[str, str]] = {
     "mask_invert": "Inpaint not masked",
     "only_masked_padding": "Only masked padding, pixels",
 }
-ASSETS: Final = next(
-    (
-        folder
-        for folder in (Path(__file__).parents[1], Path(__file__).parent / "page")
-        if (folder / "style.css").is_file()
-    ),
-    Path(__file__).parent,
-)
-"""Where `javascript/` and `style.css` lie: beside the package in a checkout, in a folder of their own when installed."""
+PLACES: Final = (Path(__file__).parents[1], Path(__file__).parents[1] / "depth2img_page")
+ASSETS: Final = next((folder for folder in PLACES if (folder / "style.css").is_file()), PLACES[0])
+"""Where `javascript/` and `style.css` lie: at the top of a checkout, in a folder of their own when installed."""
 
 AROUND: Final = panel.Page(
     watch=["#app-picture", "#app-width", "#app-height", "#app-resize_mode", "#app-inpaint_area"],
