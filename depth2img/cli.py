@@ -24,7 +24,7 @@ from .errors import Depth2ImgError, OptionError
 from .files import picture_path, save_picture, write_file
 from .flags import device_flag, dtype_flag, json_flag, model_flag, output_flag, pictures_argument, progress, report
 from .images import Picture, read_picture, to_float
-from .options import DepthOptions
+from .options import ADJUSTMENTS, OPTIONS, DepthOptions
 
 USER_ERROR: Final = 2
 INTERRUPTED: Final = 130
@@ -87,7 +87,7 @@ Examples:
 @model_flag
 @device_flag
 @json_flag
-@flags.depth_flags("enabled", "depth_map", "reference", "append_map", "save_map")
+@flags.depth_flags(*(name for name in OPTIONS if name not in ADJUSTMENTS))
 def estimate(
     pictures: tuple[Path, ...],
     depth: DepthOptions,
@@ -194,7 +194,7 @@ Examples:
 @dtype_flag
 @json_flag
 @flags.setting_flags("denoising_strength", *flags.MASK_SETTINGS)
-@flags.depth_flags("enabled", "append_map", "save_map")
+@flags.depth_flags("enabled", "append_map", "save_map", "strength")  # --strength is the row of denoising strengths
 def compare(
     picture: Path,
     settings: Settings,

@@ -7,7 +7,7 @@ from typing import Final
 
 import torch
 
-from .depth_map import DepthMap
+from .depth_map import DepthMap, Span
 from .errors import DepthMapError
 
 FLAT: Final = 1e-5
@@ -15,7 +15,9 @@ FLAT: Final = 1e-5
 of a constant, by rounding; one step of a 16-bit map, which is not flat, is 1.5e-5."""
 
 
-def conditioning(depths: Sequence[DepthMap], *, height: int, width: int) -> torch.Tensor:
+def conditioning(
+    depths: Sequence[DepthMap], *, height: int, width: int, spans: Sequence[Span | None] | None = None
+) -> torch.Tensor:
     """Depth maps as conditioning.
 
     Each map is resized once (bicubic, align_corners=False) to the latent's size and then stretched by its own minimum
@@ -26,6 +28,8 @@ def conditioning(depths: Sequence[DepthMap], *, height: int, width: int) -> torc
     Args:
         depths: one map per sample, any sizes. The same object may stand more than once.
         height, width: the latent's size (an eighth of the picture's in SD2).
+        spans: one per map, in the map's own values: stretch by these instead of the map's extremes and limit to them.
+            For a part of a picture that is to keep the whole picture's range, and for pictures that share a range.
 
     Returns:
         float32 (B, 1, height, width) on the CPU, -1 (farthest) .. 1 (nearest).
@@ -38,26 +42,36 @@ def conditioning(depths: Sequence[DepthMap], *, height: int, width: int) -> torc
             "Conditioning needs at least one depth map and a positive size.",
             got=f"{len(depths)} maps, {width} x {height}",
         )
-    done: dict[int, torch.Tensor] = {}
-    for depth in depths:
-        if id(depth) not in done:
-            done[id(depth)] = _one(depth, height, width)
-    return torch.cat([done[id(depth)] for depth in depths])
+    wanted = list(zip(depths, spans or [None] * len(depths), strict=True))
+    done: dict[tuple[int, Span | None], torch.Tensor] = {}
+    for depth, span in wanted:
+        if (id(depth), span) not in done:
+            done[id(depth), span] = _one(depth, height, width, span)
+    return torch.cat([done[id(depth), span] for depth, span in wanted])
 
 
-def neutral(batch: int, *, height: int, width: int) -> torch.Tensor:
-    """The conditioning that says nothing about depth: zeros, float32 (batch, 1, height, width) on the CPU."""
-    return torch.zeros(batch, 1, height, width)
+def neutral(batch: int, *, height: int, width: int, level: float = 0.0) -> torch.Tensor:
+    """The conditioning that says nothing about depth, float32 (batch, 1, height, width) on the CPU: zeros.
+
+    Args:
+        batch, height, width: the shape; the latent's size.
+        level: the one distance that stands for "no depth", -1..1 (`DepthOptions.neutral`).
+    """
+    return torch.full((batch, 1, height, width), level)
 
 
-def _one(depth: DepthMap, height: int, width: int) -> torch.Tensor:
-    lowest, highest = depth.range
+def _one(depth: DepthMap, height: int, width: int, span: Span | None) -> torch.Tensor:
+    lowest, highest = depth.range if span is None else span
     if lowest == highest:
         return torch.zeros(1, 1, height, width)
     # A copy: the map's own memory is read-only, which torch cannot express.
     values = torch.tensor(depth.values)[None, None]
     values = torch.nn.functional.interpolate(values, size=(height, width), mode="bicubic", align_corners=False)
-    low, high = torch.aminmax(values)
+    if span is None:
+        low, high = torch.aminmax(values)
+    else:
+        low, high = torch.tensor(lowest), torch.tensor(highest)
+        values = values.clamp(low, high)
     if float(high - low) <= FLAT * float(torch.maximum(low.abs(), high.abs())):
         return torch.zeros_like(values)
     return 2.0 * (values - low) / (high - low) - 1.0

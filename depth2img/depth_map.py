@@ -39,6 +39,10 @@ COLOUR_MAPS: Final = {
 """Name -> OpenCV colour map of `DepthMap.to_image`; near is the bright end."""
 
 
+Span = tuple[float, float]
+"""Two values of a map: what counts as farthest and as nearest."""
+
+
 @dataclasses.dataclass(frozen=True, eq=False)
 class DepthMap:
     """Relative inverse depth, **larger = nearer** (MiDaS' sense, white = near).

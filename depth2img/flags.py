@@ -22,7 +22,7 @@ Command = TypeVar("Command", bound=Callable[..., Any])
 PATH: Final = click.Path(path_type=Path)
 
 PAYLOAD_FLAGS: Final = {"depth_map": "--depth", "reference": "--depth-from"}
-"""Options that are files have a name of their own here; `source` follows from which of them is given."""
+"""Files that depth comes from have a name of their own here; `source` follows from which of them is given."""
 
 SETTING_HELP: Final[Mapping[str, str]] = {
     "prompt": "What to show.",
@@ -83,7 +83,7 @@ def _depth_flag(option: Option) -> Callable[[Command], Command]:
     names = [_dashes(option.name)]
     if option.kind == "image":
         settings |= {"type": PATH, "show_default": False}
-        names = [PAYLOAD_FLAGS[option.name]]
+        names = [PAYLOAD_FLAGS.get(option.name, _dashes(option.name))]
     elif option.kind == "switch":
         names = [f"{_dashes(option.name)}/{_dashes('no_' + option.name)}"]
     elif option.kind == "choice":
@@ -147,7 +147,7 @@ def depth_options(values: Mapping[str, Any]) -> DepthOptions:
         OptionError: a value is out of range, or two files contradict.
     """
     given = {name: value for name, value in values.items() if value != OPTIONS[name].default}
-    if all(name in given for name in PAYLOAD_FLAGS):
+    if all(name in given for name in PAYLOAD_FLAGS) and given.get("under_mask") != "map":
         raise OptionError("depth_map", "Give either --depth or --depth-from, not both.")
     return DepthOptions.from_mapping(given)
 

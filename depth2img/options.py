@@ -225,6 +225,106 @@ class DepthOptions:
         "Save the depth map that was used as a 16-bit PNG next to each saved picture, at the picture's size.",
         infotext="Depth save map",
     )
+    strength: float = _option(
+        "number",
+        1.0,
+        "Strength",
+        "How much the depth map counts: 1 = fully, 0 = not at all.",
+        span=(0.0, 1.0, 0.05),
+        infotext="Depth strength",
+    )
+    start: float = _option(
+        "number",
+        0.0,
+        "Start",
+        "Depth counts from this part of the steps on; 0 = from the first step. Each pass (hires) counts its own steps.",
+        span=(0.0, 1.0, 0.01),
+        infotext="Depth start",
+    )
+    end: float = _option(
+        "number",
+        1.0,
+        "End",
+        "Depth counts until this part of the steps; 1 = to the last step.",
+        span=(0.0, 1.0, 0.01),
+        infotext="Depth end",
+    )
+    region: object = _option(
+        "image",
+        None,
+        "Region",
+        "Depth counts inside the white part of this mask, grey counts partly. It covers the whole picture and is "
+        "resized and cropped with it.",
+    )
+    neutral: float = _option(
+        "number",
+        0.0,
+        "Neutral depth",
+        "What the model is told where depth does not count: one distance everywhere, -1 = farthest, 1 = nearest.",
+        span=(-1.0, 1.0, 0.05),
+        infotext="Depth neutral",
+    )
+
+    guidance: float = _option(
+        "number",
+        1.0,
+        "Depth guidance",
+        "Pushes towards depth as the CFG scale pushes towards the prompt, by letting the negative half see less of the "
+        "depth map: 1 = not at all, the CFG scale's own value = as strongly as the prompt.",
+        span=(1.0, 30.0, 0.5),
+        infotext="Depth guidance",
+    )
+    ignore_colours: bool = _option(
+        "switch",
+        False,
+        "Ignore source colours",
+        "At denoising strength 1 start from noise alone, so that no tone of the picture shows through; under a mask "
+        "only where it is fully white. Below 1 it does nothing.",
+        infotext="Depth ignore colours",
+    )
+    estimate_on: str = _option(
+        "choice",
+        "auto",
+        "Estimate on",
+        "Original: the whole picture before it is resized, cropped or filled; the part under 'Only masked' keeps the "
+        "whole picture's range. Entering: the picture as it enters the sampler, as the host does by itself. Automatic: "
+        "original for 'Only masked', else entering.",
+        choices={"auto": "Automatic", "original": "Original picture", "entering": "Picture as it enters the sampler"},
+        infotext="Depth estimate on",
+    )
+    under_mask: str = _option(
+        "choice",
+        "keep",
+        "Under the mask",
+        "Keep: new content in the same shape. Fill: the depth of the surroundings runs in, to remove an object. "
+        "My own depth map: it counts under the mask alone, over the range of the picture's depth.",
+        choices={"keep": "Keep depth", "fill": "Fill from surroundings", "map": "My own depth map"},
+        infotext="Depth under mask",
+    )
+    hires: str = _option(
+        "choice",
+        "keep",
+        "Hires depth",
+        "Depth of the hires pass: keep that of the first pass, or estimate it anew from the first pass' picture.",
+        choices={"keep": "Keep", "estimate": "Estimate anew"},
+        infotext="Depth hires",
+    )
+    keep_first: bool = _option(
+        "switch",
+        False,
+        "Keep first depth",
+        "Loopback: keep the depth of the first picture in all loops, instead of estimating each result anew.",
+        infotext="Depth keep first",
+    )
+    range: str = _option(
+        "choice",
+        "own",
+        "Range",
+        "Which distances are farthest and nearest. Own: each picture's. Shared, against flicker in sequences: those of "
+        "all pictures of a batch together; in a batch folder and in Loopback those of the first picture.",
+        choices={"own": "Each picture's own", "shared": "Shared"},
+        infotext="Depth range",
+    )
 
     def __post_init__(self) -> None:
         for name, option in OPTIONS.items():
@@ -235,6 +335,13 @@ class DepthOptions:
                 "Depth option 'near' must be greater than 'far'.",
                 got=f"near {self.near:g} and far {self.far:g}",
                 fix="Use 'invert' to swap near and far.",
+            )
+        if self.start > self.end:
+            raise OptionError(
+                "start",
+                "Depth option 'start' must not be greater than 'end'.",
+                got=f"start {self.start:g} and end {self.end:g}",
+                fix="Both are parts of the steps: 0 is before the first, 1 after the last.",
             )
 
     @property
@@ -259,12 +366,22 @@ class DepthOptions:
                     fix=f"The options are: {', '.join(OPTIONS)}.",
                 )
         given = {name: OPTIONS[name].check(value) for name, value in values.items()}
+        if given.get("region") is not None and not given.get("enabled", True):
+            raise OptionError(
+                "region",
+                "Depth option 'region' is given, but would have no effect.",
+                got="enabled False",
+                fix="Set enabled to true, or leave 'region' out.",
+            )
         payloads = [name for name in SOURCE_OF_PAYLOAD if given.get(name) is not None]
-        if "source" not in given and len(payloads) == 1:
-            given["source"] = SOURCE_OF_PAYLOAD[payloads[0]]
+        under_mask = given.get("under_mask") == "map"
+        sources = [name for name in payloads if not (under_mask and name == "depth_map")]
+        if "source" not in given and len(sources) == 1:
+            given["source"] = SOURCE_OF_PAYLOAD[sources[0]]
         options = cls(**given)
         for name in payloads:
-            if SOURCE_OF_PAYLOAD[name] != options.source or not options.enabled:
+            used = SOURCE_OF_PAYLOAD[name] == options.source or (under_mask and name == "depth_map")
+            if not (used and options.enabled):
                 raise OptionError(
                     name,
                     f"Depth option '{name}' is given, but would have no effect.",
@@ -289,7 +406,9 @@ class DepthOptions:
                 for name, value in zip(OPTIONS, args, strict=False)
                 if name not in ("enabled", *SOURCE_OF_PAYLOAD)
             }
-            if any(OPTIONS[name].check(args[0].get(name)) is not None for name in SOURCE_OF_PAYLOAD):
+            under_mask = OPTIONS["under_mask"].check(args[0].get("under_mask", rest.get("under_mask", "keep")))
+            sources = [name for name in SOURCE_OF_PAYLOAD if not (under_mask == "map" and name == "depth_map")]
+            if any(OPTIONS[name].check(args[0].get(name)) is not None for name in sources):
                 rest.pop("source", None)
             return cls.from_mapping({**rest, **args[0]})
         if len(args) > len(OPTIONS):

@@ -20,7 +20,7 @@ import gradio as gr
 
 from . import view
 from .errors import DepthMapError, NoDepthError
-from .options import ADJUSTMENTS, OPTIONS, Option
+from .options import ADJUSTMENTS, OPTIONS, SOURCE_OF_PAYLOAD, Option
 
 UPLOAD_HEIGHT: Final = 200
 """Height of a picture that is put into the panel, in CSS pixels."""
@@ -51,6 +51,7 @@ class Page:
         width, height: ids of the sliders of the size; empty where there are none.
         result: the latest result's `img`.
         side: the model's own side in pixels.
+        colours: the colour map to begin with.
     """
 
     watch: Sequence[str] = ()
@@ -58,6 +59,7 @@ class Page:
     height: str = ""
     result: str = ""
     side: int = 512
+    colours: str = "grey"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -128,21 +130,25 @@ def build(*, tab: str, elem_id: Callable[[str], str], page: Page | None = None) 
             with gr.Column(scale=5, min_width=260, elem_classes=["depth2img-column"]):
                 add("source")
                 add("adjust")
-        for group in ("effect", "result"):
-            if placed(group):
-                with gr.Row(elem_classes=["depth2img-row", "depth2img-grid", f"depth2img-{group}"]):
-                    add(group)
+        with gr.Row(elem_classes=["depth2img-row", "depth2img-grid"]):
+            add("result")
+        with (
+            gr.Accordion("Control", open=False, elem_id=elem_id("control")),
+            gr.Row(elem_classes=["depth2img-row", "depth2img-grid"]),
+        ):
+            add("effect")
         data = gr.HTML(view.to_html(None), elem_id=elem_id("data"), elem_classes=["depth2img-data"])
         shown = gr.Textbox(visible=False, elem_id=elem_id("shown"))
     controls = {name: controls[name] for name in OPTIONS if name in controls}
     source = controls["source"]
-    source.change(
-        fn=lambda value: [gr.update(visible=value == "reference"), gr.update(visible=value == "map")],
-        inputs=[source],
-        outputs=[controls["reference"], controls["depth_map"]],
-        show_progress="hidden",
-        queue=False,
-    )
+    for choice in (source, controls["under_mask"]):
+        choice.change(
+            fn=lambda *values: [gr.update(visible=values[0] == "reference"), gr.update(visible="map" in values)],
+            inputs=[source, controls["under_mask"]],
+            outputs=[controls["reference"], controls["depth_map"]],
+            show_progress="hidden",
+            queue=False,
+        )
     return Panel(controls, estimate, interrupt, recall, reuse, shown, data, message, status, refresh, install)
 
 
@@ -234,6 +240,7 @@ def _stage(tab: str, elem_id: Callable[[str], str], page: Page) -> str:
         "size": {"width": page.width, "height": page.height},
         "result": page.result or "#depth2img-none",
         "side": page.side,
+        "colours": page.colours,
     }
     return f'<div class="depth2img-stage" data-config="{html.escape(json.dumps(config))}"></div>'
 
@@ -257,7 +264,7 @@ def _component(option: Option, elem_id: Callable[[str], str]) -> Any:
     if option.kind == "choice":
         choices = [(label, name) for name, label in option.choices.items()]
         return gr.Radio(choices=choices, value=option.default, **shared)
-    if option.name == "depth_map":
-        kinds = [".png", ".tif", ".tiff", ".exr", ".npy", "image"]
-        return gr.File(type="file", file_types=kinds, visible=False, **shared)
-    return gr.Image(type="pil", image_mode="RGBA", visible=option.name != "reference", height=UPLOAD_HEIGHT, **shared)
+    if option.name == "reference":
+        return gr.Image(type="pil", image_mode="RGBA", visible=False, height=UPLOAD_HEIGHT, **shared)
+    kinds = [".png", ".tif", ".tiff", ".exr", ".npy", "image"]
+    return gr.File(type="file", file_types=kinds, visible=option.name not in SOURCE_OF_PAYLOAD, **shared)

@@ -50,6 +50,7 @@ class View:
         whole: uint8 (H, W, 3), the whole picture, where only a part of it enters the sampler.
         box: that part: left, top, right, bottom in pixels of `whole`, ends excluded.
         own: whether the map is the user's.
+        cut: whether the map covers `whole`, so that the page cuts the box out after it has adjusted the map.
     """
 
     depth: DepthMap
@@ -57,6 +58,7 @@ class View:
     whole: Picture | None = None
     box: tuple[int, int, int, int] | None = None
     own: bool = False
+    cut: bool = False
 
 
 class Kept:
@@ -119,6 +121,7 @@ def to_html(view: View | None, *, sentence: str = "") -> str:
             height, width = view.whole.shape[:2]
             left, top, right, bottom = view.box
             content["whole"] = _url(_jpeg(view.whole, THUMB_SIDE), "jpeg")
+            content["cut"] = view.cut
             content["box"] = [left / width, top / height, right / width, bottom / height]
     return f'<span hidden data-view="{html.escape(json.dumps(content))}"></span>'
 
@@ -181,7 +184,7 @@ def as_file(name: str) -> Path:
     if view is None:
         raise NoDepthError("No depth map is shown.", fix="Press 'Estimate depth' first.")
     depth = view.depth
-    if view.box is not None and view.whole is not None:
+    if view.box is not None and view.whole is not None and not view.cut:
         left, top, right, bottom = view.box
         values = np.full(view.whole.shape[:2], depth.range[0], np.float32)
         values[top:bottom, left:right] = depth.resized(right - left, bottom - top).values

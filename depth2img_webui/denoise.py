@@ -1,4 +1,4 @@
-"""What must be put right at each step of the sampler, through the host's `on_cfg_denoiser`.
+"""What is done at each step of the sampler, through the host's `on_cfg_denoiser`: control, and what must be put right.
 
 The host computes the conditioning of a job once. Later it may cut the latent of a hires pass, bring in a depth
 checkpoint as refiner, or leave out the unconditional rows, without touching the conditioning: then the concatenation
@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from modules import shared
 
-from depth2img import Depth2ImgError, neutral
+from depth2img import Depth2ImgError, neutral, schedule
 
 from . import compat, hook
 
@@ -35,6 +35,9 @@ def on_cfg_denoiser(params: Any) -> None:
         params.image_cond = torch.cat(
             [fitted[index].expand(count, -1, -1, -1) for index, count in _repeats(params, rows)] + [fitted]
         )
+    job: hook.Job | None = getattr(params.denoiser.p, hook.JOB, None)
+    if job is not None and job.options.enabled and not schedule.constant(job.options):
+        params.image_cond = _scheduled(params, job, rows)
     if skips_uncond(params.denoiser, params.sigma):
         params.image_cond = params.image_cond[:-rows]
 
@@ -64,6 +67,34 @@ def skips_uncond(denoiser: Any, sigma: torch.Tensor) -> bool:
     return bool((denoiser.step % 2 or every) and limit > 0 and sigma[0] < limit)
 
 
+def _scheduled(params: Any, job: hook.Job, rows: int) -> torch.Tensor:
+    """All rows as they are to be at this step: the conditional ones, then the unconditional ones.
+
+    A step is one call of the network, counted anew in each pass; samplers of second order call it twice per step.
+    """
+    denoiser = params.denoiser
+    cfg_scale = float(denoiser.sampler.sampler_extra_args["cond_scale"]) * denoiser.cond_scale_miltiplier
+    with_prompt, without = params.image_cond[:-rows], params.image_cond[-rows:]
+    at = (job.options, denoiser.step, _calls(denoiser))
+    return torch.cat(
+        [schedule.conditional(with_prompt, *at), schedule.unconditional(without, *at, cfg_scale=cfg_scale)]
+    )
+
+
+def _calls(denoiser: Any) -> int:
+    """How often this pass will call the network.
+
+    The host's `total_steps` is too many for some: where DDIM, PLMS and UniPC start from a picture, `launch_sampling` is
+    told `t_enc + 1` steps but gets `timesteps[:t_enc]` (`CompVisSampler.sample_img2img`, 1.10.1), and DDIM leaves out
+    one more (`trange(len(timesteps) - 1)`).
+    """
+    total = int(denoiser.total_steps)
+    if compat.is_timesteps_denoiser(denoiser):
+        total -= getattr(denoiser, "init_latent", None) is not None
+        total -= getattr(denoiser.sampler.func, "__name__", "").startswith("ddim")
+    return total
+
+
 def _repeats(params: Any, rows: int) -> list[tuple[int, int]]:
     """(index of the picture, number of its AND-subprompts), in the host's order."""
     batch = params.denoiser.sampler.sampler_extra_args["cond"].batch
@@ -86,7 +117,8 @@ def _fitted(params: Any, rows: int) -> torch.Tensor:
             # The host swallows exceptions of this callback and would fail with a message about tensor sizes.
             reason = str(error)
     p.comment(f"The depth checkpoint that came in during the job ran without depth: {reason}")
-    return neutral(rows, height=latent.shape[-2], width=latent.shape[-1]).to(latent.device, compat.conditioning_dtype())
+    plain = neutral(rows, height=latent.shape[-2], width=latent.shape[-1])
+    return plain.to(latent.device, compat.conditioning_dtype())
 
 
 def truncated(p: Any, given: torch.Tensor, latent: torch.Tensor) -> torch.Tensor:

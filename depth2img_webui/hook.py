@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import dataclasses
 import types
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
 import torch
 from modules import processing, shared
+from PIL import Image
 
 from depth2img import (
     Depth2ImgError,
@@ -26,29 +27,35 @@ from depth2img import (
     MidasEstimator,
     NoDepthError,
     NoDepthModelError,
-    adjust,
     conditioning,
-    geometry,
     neutral,
     panel,
     read_depth_map,
     read_picture,
+    schedule,
 )
+from depth2img.adjust import joint_span
+from depth2img.depth_map import Span
 from depth2img.errors import PictureError
 from depth2img.images import FloatPicture, Picture, to_float
 from depth2img.options import OPTIONS
 
-from . import compat
+from . import compat, place, settings, tiles, xyz
+from .place import Placed
 
 JOB: Final = "_depth2img_job"
 REPLACED: Final = "_depth2img_replaced"
+FIRST: Final = "_depth2img_first"
+"""The maps of Loopback's first loop. It stays on `p` between the loops, and goes when another job begins on it."""
+
+SPAN: Final = "_depth2img_span"
+"""The range of the first picture of a batch folder or of Loopback, which the others share; kept like `FIRST`."""
+
+LOOPBACK: Final = "Loopback"
 OVERRIDES: Final = (JOB, REPLACED, "init", "img2img_image_conditioning", "txt2img_image_conditioning")
 
 CACHE: Final = DepthCache()
 """Maps by picture content and checkpoint; holds nothing that belongs to a request."""
-
-CROP_AND_RESIZE: Final = geometry.RESIZE_MODES.index("Crop and resize")
-RESIZE_AND_FILL: Final = geometry.RESIZE_MODES.index("Resize and fill")
 
 
 @dataclasses.dataclass
@@ -59,20 +66,22 @@ class Job:
         options: as given.
         own: the user's depth map, decoded.
         reference: the other picture, decoded.
+        region: where depth counts, decoded: 0 outside .. 1 inside, over the whole picture.
         pictures: the pictures as they enter the sampler, one per sample; kept for a depth checkpoint that comes in
             later (refiner, hires).
-        used: number of the batch -> the adjusted maps of its latest conditioning, one per sample; empty before and when
+        mask: the host's mask in the frame of the sampler, white = repaint.
+        used: number of the batch -> the placed maps of its latest conditioning, one per sample; empty before and when
             depth is off. What img2img computes for all batches at once stands under one number.
-        raw: the maps of the latest conditioning before they were adjusted.
-        seen: the pictures that they were estimated from; empty if the user gave a map or another picture.
+        seen: the pictures of the latest conditioning.
     """
 
     options: DepthOptions
     own: DepthMap | None = None
     reference: Picture | None = None
+    region: DepthMap | None = None
     pictures: list[FloatPicture] = dataclasses.field(default_factory=list)
-    used: dict[int, list[DepthMap]] = dataclasses.field(default_factory=dict)
-    raw: list[DepthMap] = dataclasses.field(default_factory=list)
+    mask: Image.Image | None = None
+    used: dict[int, list[Placed]] = dataclasses.field(default_factory=dict)
     seen: list[FloatPicture] = dataclasses.field(default_factory=list)
 
 
@@ -89,6 +98,10 @@ def begin(p: Any, args: tuple[Any, ...]) -> None:
         return
     p.extra_generation_params.update(job.options.infotext())
     setattr(p, JOB, job)
+    if not (job.options.keep_first and tiles.driving_script(p) == LOOPBACK):
+        p.__dict__.pop(FIRST, None)
+    if job.options.range != "shared":
+        p.__dict__.pop(SPAN, None)
     _replace(
         p,
         img2img_image_conditioning=lambda *given, **named: _img2img_conditioning(p, *given, **named),
@@ -156,13 +169,18 @@ def wants_given_depth(options: DepthOptions) -> bool:
     )
 
 
-def read_options(args: tuple[Any, ...]) -> DepthOptions:
+def read_options(args: tuple[Any, ...], changes: dict[str, Any] | None = None) -> DepthOptions:
     """The options from the script's arguments, as the page or the API sends them.
+
+    Args:
+        args: a list by position, or one object with names first.
+        changes: named values that replace the others, from an X/Y/Z axis.
 
     Raises:
         Depth2ImgError: a value is bad; the message names it.
     """
-    return DepthOptions.from_args([panel.uploaded(value) for value in args])
+    options = DepthOptions.from_args([panel.uploaded(value) for value in args])
+    return dataclasses.replace(options, **changes) if changes else options
 
 
 def estimate(picture: FloatPicture | Picture, model: Any) -> DepthMap:
@@ -174,6 +192,8 @@ def estimate(picture: FloatPicture | Picture, model: Any) -> DepthMap:
     network = compat.depth_network(model)
     if network is None:
         raise no_depth_model(model)
+    # Here, since with --nowebui the host does not know the setting and would tell nobody of a change.
+    CACHE.resize(settings.cache_bytes())
     with compat.plain_forward():
         return CACHE.get_or_estimate(to_float(picture), MidasEstimator(network, key=compat.network_key(model)))
 
@@ -195,7 +215,7 @@ def load(options: DepthOptions) -> Job:
         DepthMapError, PictureError: the source that was chosen is missing or cannot be read.
     """
     job = Job(options)
-    if options.enabled and options.source == "map":
+    if options.enabled and "map" in (options.source, options.under_mask):
         if options.depth_map is None:
             raise DepthMapError("'My own depth map' is chosen, but there is none.", fix="Upload a depth map.")
         job.own = read_depth_map(options.depth_map)
@@ -203,30 +223,91 @@ def load(options: DepthOptions) -> Job:
         if options.reference is None:
             raise PictureError("'Another picture' is chosen, but there is none.", fix="Upload a picture.")
         job.reference = read_picture(options.reference)
+    if options.enabled and options.region is not None:
+        job.region = read_region(options.region)
     return job
 
 
-def maps(p: Any, job: Job, pictures: list[FloatPicture], count: int, model: Any) -> list[DepthMap]:
+def read_region(payload: object) -> DepthMap:
+    """A mask that the user gives, as values 0 outside .. 1 inside; transparent parts are outside.
+
+    Raises:
+        PictureError: it cannot be read.
+    """
+    grey = to_float(read_picture(payload, background=(0, 0, 0))).mean(axis=2)
+    return DepthMap(values=grey, origin="region")
+
+
+def maps(p: Any, job: Job, pictures: list[FloatPicture], count: int, model: Any) -> list[Placed]:
     """The adjusted maps of a job, one per sample, in the frame of the sampler.
 
     Args:
         p: the job; its resize mode, crop and size are read.
         job: what the user wants.
-        pictures: the pictures as they enter the sampler; not read if the user gave a map or another picture.
+        pictures: the pictures as they enter the sampler; not read if depth comes from elsewhere.
         count: number of samples.
         model: the checkpoint whose network estimates.
     """
-    if job.own is not None:
-        placed = [_place(p, job.own)] * count
-    elif job.reference is not None:
-        placed = [_place(p, estimate(job.reference, model))] * count
+    job.seen = pictures
+    first = p.__dict__.get(FIRST)
+    placed = first if first else _maps(p, job, pictures, model)
+    if job.options.keep_first and tiles.driving_script(p) == LOOPBACK:
+        p.__dict__[FIRST] = placed
+    return [placed[index % len(placed)] for index in range(count)]
+
+
+def _maps(p: Any, job: Job, pictures: list[FloatPicture], model: Any) -> list[Placed]:
+    options, own, mask = job.options, job.own if job.options.under_mask == "map" else None, job.mask
+    anew = bool(pictures) and options.hires == "estimate" and getattr(p, "is_hr_pass", False)
+    if not anew and options.source != "picture":
+        given = job.own if options.source == "map" else None
+        if given is None and job.reference is not None:
+            given = estimate(job.reference, model)
+        if given is not None:
+            count = len(p.init_images) if place.tiled(p) else 1
+            return [
+                place.place(p, given, options, own, mask, given="depth map" if index == 0 else "", index=index)
+                for index in range(count)
+            ]
+    if not anew and place.estimates_on_original(p, options):
+        originals = {id(picture): index for index, picture in reversed(list(enumerate(p.init_images)))}
+        whole = {key: estimate(place.original(p, index), model) for key, index in originals.items()}
+        span = _shared_span(p, options, whole.values())
+        known = {
+            key: place.place(p, whole[key], options, own, mask, index=index, span=span)
+            for key, index in originals.items()
+        }
+        return [known[id(picture)] for picture in p.init_images]
+    estimated = [estimate(picture, model) for picture in pictures]
+    distinct = {id(depth): depth for depth in estimated}
+    span = _shared_span(p, options, distinct.values())
+    known = {key: place.entering(p, depth, options, own, mask, span) for key, depth in distinct.items()}
+    return [known[id(depth)] for depth in estimated]
+
+
+def _shared_span(p: Any, options: DepthOptions, depths: Iterable[DepthMap]) -> Span | None:
+    """The range that these maps share with each other and with the earlier pictures of a sequence; None for none."""
+    if options.range != "shared":
+        return None
+    span: Span | None = p.__dict__.setdefault(SPAN, joint_span(depths))
+    return span
+
+
+def start_from_noise(p: Any) -> None:
+    """Take every trace of the picture out of what the sampler starts from, at denoising strength 1.
+
+    The host adds noise to `p.init_latent`, so the picture's tones stay to some per cent even at the highest noise
+    level; Stability's own script starts from `torch.randn_like` there (scripts/gradio/depth2img.py).
+    `p.init_latent` becomes zero, except where a mask keeps the picture, wholly or in part: from there the host takes it
+    at each step and in the end. `p.init` has just made it and makes it anew for each job: there is nothing to undo.
+    """
+    if p.denoising_strength < 1:
+        p.comment("'Ignore source colours' acts at denoising strength 1 only.")
+        return
+    if p.mask is None:
+        p.init_latent = torch.zeros_like(p.init_latent)
     else:
-        placed = [estimate(picture, model) for picture in pictures]
-        placed = [placed[index % len(placed)] for index in range(count)]
-    job.raw, job.seen = placed, pictures
-    distinct = {id(depth): depth for depth in placed}
-    adjusted = {key: adjust(depth, job.options) for key, depth in distinct.items()}
-    return [adjusted[id(depth)] for depth in placed]
+        p.init_latent = torch.where(p.mask > 0, p.init_latent, torch.zeros_like(p.init_latent))
 
 
 def pictures_of(source: torch.Tensor, *, zero_to_one: bool = False) -> list[FloatPicture]:
@@ -257,14 +338,17 @@ def finish(p: Any, processed: Any) -> None:
             if job.options.save_map:
                 _save_maps(p, processed, job)
             if job.options.append_map and not _driven_by_script(p):
-                distinct = {depth.values.tobytes(): depth for used in job.used.values() for depth in used}.values()
-                processed.images.extend(depth.resized(p.width, p.height).to_image() for depth in distinct)
+                used = [placed.depth for batch in job.used.values() for placed in batch]
+                distinct = {depth.values.tobytes(): depth for depth in used}.values()
+                processed.images.extend(
+                    depth.resized(p.width, p.height).to_image(settings.colour_map()) for depth in distinct
+                )
     finally:
         _take_off(p)
 
 
 def _job(p: Any, args: tuple[Any, ...]) -> Job | None:
-    options = read_options(args)
+    options = read_options(args, xyz.values(p))
     has_network = compat.depth_network(p.sd_model) is not None
     if not has_network and not _other_checkpoints(p):
         if wants_given_depth(options):
@@ -299,12 +383,24 @@ def condition(p: Any, job: Job, pictures: list[FloatPicture], latent: torch.Tens
     """Conditioning for a latent (B, C, h, w): (B, 1, h, w) on its device, in the UNet's type."""
     count, (height, width) = latent.shape[0], latent.shape[-2:]
     if not job.options.enabled:
-        tensor = neutral(count, height=height, width=width)
+        tensor = neutral(count, height=height, width=width, level=job.options.neutral)
     else:
         used = maps(p, job, pictures, count, p.sd_model)
         job.used[p.iteration] = used
-        tensor = conditioning(used, height=height, width=width)
+        depths, spans = [placed.depth for placed in used], [placed.span for placed in used]
+        tensor = conditioning(depths, height=height, width=width, spans=spans)
+        if job.region is not None:
+            region = _region(p, job.region, count if place.tiled(p) else 1, height, width)
+            tensor = schedule.inside(tensor, region, job.options.neutral)
     return tensor.to(device=latent.device, dtype=compat.conditioning_dtype())
+
+
+def _region(p: Any, region: DepthMap, count: int, height: int, width: int) -> torch.Tensor:
+    frames = [
+        place.boxed(p, place.fitted(p, region, "" if index else "region", index=index), index=index)
+        for index in range(count)
+    ]
+    return torch.cat([schedule.region_tensor(framed, height=height, width=width) for framed in frames])
 
 
 def _img2img_conditioning(
@@ -314,11 +410,15 @@ def _img2img_conditioning(
     job: Job | None = getattr(p, JOB, None)
     if job is None:  # another extension has kept ours beyond the job
         return _original(p, "img2img_image_conditioning")(source_image, latent_image, *args, **kwargs)
+    job.mask = kwargs.get("image_mask", args[0] if args else None)
     hires_pixels = getattr(p, "is_hr_pass", False) and getattr(p, "latent_scale_mode", None) is None
     try:
         pictures = pictures_of(source_image, zero_to_one=hires_pixels)
         if compat.depth_network(p.sd_model) is not None:
-            return condition(p, job, pictures, latent_image)
+            tensor = condition(p, job, pictures, latent_image)
+            if job.options.enabled and job.options.ignore_colours and hasattr(p, "init_images"):
+                start_from_noise(p)
+            return tensor
         job.pictures = pictures
         return _original(p, "img2img_image_conditioning")(source_image, latent_image, *args, **kwargs)
     except Exception as error:
@@ -333,39 +433,14 @@ def _txt2img_conditioning(p: Any, x: torch.Tensor, width: int | None = None, hei
         return _original(p, "txt2img_image_conditioning")(x, width, height)
     pictures: list[FloatPicture] = []
     try:
-        if job.options.enabled and job.options.source == "picture":
+        anew = job.options.hires == "estimate" and getattr(p, "is_hr_pass", False)
+        if job.options.enabled and (job.options.source == "picture" or anew):
             # Only a hires pass gets here: `begin` has refused a first pass without a picture.
             pictures = pictures_of(processing.decode_first_stage(p.sd_model, x).clamp(-1, 1))
         return condition(p, job, pictures, x)
     except Exception as error:
         detach(p)
         raise for_client(error) from error.__cause__
-
-
-def _place(p: Any, depth: DepthMap) -> DepthMap:
-    """A map of a whole picture -> the frame of the sampler, by the geometry that the host applies to the picture."""
-    mode = getattr(p, "resize_mode", CROP_AND_RESIZE)
-    box = _crop_box(p)
-    frame = (p.width, p.height) if box is None else p.init_images[0].size
-    whole = geometry.fit(depth, width=frame[0], height=frame[1], resize_mode=mode)
-    if not geometry.same_proportions(depth, *frame):
-        p.comment(
-            f"The depth map has other proportions ({depth.width} x {depth.height}) than the picture "
-            f"({frame[0]} x {frame[1]}): '{geometry.RESIZE_MODES[mode]}' was applied to it."
-        )
-    if box is None:
-        return whole
-    part = geometry.crop(whole, picture_size=frame, box=box)
-    return geometry.fit(part, width=p.width, height=p.height, resize_mode=RESIZE_AND_FILL)
-
-
-def _crop_box(p: Any) -> tuple[int, int, int, int] | None:
-    """Left, top, right, bottom of what an only-masked job cuts out of the picture; None for all other jobs."""
-    # With a blank mask the host unsets `inpaint_full_res` and leaves the box of an earlier picture of the batch tab.
-    if getattr(p, "paste_to", None) is None or not getattr(p, "inpaint_full_res", False):
-        return None
-    left, top, width, height = p.paste_to
-    return left, top, left + width, top + height
 
 
 def _driven_by_script(p: Any) -> bool:
@@ -388,16 +463,5 @@ def _save_maps(p: Any, processed: Any, job: Job) -> None:
         batch, position = divmod(index, p.batch_size)
         used = job.used.get(batch, first)
         path = Path(saved)
-        depth = _at_picture_size(p, used[position % len(used)], picture.size)
+        depth = place.at_picture_size(p, used[position % len(used)], picture.size)
         depth.save(path.with_name(f"{path.stem}-depth.png"))
-
-
-def _at_picture_size(p: Any, depth: DepthMap, size: tuple[int, int]) -> DepthMap:
-    """The map at the picture's size; of an only-masked job the crop in its place, the rest far."""
-    box = _crop_box(p)
-    if box is None or not shared.opts.overlay_inpaint:  # without the overlay the picture is the crop alone
-        return depth.resized(*size)
-    left, top, right, bottom = box
-    canvas = np.zeros((size[1], size[0]), np.float32)
-    canvas[top:bottom, left:right] = depth.resized(right - left, bottom - top).normalised()
-    return dataclasses.replace(depth, values=canvas)

@@ -17,7 +17,6 @@ from PIL import Image, ImageEnhance, ImageFilter, ImageOps
 
 from depth2img import (
     Depth2ImgError,
-    DepthMap,
     NoDepthError,
     PictureError,
     geometry,
@@ -25,8 +24,9 @@ from depth2img import (
     view,
 )
 from depth2img.images import FloatPicture, Picture, read_picture
+from depth2img.options import ADJUSTMENTS, OPTIONS
 
-from . import hook
+from . import hook, place, settings
 
 TABS: Final = ("img2img_image", "img2img_sketch", "img2maskimg", "inpaint_sketch", "img_inpaint_base")
 """The host's picture components, by the number of the tab (`get_tab_index('mode_img2img')`)."""
@@ -91,6 +91,11 @@ PAGES: Final = {
 }
 
 
+def page(tab: str) -> panel.Page:
+    """What is around the panel of a tab."""
+    return dataclasses.replace(PAGES[tab], colours=settings.colour_map())
+
+
 @dataclasses.dataclass(frozen=True)
 class Form:
     """What the img2img page holds besides the pictures of its tabs; the values are the host's own."""
@@ -119,13 +124,17 @@ class Framed:
         resize_mode: the host's.
         whole: uint8 (H, W, 3), the whole picture, where only a part enters.
         paste_to: that part as the host notes it: left, top, width, height.
+        original: the picture as it was opened.
+        mask: white = repaint, at the size of the frame, or of the whole picture where only a part enters.
     """
 
     picture: Picture | None
     size: tuple[int, int]
-    resize_mode: int = hook.CROP_AND_RESIZE
+    resize_mode: int = place.CROP_AND_RESIZE
     whole: Picture | None = None
     paste_to: tuple[int, int, int, int] | None = None
+    original: Image.Image | None = None
+    mask: Image.Image | None = None
 
 
 def frame(tab: int, scale_tab: int, pictures: tuple[Any, ...], form: Form) -> Framed:
@@ -145,8 +154,9 @@ def frame(tab: int, scale_tab: int, pictures: tuple[Any, ...], form: Form) -> Fr
     box = _crop_box(mask, form, width, height)
     whole = np.asarray(flat) if box is not None else None
     if box is not None:
-        flat = images.resize_image(hook.RESIZE_AND_FILL, flat.crop(box), width, height)
-        mask = images.resize_image(hook.RESIZE_AND_FILL, mask.convert("L").crop(box), width, height)
+        flat = images.resize_image(place.RESIZE_AND_FILL, flat.crop(box), width, height)
+        overlay = mask
+        mask = images.resize_image(place.RESIZE_AND_FILL, mask.convert("L").crop(box), width, height)
     elif form.resize_mode != LATENT_UPSCALE:
         flat = images.resize_image(int(form.resize_mode), flat, width, height)
     if mask is not None and box is None:
@@ -154,7 +164,8 @@ def frame(tab: int, scale_tab: int, pictures: tuple[Any, ...], form: Form) -> Fr
     if mask is not None and form.fill != 1:
         flat = masking.fill(flat, mask)
     paste_to = None if box is None else (box[0], box[1], box[2] - box[0], box[3] - box[1])
-    return Framed(read_picture(flat), (width, height), int(form.resize_mode), whole, paste_to)
+    shown = mask if box is None else overlay
+    return Framed(read_picture(flat), (width, height), int(form.resize_mode), whole, paste_to, image, shown)
 
 
 def _opened(tab: int, held: Any, form: Form) -> tuple[Any, Any]:
@@ -217,24 +228,31 @@ def failed(error: Depth2ImgError) -> tuple[str, str]:
 def _show(framed: Framed, args: tuple[Any, ...]) -> tuple[str, str]:
     started = time.perf_counter()
     job = hook.load(hook.read_options((True, *args[1:])))
-    model = shared.sd_model
+    model, options = shared.sd_model, job.options
     comments: list[str] = []
-    if job.own is not None:
+    p = _like_a_job(framed, comments)
+    whole = True
+    if job.own is not None and options.source == "map":
         raw = job.own
     elif job.reference is not None:
         raw = hook.estimate(job.reference, model)
-    elif framed.picture is not None:
-        raw = hook.estimate(_exact(framed.picture), model)
-    else:
+    elif framed.picture is None:
         raise PictureError("There is no picture in the open tab.", fix="Put one there first.")
-    depth = raw if job.options.source == "picture" else _placed(framed, raw, comments)
+    elif place.estimates_on_original(p, options):
+        raw = hook.estimate(place.original(p, 0), model)
+    else:
+        raw, whole = hook.estimate(_exact(framed.picture), model), False
+    own = job.own if options.under_mask == "map" else None
+    # With the adjustments at their defaults `raw` is what the page adjusts.
+    plain = dataclasses.replace(options, **{name: OPTIONS[name].default for name in ADJUSTMENTS})
+    given = "depth map" if options.source != "picture" else ""
+    if whole:
+        placed = place.place(p, raw, plain, own, framed.mask, given=given)
+    else:
+        placed = place.entering(p, raw, plain, own, framed.mask)
     devices.torch_gc()
     picture = framed.picture if framed.picture is not None else job.reference
-    box = None
-    if framed.paste_to is not None:
-        left, top, width, height = framed.paste_to
-        box = (left, top, left + width, top + height)
-    shown = view.View(depth, picture, framed.whole, box, own=job.own is not None)
+    shown = view.View(placed.raw or raw, picture, framed.whole, place.box_of(p), own=options.source == "map", cut=whole)
     text = " ".join([view.describe(raw, seconds=time.perf_counter() - started), *comments])
     return view.to_html(shown), panel.note(text)
 
@@ -245,20 +263,20 @@ def _exact(picture: Picture) -> FloatPicture:
     return hook.pictures_of(torch.from_numpy(channels)[None].to(devices.dtype_vae) * 2 - 1)[0]
 
 
-def _placed(framed: Framed, depth: DepthMap, comments: list[str]) -> DepthMap:
-    """A map of a whole picture in the frame, by the rules of a job."""
-    width, height = framed.size
+def _like_a_job(framed: Framed, comments: list[str]) -> Any:
+    """What `place` reads of a job."""
     job = SimpleNamespace(
-        width=width,
-        height=height,
+        width=framed.size[0],
+        height=framed.size[1],
         resize_mode=framed.resize_mode,
         paste_to=framed.paste_to,
         inpaint_full_res=framed.paste_to is not None,
+        mask_for_overlay=framed.mask,
         comment=comments.append,
     )
-    if framed.whole is not None:
-        job.init_images = [Image.fromarray(framed.whole)]
-    return hook._place(job, depth)
+    if framed.original is not None:
+        job.init_images = [framed.original]
+    return job
 
 
 class Jobs:
@@ -300,10 +318,11 @@ JOBS: Final = Jobs()
 
 def keep(processed: Any, job: hook.Job) -> None:
     """Keep what a finished job used, for `recall`; `processed` is the host's result."""
-    if not job.raw:
+    placed = next((one for used in job.used.values() for one in used), None)
+    if placed is None or placed.raw is None:
         return
     picture = np.round(np.clip(job.seen[0], 0, 1) * 255).astype(np.uint8) if job.seen else job.reference
-    JOBS.put(Jobs.name(shared.state.job_timestamp, processed.all_seeds), view.View(job.raw[0], picture))
+    JOBS.put(Jobs.name(shared.state.job_timestamp, processed.all_seeds), view.View(placed.raw, picture))
 
 
 def recall(info: str) -> tuple[str, str]:

@@ -10,7 +10,7 @@ from modules import script_callbacks, scripts, ui_components
 from depth2img import Depth2ImgError, panel
 from depth2img.options import OPTIONS
 
-from . import compat, denoise, hook, infotext, loader, preview, settings
+from . import api, compat, denoise, hook, infotext, loader, preview, settings, tiles, xyz
 
 TITLE = OPTIONS["enabled"].label
 
@@ -39,10 +39,18 @@ class DepthToImage(scripts.Script):
         tab = "img2img" if is_img2img else "txt2img"
         option = OPTIONS["enabled"]
         with ui_components.InputAccordion(
-            option.default, label=option.label, elem_id=self.elem_id("enabled")
+            settings.default("enabled"), label=option.label, elem_id=self.elem_id("enabled")
         ) as toggle:
-            built = panel.build(tab=tab, elem_id=self.elem_id, page=preview.PAGES[tab])
+            built = panel.build(tab=tab, elem_id=self.elem_id, page=preview.page(tab))
         components = {"enabled": toggle, **built.controls}
+        for name, component in built.controls.items():
+            if OPTIONS[name].kind != "image":
+                component.value = settings.default(name)
+        built.controls["reference"].visible = built.controls["source"].value == "reference"
+        built.controls["depth_map"].visible = "map" in (
+            built.controls["source"].value,
+            built.controls["under_mask"].value,
+        )
         for component in (*built.buttons, *components.values()):
             component.do_not_save_to_config = component in built.buttons
         self.infotext_fields = infotext.paste_fields(components)
@@ -77,7 +85,7 @@ class DepthToImage(scripts.Script):
         if chosen is None or p.override_settings.get("sd_model_checkpoint"):
             return
         try:
-            wanted = hook.wants_given_depth(hook.read_options(args))
+            wanted = hook.wants_given_depth(hook.read_options(args, xyz.values(p)))
         except Depth2ImgError:
             return  # `process` reports it
         if wanted and not loader.selected_is_depth():
@@ -105,6 +113,16 @@ def register() -> None:
         compat.log.warning("Depth to image: %s", compat.FORGE_SENTENCE)
         return
     loader.apply()
-    script_callbacks.on_script_unloaded(loader.undo)
+    tiles.apply()
+    script_callbacks.on_script_unloaded(unregister)
     script_callbacks.on_ui_settings(settings.add)
     script_callbacks.on_cfg_denoiser(denoise.on_cfg_denoiser)
+    script_callbacks.on_before_ui(xyz.add)
+    script_callbacks.on_app_started(api.add)
+    xyz.add()  # with --nowebui there is no page, and the X/Y/Z script is loaded before extensions
+
+
+def unregister() -> None:
+    """Called before "Reload UI" executes the script file again: the host's functions are its own again."""
+    loader.undo()
+    tiles.undo()

@@ -7,16 +7,25 @@ from typing import Any
 import gradio as gr
 from modules import sd_models, shared, shared_items
 
+from depth2img import OPTIONS
+from depth2img.cache import DEFAULT_BYTES
+from depth2img.depth_map import COLOUR_MAPS
+from depth2img.options import Option
+
+from .compat import log
+
 SECTION = ("depth2img", "Depth to image")
 CHECKPOINT = "depth2img_checkpoint"
+CACHE_MB = "depth2img_cache_mb"
+COLOUR_MAP = "depth2img_colour_map"
 NONE = "None"
+MEGABYTE = 1024 * 1024
 
 
 def add() -> None:
     """Add the options; called by the host's `on_ui_settings`."""
-    shared.opts.add_option(
-        CHECKPOINT,
-        shared.OptionInfo(
+    options = {
+        CHECKPOINT: shared.OptionInfo(
             NONE,
             "Switch automatically to this depth checkpoint when a depth map or another picture is given "
             "and the loaded checkpoint has no depth model",
@@ -25,10 +34,70 @@ def add() -> None:
             refresh=shared_items.refresh_checkpoints,
             section=SECTION,
         ),
-    )
+        COLOUR_MAP: shared.OptionInfo(
+            "grey",
+            "Colours of shown and appended depth maps (saved maps are always 16-bit grey)",
+            gr.Dropdown,
+            {"choices": list(COLOUR_MAPS)},
+            section=SECTION,
+        ),
+        CACHE_MB: shared.OptionInfo(
+            DEFAULT_BYTES // MEGABYTE,
+            "Memory for estimated depth maps, in megabytes; 0 estimates anew each time",
+            gr.Slider,
+            {"minimum": 0, "maximum": 4096, "step": 16},
+            section=SECTION,
+        ),
+    }
+    for option in OPTIONS.values():
+        if option.kind != "image":
+            options[default_key(option.name)] = _default(option)
+    for key, info in options.items():
+        shared.opts.add_option(key, info)
+
+
+def default_key(name: str) -> str:
+    """Name of the setting that holds the user's own default of an option."""
+    return f"depth2img_default_{name}"
+
+
+def default(name: str) -> Any:
+    """What an option is when the page is built, and in an API request that does not name it: the user's own default.
+
+    A saved value that the option cannot have is passed over.
+    """
+    option = OPTIONS[name]
+    value = getattr(shared.opts, default_key(name), option.default)
+    try:
+        return option.check(value)
+    except ValueError as error:
+        log.warning("Settings: %s", error)
+        return option.default
+
+
+def colour_map() -> str:
+    """A key of `COLOUR_MAPS`."""
+    value = getattr(shared.opts, COLOUR_MAP, "grey")
+    return value if value in COLOUR_MAPS else "grey"
+
+
+def cache_bytes() -> int:
+    """How much the cache of estimated maps may hold."""
+    value = getattr(shared.opts, CACHE_MB, None)
+    return int(value * MEGABYTE) if isinstance(value, (int, float)) and 0 <= value < 2**20 else DEFAULT_BYTES
 
 
 def depth_checkpoint() -> str | None:
     """The checkpoint to switch to, None if the user chose none."""
     value: Any = getattr(shared.opts, CHECKPOINT, NONE)
     return None if value in (None, "", NONE) else str(value)
+
+
+def _default(option: Option) -> Any:
+    label = f"Default of '{option.label}' (after Reload UI)"
+    if option.kind == "switch":
+        return shared.OptionInfo(option.default, label, gr.Checkbox, section=SECTION)
+    if option.kind == "number":
+        span = {"minimum": option.minimum, "maximum": option.maximum, "step": option.step}
+        return shared.OptionInfo(option.default, label, gr.Slider, span, section=SECTION)
+    return shared.OptionInfo(option.default, label, gr.Radio, {"choices": list(option.choices)}, section=SECTION)

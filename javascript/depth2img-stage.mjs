@@ -10,6 +10,13 @@ export function goodSize(width, height, side = 512, step = 64) {
   return width <= height ? [side, rounded(height)] : [rounded(width), side];
 }
 
+/** A box in parts of a size -> whole pixels, at least one each way. */
+export function pixelBox(box, width, height) {
+  const [left, top, right, bottom] = box.map((part, i) => Math.round(part * (i % 2 ? height : width)));
+  const start = [Math.min(left, width - 1), Math.min(top, height - 1)];
+  return [...start, Math.min(width, Math.max(right, start[0] + 1)), Math.min(height, Math.max(bottom, start[1] + 1))];
+}
+
 /** Largest size with the given proportions inside a box. */
 export function contained(width, height, box) {
   const scale = Math.min(box.width / width, box.height / height);
@@ -49,8 +56,11 @@ export class Stage {
     this.content = content;
     this.pictures = { picture, whole };
     this.values = this.parts.adjust.decode(pixels(this.document, depth));
-    Object.assign(this, { width, height, settings: null });
-    this.frame = picture ? [picture.naturalWidth, picture.naturalHeight] : [width, height];
+    this.wholeSize = [width, height];
+    this.box = content.cut ? pixelBox(content.box, width, height) : null;
+    const shown = this.box ? [this.box[2] - this.box[0], this.box[3] - this.box[1]] : this.wholeSize;
+    Object.assign(this, { width: shown[0], height: shown[1], settings: null });
+    this.frame = picture ? [picture.naturalWidth, picture.naturalHeight] : shown;
     this.root.dataset.failed = "";
     this.hint("");
     this.inset();
@@ -67,12 +77,29 @@ export class Stage {
     const key = JSON.stringify(settings);
     if (key === this.settings) return;
     this.settings = key;
-    const { adjust, stretch, weaken } = this.parts.adjust;
-    this.adjusted = weaken(stretch(adjust(this.values, this.width, this.height, settings)), settings.strength, settings.neutral);
+    const { weaken } = this.parts.adjust;
+    this.adjusted = this.cut(weaken(this.wholeAdjusted(settings), settings.strength, settings.neutral));
     this.histogram.show(this.values, settings);
     this.relief = null;
     if (settings.invert) this.offer("");
     this.paint();
+  }
+
+  wholeAdjusted(settings) {
+    const { adjust, stretch } = this.parts.adjust;
+    return stretch(adjust(this.values, ...this.wholeSize, settings));
+  }
+
+  /** The part of a whole map that enters the sampler: what "only masked" works on keeps the whole map's range. */
+  cut(values) {
+    if (!this.box) return values;
+    const [left, top] = this.box;
+    const part = new Float32Array(this.width * this.height);
+    for (let y = 0; y < this.height; y += 1) {
+      const start = (top + y) * this.wholeSize[0] + left;
+      part.set(values.subarray(start, start + this.width), y * this.width);
+    }
+    return part;
   }
 
   working(on) {
@@ -223,9 +250,10 @@ export class Stage {
     const column = Math.floor(((x - box.left) / box.width) * this.width);
     const row = Math.floor(((y - box.top) / box.height) * this.height);
     if (column < 0 || row < 0 || column >= this.width || row >= this.height) return null;
-    const index = row * this.width + column;
+    const [left, top] = this.box ?? [0, 0];
     const [low, high] = this.content.range;
-    return [this.adjusted[index], low + this.values[index] * (high - low)];
+    const estimated = this.values[(top + row) * this.wholeSize[0] + left + column];
+    return [this.adjusted[row * this.width + column], low + estimated * (high - low)];
   }
 
   probe(event) {
@@ -242,9 +270,8 @@ export class Stage {
 
   async save() {
     if (!this.adjusted) return;
-    const { adjust, stretch } = this.parts.adjust;
-    const values = stretch(adjust(this.values, this.width, this.height, this.read()));
-    this.download(await this.parts.png.encodeGrey16(values, this.width, this.height), "depth.png");
+    const values = this.wholeAdjusted(this.read());
+    this.download(await this.parts.png.encodeGrey16(values, ...this.wholeSize), "depth.png");
   }
 
   async record(button) {
@@ -347,7 +374,7 @@ export class Stage {
     this.button("Record loop", tools, (event) => this.record(event.currentTarget), "Save a short video of the hover view");
     const settings = this.make("div", "depth2img-settings", this.root);
     const depth = this.make("div", "depth2img-for-depth", settings);
-    this.colours = this.select("Colours", Object.fromEntries(Object.keys(this.tables).map((name) => [name, name])), depth);
+    this.colours = this.select("Colours", Object.fromEntries(Object.keys(this.tables).map((name) => [name, name])), depth, this.config.colours);
     this.colours.addEventListener("change", () => { this.relief = null; this.paint(); });
     const hover = this.make("div", "depth2img-for-hover", settings);
     this.slider("Movement", hover, { min: 0, max: 2, step: 0.05, value: 1 }, (value) => this.viewer.set({ strength: value }));

@@ -8,16 +8,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
-from ..adjust import adjust
+from .. import schedule
+from ..adjust import joint_span
 from ..cache import DepthCache
 from ..conditioning import conditioning, neutral
-from ..depth_map import DepthMap, read_depth_map
+from ..depth_map import DepthMap, Span, read_depth_map
 from ..errors import Depth2ImgError, DepthMapError, OptionError, PictureError
 from ..images import Picture, read_picture, to_float
 from ..options import DepthOptions
@@ -37,7 +38,7 @@ class Generated:
         picture: uint8 (H, W, 3).
         frame: the picture as the sampler got it, uint8 (h, w, 3).
         depth: the adjusted map in the frame; None where depth was off.
-        conditioning: float32 (1, 1, h/8, w/8), what the UNet got.
+        conditioning: float32 (1, 1, h/8, w/8), what the UNet got at full strength.
         seed: the seed that was used.
     """
 
@@ -46,6 +47,13 @@ class Generated:
     depth: DepthMap | None
     conditioning: torch.Tensor
     seed: int
+
+
+class Placed(NamedTuple):
+    """A map in the frame, None where depth is off, and the range that it keeps, None for its own."""
+
+    depth: DepthMap | None
+    span: Span | None
 
 
 class Engine:
@@ -76,7 +84,7 @@ class Engine:
         Raises:
             Depth2ImgError: as in `generate`.
         """
-        return self._maps([self.frame(picture, settings, mask=mask)], options)[0]
+        return self._maps([self.frame(picture, settings, mask=mask)], options)[0].depth
 
     def frame(self, picture: object, settings: Settings, *, mask: object = None) -> Frame:
         """One picture as `generate` would bring it to the sampler.
@@ -115,6 +123,7 @@ class Engine:
         if len(prompts) != len(frames):
             raise OptionError("prompts", "There must be one prompt per picture.", got=f"{len(prompts)} prompts")
         maps = self._maps(frames, options)
+        region = read_region(options.region) if options.enabled and options.region is not None else None
         groups: dict[tuple[int, int], list[int]] = {}
         for index, frame in enumerate(frames):
             groups.setdefault(frame.size, []).append(index)
@@ -122,7 +131,7 @@ class Engine:
         for indices in groups.values():
             seeds = [(settings.seed + index) % (LARGEST_SEED + 1) for index in indices]
             group = [(frames[i], maps[i], prompts[i]) for i in indices]
-            done.update(zip(indices, self._run(group, seeds, settings, on_step), strict=True))
+            done.update(zip(indices, self._run(group, seeds, settings, options, region, on_step), strict=True))
         return [done[index] for index in range(len(frames))]
 
     def _frames(self, pictures: Sequence[object], settings: Settings, masks: Sequence[object] | None) -> list[Frame]:
@@ -138,34 +147,48 @@ class Engine:
             frames.append(make_frame(read_picture(source), mask, settings, self.networks.side))
         return frames
 
-    def _maps(self, frames: Sequence[Frame], options: DepthOptions) -> list[DepthMap | None]:
+    def _maps(self, frames: Sequence[Frame], options: DepthOptions) -> list[Placed]:
         if not options.enabled:
-            return [None] * len(frames)
+            return [Placed(None, None)] * len(frames)
         given: DepthMap | None = None
-        if options.source == "map":
+        own: DepthMap | None = None
+        if "map" in (options.source, options.under_mask):
             if options.depth_map is None:
                 raise DepthMapError("The depth map is to be your own, but there is none.", fix="Give a depth map.")
-            given = read_depth_map(options.depth_map)
+            own = read_depth_map(options.depth_map)
+        if options.source == "map":
+            given, own = own, None
         elif options.source == "reference":
             if options.reference is None:
                 raise PictureError("Depth is to come from another picture, but there is none.", fix="Give a picture.")
             given = self.estimate(read_picture(options.reference))
+        if given is not None:
+            return [Placed(*frame.adjusted(given, options, own, None, entering=False)) for frame in frames]
+        original = [frame.estimates_on_original(options) for frame in frames]
+        depths = [
+            self.estimate(frame.original if whole else frame.picture)
+            for frame, whole in zip(frames, original, strict=True)
+        ]
+        span = joint_span(depths) if options.range == "shared" else None
         return [
-            adjust(self.estimate(frame.picture) if given is None else frame.place(given), options) for frame in frames
+            Placed(*frame.adjusted(depth, options, own, span, entering=not whole))
+            for frame, depth, whole in zip(frames, depths, original, strict=True)
         ]
 
     def _run(
         self,
-        group: Sequence[tuple[Frame, DepthMap | None, str]],
+        group: Sequence[tuple[Frame, Placed, str]],
         seeds: Sequence[int],
         settings: Settings,
+        options: DepthOptions,
+        region: DepthMap | None,
         on_step: Step | None,
     ) -> list[Generated]:
         frames, maps, prompts = zip(*group, strict=True)
-        depth = self._conditioning(frames[0].size, maps)
+        depth = self._conditioning(frames, maps, region, options)
         try:
             with torch.no_grad():
-                batch = self._batch(frames, depth, prompts, seeds, settings)
+                batch = self._batch(frames, depth, prompts, seeds, settings, options)
                 latents = sampling.sample(self.networks, batch, settings, on_step)
                 decoded = sampling.decode(self.networks, latents)
         except torch.OutOfMemoryError as problem:
@@ -178,17 +201,23 @@ class Engine:
         unit = (decoded / 2 + 0.5).clamp(0, 1).permute(0, 2, 3, 1).numpy()
         results = (unit * 255).round().astype(np.uint8)
         return [
-            Generated(frame.finish(result), frame.picture, one, depth[index : index + 1], seed)
+            Generated(frame.finish(result), frame.picture, one.depth, depth[index : index + 1], seed)
             for index, (frame, one, result, seed) in enumerate(zip(frames, maps, results, seeds, strict=True))
         ]
 
     @staticmethod
-    def _conditioning(size: tuple[int, int], maps: Sequence[DepthMap | None]) -> torch.Tensor:
-        width, height = size[0] // LATENT_FACTOR, size[1] // LATENT_FACTOR
-        known = [one for one in maps if one is not None]
+    def _conditioning(
+        frames: Sequence[Frame], maps: Sequence[Placed], region: DepthMap | None, options: DepthOptions
+    ) -> torch.Tensor:
+        width, height = frames[0].size[0] // LATENT_FACTOR, frames[0].size[1] // LATENT_FACTOR
+        known = [one.depth for one in maps if one.depth is not None]
         if not known:
-            return neutral(len(maps), height=height, width=width)
-        return conditioning(known, height=height, width=width)
+            return neutral(len(maps), height=height, width=width, level=options.neutral)
+        tensor = conditioning(known, height=height, width=width, spans=[one.span for one in maps])
+        if region is None:
+            return tensor
+        regions = [schedule.region_tensor(frame.place(region), height=height, width=width) for frame in frames]
+        return schedule.inside(tensor, torch.cat(regions), options.neutral)
 
     def _batch(
         self,
@@ -197,6 +226,7 @@ class Engine:
         prompts: Sequence[str],
         seeds: Sequence[int],
         settings: Settings,
+        options: DepthOptions,
     ) -> Batch:
         networks = self.networks
         device, dtype = networks.device, networks.dtype
@@ -212,7 +242,7 @@ class Engine:
                 latents = latents * keep
         text = sampling.text_states(networks, prompts)
         negative = sampling.text_states(networks, [settings.negative_prompt]).expand_as(text)
-        return Batch(latents, depth.to(device, dtype), keep, (text, negative), generators)
+        return Batch(latents, depth.to(device, dtype), keep, (text, negative), generators, options)
 
 
 def _keep(frames: Sequence[Frame]) -> torch.Tensor | None:
@@ -220,6 +250,11 @@ def _keep(frames: Sequence[Frame]) -> torch.Tensor | None:
     width, height = frames[0].size[0] // LATENT_FACTOR, frames[0].size[1] // LATENT_FACTOR
     masks = [latent_mask(frame.mask, width, height) for frame in frames if frame.mask is not None]
     return 1 - torch.from_numpy(np.stack(masks))[:, None] if masks else None
+
+
+def read_region(source: object) -> DepthMap:
+    """A region mask as values 0 outside .. 1 inside; see `read_mask`."""
+    return DepthMap(values=read_mask(source).astype(np.float32) / 255, origin="region")
 
 
 def read_mask(source: object) -> npt.NDArray[np.uint8]:

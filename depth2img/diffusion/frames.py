@@ -14,9 +14,11 @@ import numpy.typing as npt
 from PIL import Image
 
 from .. import geometry
-from ..depth_map import DepthMap
+from ..adjust import adjust, adjusted_span, under_mask
+from ..depth_map import DepthMap, Span
 from ..errors import PictureError
 from ..images import Picture
+from ..options import DepthOptions
 from .settings import RESIZE_MODES, SIDE_STEP, Settings
 
 Mask = npt.NDArray[np.float32]
@@ -40,6 +42,7 @@ class Frame:
         overlay: float32 (H, W), how much of the result shows, None without a mask.
         box: where the frame lies in `whole`, None if it is all of it.
         resize_mode: index into `RESIZE_MODES`.
+        original: uint8 (H, W, 3), the picture before it was resized, cropped or filled.
     """
 
     picture: Picture
@@ -48,21 +51,57 @@ class Frame:
     overlay: Mask | None
     box: Box | None
     resize_mode: int
+    original: Picture
 
     @property
     def size(self) -> tuple[int, int]:
         """Width and height of the frame."""
         return self.picture.shape[1], self.picture.shape[0]
 
+    def fitted(self, depth: DepthMap) -> DepthMap:
+        """The map of a picture with the proportions of `whole`."""
+        width, height = self.size if self.box is None else (self.whole.shape[1], self.whole.shape[0])
+        return geometry.fit(depth, width=width, height=height, resize_mode=self.resize_mode)
+
+    def boxed(self, depth: DepthMap) -> DepthMap:
+        """The part of a fitted map that lies in the frame."""
+        if self.box is None:
+            return depth
+        part = geometry.crop(depth, picture_size=(self.whole.shape[1], self.whole.shape[0]), box=self.box)
+        fill = RESIZE_MODES.index("resize and fill")
+        return geometry.fit(part, width=self.size[0], height=self.size[1], resize_mode=fill)
+
     def place(self, depth: DepthMap) -> DepthMap:
         """The map of a whole picture as it lies in the frame."""
-        width, height = self.size
-        if self.box is None:
-            return geometry.fit(depth, width=width, height=height, resize_mode=self.resize_mode)
-        whole = (self.whole.shape[1], self.whole.shape[0])
-        fitted = geometry.fit(depth, width=whole[0], height=whole[1], resize_mode=self.resize_mode)
-        part = geometry.crop(fitted, picture_size=whole, box=self.box)
-        return geometry.fit(part, width=width, height=height, resize_mode=RESIZE_MODES.index("resize and fill"))
+        return self.boxed(self.fitted(depth))
+
+    def estimates_on_original(self, options: DepthOptions) -> bool:
+        """Whether depth is to be estimated on `original`; see `DepthOptions.estimate_on`."""
+        return options.estimate_on == "original" or (options.estimate_on == "auto" and self.box is not None)
+
+    def adjusted(
+        self, depth: DepthMap, options: DepthOptions, own: DepthMap | None, span: Span | None, *, entering: bool
+    ) -> tuple[DepthMap, Span | None]:
+        """A map as it conditions: in the frame, adjusted, the part under the mask as the options say.
+
+        Args:
+            depth: of the whole picture, or of the frame.
+            options: the adjustments and `under_mask` are read.
+            own: the user's map of the whole picture, for `under_mask` "map".
+            span: a range that several pictures share, None for the map's own.
+            entering: `depth` was estimated on the picture as it enters the sampler.
+
+        Returns:
+            The map, and the range that it keeps: the whole picture's if the frame is a box of it.
+        """
+        if entering:
+            own = None if own is None else self.place(own)
+            return adjust(under_mask(depth, options, own, self.mask), options, span), adjusted_span(options, span)
+        own = None if own is None else self.fitted(own)
+        whole = under_mask(self.fitted(depth), options, own, self.mask if self.box is None else self.overlay)
+        whole = adjust(whole, options, span)
+        kept = adjusted_span(options, span)
+        return self.boxed(whole), whole.range if kept is None and self.box is not None else kept
 
     def finish(self, result: Picture) -> Picture:
         """The result, uint8 (h, w, 3), laid over the picture where the mask says so."""
@@ -139,7 +178,7 @@ def make_frame(picture: Picture, mask: npt.NDArray[np.uint8] | None, settings: S
     mode = settings.resize_mode
     if mask is None:
         framed = resize(picture, width, height, mode)
-        return Frame(framed, None, framed, None, None, RESIZE_MODES.index(mode))
+        return Frame(framed, None, framed, None, None, RESIZE_MODES.index(mode), picture)
     if mask.shape != picture.shape[:2]:
         raise PictureError(
             "The mask has another size than the picture.",
@@ -160,7 +199,7 @@ def make_frame(picture: Picture, mask: npt.NDArray[np.uint8] | None, settings: S
     if settings.masked_content != "original":
         framed = fill(framed, framed_mask)
     unit = framed_mask.astype(np.float32) / 255
-    return Frame(framed, unit, whole, (overlay / 255).astype(np.float32), box, RESIZE_MODES.index(mode))
+    return Frame(framed, unit, whole, (overlay / 255).astype(np.float32), box, RESIZE_MODES.index(mode), picture)
 
 
 def _blurred(mask: npt.NDArray[np.uint8], deviation: int) -> npt.NDArray[np.uint8]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -11,6 +12,8 @@ import torch
 
 from ..checkpoints.clip_tokens import token_ids
 from ..errors import Depth2ImgError
+from ..options import DepthOptions
+from ..schedule import conditional, unconditional
 from .networks import Networks
 from .settings import Settings
 
@@ -35,10 +38,11 @@ class Batch:
 
     Attributes:
         latents: float (B, 4, h, w), of the pictures, scaled; what "masked content" asks for is in them already.
-        depth: float (B, 1, h, w), the conditioning.
+        depth: float (B, 1, h, w), the conditioning at full strength.
         keep: float (B, 1, h, w), 1 where the picture stays; None without masks.
         text: float (B, 77, width) and the same of the negative prompt.
         generators: one per picture, on the CPU, so that a seed means the same on every device.
+        options: say what becomes of the conditioning at each step; see `schedule`.
     """
 
     latents: torch.Tensor
@@ -46,6 +50,7 @@ class Batch:
     keep: torch.Tensor | None
     text: tuple[torch.Tensor, torch.Tensor]
     generators: Sequence[torch.Generator]
+    options: DepthOptions = dataclasses.field(default_factory=DepthOptions)
 
 
 def make_scheduler(networks: Networks, sampler: str) -> Any:
@@ -133,11 +138,20 @@ def sample(networks: Networks, batch: Batch, settings: Settings, on_step: Step |
     if hasattr(scheduler, "set_begin_index"):
         scheduler.set_begin_index(begin * scheduler.order)
     noise = noise_like(batch.latents, batch.generators)
-    latents = scheduler.add_noise(batch.latents, noise, timesteps[:1].repeat(len(batch.latents)))
+    start = batch.latents
+    if batch.options.enabled and batch.options.ignore_colours and count == settings.steps:
+        # Noise alone, as in the WebUI adapter (`hook.start_from_noise`); what a mask keeps is put back at each step.
+        start = torch.zeros_like(start) if batch.keep is None else torch.where(batch.keep > 0, start, 0.0)
+    latents = scheduler.add_noise(start, noise, timesteps[:1].repeat(len(start)))
     extra = _step_arguments(scheduler, batch.generators)
     guidance = settings.cfg_scale if settings.cfg_scale is not None else networks.cfg_scale
     for index, timestep in enumerate(timesteps):
-        predicted = _predict(networks, scheduler, latents, timestep, batch, guidance)
+        scaled = scheduler.scale_model_input(latents, timestep)
+        depth = (
+            conditional(batch.depth, batch.options, index, len(timesteps)),
+            unconditional(batch.depth, batch.options, index, len(timesteps), guidance),
+        )
+        predicted = _predict(networks, scaled, timestep, batch.text, depth, guidance)
         latents = scheduler.step(predicted, timestep, latents, return_dict=False, **extra)[0]
         if batch.keep is not None:
             original = batch.latents
@@ -156,16 +170,23 @@ def _step_arguments(scheduler: Any, generators: Sequence[torch.Generator]) -> di
 
 
 def _predict(
-    networks: Networks, scheduler: Any, latents: torch.Tensor, timestep: torch.Tensor, batch: Batch, guidance: float
+    networks: Networks,
+    latents: torch.Tensor,
+    timestep: torch.Tensor,
+    text: tuple[torch.Tensor, torch.Tensor],
+    depth: tuple[torch.Tensor, torch.Tensor],
+    guidance: float,
 ) -> torch.Tensor:
-    text, negative = batch.text
-    scaled = scheduler.scale_model_input(latents, timestep)
-    conditioned = torch.cat([scaled, batch.depth], dim=1)
+    """The network's output with classifier-free guidance; `text` and `depth` are of the conditional half, then of the
+    other."""
+    (text_rows, negative), (depth_rows, other_depth) = text, depth
+    conditioned = torch.cat([latents, depth_rows], dim=1)
     if guidance <= 1:
-        plain: torch.Tensor = networks.unet(conditioned, timestep, encoder_hidden_states=text).sample
+        plain: torch.Tensor = networks.unet(conditioned, timestep, encoder_hidden_states=text_rows).sample
         return plain
+    unconditioned = torch.cat([latents, other_depth], dim=1)
     both = networks.unet(
-        torch.cat([conditioned] * 2), timestep, encoder_hidden_states=torch.cat([negative, text])
+        torch.cat([unconditioned, conditioned]), timestep, encoder_hidden_states=torch.cat([negative, text_rows])
     ).sample
     without, with_text = both.chunk(2)
     guided: torch.Tensor = without + guidance * (with_text - without)

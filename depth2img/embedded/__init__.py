@@ -12,10 +12,6 @@ if TYPE_CHECKING:
 WEIGHTS: Final = Path(__file__).with_name("depth2img-tiny.safetensors")
 """The bundled file."""
 
-OPEN_CLIP_CONFIG: Final = Path(__file__).parent / "open_clip" / "depth2img-text-w96-h3-l2.json"
-"""The text encoder as OpenCLIP has to know it before `ldm` can build the model from its YAML:
-`open_clip.add_model_config(OPEN_CLIP_CONFIG)`. The file's name is the encoder's name in the YAML."""
-
 KIND: Final = "depth2img-embedded"
 """What the file's metadata says under `kind`."""
 

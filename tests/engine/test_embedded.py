@@ -11,7 +11,6 @@ import yaml
 from safetensors.torch import load_file, save_file
 
 from depth2img import CheckpointError, embedded
-from depth2img.checkpoints import open_clip_config
 from depth2img.checkpoints.clip_tokens import token_ids
 from depth2img.diffusion import find
 from depth2img.embedded import KIND, TABLE, is_embedded, open_embedded
@@ -59,11 +58,6 @@ def test_install_writes_file_and_yaml(compact: Path, tmp_path: Path, monkeypatch
     assert described["depth_stage_config"]["target"] == "depth2img.embedded.depth_net.TinyDepthNet"
     assert load_file(tmp_path / "depth2img-tiny.safetensors").keys() > {"betas", "cond_stage_model.model.ln_final.bias"}
     assert not is_embedded(tmp_path / "depth2img-tiny.safetensors")
-
-
-def test_openclip_s_description_is_ours() -> None:
-    told = json.loads(embedded.OPEN_CLIP_CONFIG.read_text())
-    assert told == open_clip_config(embedded.OPEN_CLIP_CONFIG.stem)
 
 
 def test_damaged_files(compact: Path, tmp_path: Path) -> None:

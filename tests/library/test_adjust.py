@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from depth2img import DepthMap, DepthOptions, adjust
+from depth2img import DepthMap, DepthMapError, DepthOptions, adjust
+from depth2img.adjust import fill_under, replace_under
 
 EXACT = 1e-6
 """The formulas are evaluated in float64 and stored in float32 between 0 and 1: half of 2**-23."""
@@ -140,3 +141,62 @@ def test_any_adjustment_gives_a_map_between_zero_and_one(near, part, gamma, blur
         assert result.range[1] <= 1 + 1e-6
         if flat:
             assert np.ptp(result.values) < 1e-6
+
+
+# --- under a mask ------------------------------------------------------------------------------------------------
+
+
+def plane(height=48, width=64):
+    rows, columns = np.mgrid[0:height, 0:width]
+    return (0.5 * rows + 0.25 * columns).astype(np.float32)
+
+
+def hole_of(shape, rows, columns):
+    hole = np.zeros(shape, np.float32)
+    hole[rows, columns] = 1.0
+    return hole
+
+
+def test_a_plane_runs_on_under_the_mask():
+    """An object before a floor and a wall: removed without a trace."""
+    values, hole = plane(), hole_of((48, 64), slice(10, 35), slice(20, 50))
+    with_object = np.where(hole > 0, 100.0, values).astype(np.float32)
+    filled = fill_under(DepthMap(values=with_object), hole).values
+    assert np.abs(filled - values).max() < 0.25
+    assert np.array_equal(filled[hole == 0], values[hole == 0])
+
+
+def test_a_hole_at_the_edge_is_filled():
+    hole = hole_of((48, 64), slice(30, 48), slice(0, 64))
+    filled = fill_under(DepthMap(values=np.where(hole > 0, 99.0, 3.0).astype(np.float32)), hole).values
+    assert filled == pytest.approx(3.0)
+
+
+@pytest.mark.parametrize("amount", [0.0, 1.0])
+def test_a_mask_of_nothing_or_everything(amount):
+    filled = fill_under(DepthMap(values=plane()), np.full((48, 64), amount, np.float32)).values
+    assert np.array_equal(filled, plane()) if amount == 0 else np.ptp(filled) == 0
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (1, 40), (40, 1), (3, 5), (257, 129)])
+def test_filling_any_size_stays_within_the_range(shape):
+    generator = np.random.default_rng(3)
+    values = generator.normal(size=shape).astype(np.float32)
+    hole = (generator.random(shape) > 0.5).astype(np.float32)
+    filled = fill_under(DepthMap(values=values), hole).values
+    assert filled.shape == shape and np.isfinite(filled).all()
+    assert filled.min() >= values.min() and filled.max() <= values.max()
+
+
+def test_another_map_under_the_mask_takes_this_range():
+    hole = hole_of((48, 64), slice(0, 48), slice(0, 32))
+    other = DepthMap(values=np.tile(np.linspace(7000, 9000, 64, dtype=np.float32), (48, 1)))
+    mixed = replace_under(DepthMap(values=plane()), other, hole).values
+    low, high = plane().min(), plane().max()
+    assert np.array_equal(mixed[:, 32:], plane()[:, 32:])
+    assert mixed[7, :32] == pytest.approx(np.linspace(low, high, 64)[:32], abs=1e-3)
+
+
+def test_a_mask_of_another_size_is_refused():
+    with pytest.raises(DepthMapError, match="another size"):
+        fill_under(DepthMap(values=plane()), np.zeros((4, 4), np.float32))

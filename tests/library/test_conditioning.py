@@ -145,3 +145,40 @@ def test_neutral():
     result = neutral(2, height=3, width=5)
     assert result.dtype == torch.float32
     assert torch.equal(result, torch.zeros(2, 1, 3, 5))
+
+
+# --- a given range ----------------------------------------------------------------------------------------------
+
+
+def test_a_part_keeps_the_whole_range():
+    whole = DepthMap(values=np.tile(np.linspace(0, 10, 64, dtype=np.float32), (64, 1)))
+    part = whole.cropped(16, 0, 32, 64)
+    stretched = conditioning([part], height=8, width=8)
+    kept = conditioning([part], height=8, width=8, spans=[whole.range])
+    assert stretched.min() == -1 and stretched.max() == 1
+    low, high = part.range
+    assert float(kept.min()) == pytest.approx(2 * low / 10 - 1, abs=0.06)
+    assert float(kept.max()) == pytest.approx(2 * high / 10 - 1, abs=0.06)
+
+
+def test_a_given_range_limits():
+    depth = DepthMap(values=np.linspace(-5, 5, 64, dtype=np.float32).reshape(8, 8))
+    tensor = conditioning([depth], height=8, width=8, spans=[(-1.0, 1.0)])
+    assert tensor.min() == -1 and tensor.max() == 1
+
+
+def test_the_same_map_with_two_ranges():
+    depth = DepthMap(values=np.linspace(0, 1, 64, dtype=np.float32).reshape(8, 8))
+    tensor = conditioning([depth, depth], height=8, width=8, spans=[None, (0.0, 2.0)])
+    assert tensor[0].max() == 1 and tensor[1].max() == pytest.approx(0, abs=1e-5)
+
+
+def test_a_flat_range_gives_zeros():
+    depth = DepthMap(values=np.linspace(0, 1, 64, dtype=np.float32).reshape(8, 8))
+    assert (conditioning([depth], height=8, width=8, spans=[(3.0, 3.0)]) == 0).all()
+
+
+def test_a_flat_part_of_a_whole_keeps_its_distance():
+    """The wall behind: flat in the box, far in the picture."""
+    part = DepthMap(values=np.full((8, 8), 2.0, np.float32))
+    assert torch.allclose(conditioning([part], height=4, width=4, spans=[(0.0, 8.0)]), torch.tensor(-0.5))

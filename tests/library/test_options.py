@@ -43,6 +43,8 @@ def fields(draw: st.DrawFn) -> dict[str, Any]:
     if drawn.get("far", 0.0) >= drawn.get("near", 1.0):
         drawn.pop("far", None)
         drawn.pop("near", None)
+    if drawn.get("start", 0.0) > drawn.get("end", 1.0):
+        drawn.pop("start", None)
     return drawn
 
 
@@ -131,7 +133,7 @@ BAD_NUMBERS = [
     10**400,
     -(10**400),
     1e9,
-    -1,
+    -2,
     1j,
     [0.5],
     {},
@@ -289,7 +291,7 @@ def test_infotext_of_a_picture(name):
     assert value_from_infotext(name, {"": "x", name: "y"}) is None
 
 
-@pytest.mark.parametrize("text", ["", "many", "nan", "inf", "1e999", "-1", "999", "0,5"])
+@pytest.mark.parametrize("text", ["", "many", "nan", "inf", "1e999", "-2", "999", "0,5"])
 @pytest.mark.parametrize("name", NUMBERS)
 def test_bad_number_in_an_infotext(name, text):
     with pytest.raises(OptionError) as caught:
@@ -325,6 +327,7 @@ def test_a_picture_given_alone_says_where_depth_comes_from():
         ({"reference": "AAAA", "depth_map": "AAAA"}, "reference"),
         ({"enabled": False, "depth_map": "AAAA"}, "depth_map"),
         ({"enabled": False, "source": "reference", "reference": "AAAA"}, "reference"),
+        ({"enabled": False, "region": "AAAA"}, "region"),
     ],
 )
 def test_a_picture_that_would_have_no_effect(values, field):
@@ -348,3 +351,13 @@ def test_each_adjustment_counts_as_one(name):
 
 def test_the_rest_does_not_adjust():
     assert not DepthOptions(enabled=False, source="map", depth_map="A", append_map=True, save_map=True).adjusts
+
+
+def test_a_map_under_the_mask_alone():
+    """The map is for the masked part; depth of the rest comes from the picture."""
+    given = {"depth_map": "AAAA", "under_mask": "map"}
+    page = [option.default for option in OPTIONS.values()][1:]
+    assert DepthOptions.from_mapping(given).source == "picture"
+    assert DepthOptions.from_args([given, *page]).source == "picture"
+    both = DepthOptions.from_mapping({**given, "reference": "BBBB"})
+    assert both.source == "reference"

@@ -173,6 +173,6 @@ def test_place_keeps_raw_values(host: Host) -> None:
     """Cutting and filling change no value: `conditioning` alone resizes and normalises."""
     depth = DepthMap(values=np.arange(8 * 24, dtype=np.float32).reshape(8, 24) * 40, bits=16)
     p = host.img2img(scene(), resize_mode=1)
-    placed = host.ours("hook")._place(p, depth)
+    placed = host.ours("place").fitted(p, depth)
     assert placed.bits == 16 and (placed.width, placed.height) == (12, 8)
     assert np.array_equal(placed.values, depth.values[:, 6:18])

@@ -358,20 +358,24 @@ def test_save_map_skips_the_masks_among_the_results(host: Host, tmp_path: Path) 
     assert len(list(tmp_path.glob("*-depth.png"))) == 2
 
 
+@pytest.mark.parametrize("estimate_on", ["auto", "entering"])
 @pytest.mark.parametrize("overlay", [True, False])
-def test_save_map_of_an_only_masked_job(host: Host, tmp_path: Path, overlay: bool) -> None:
-    """The picture is whole again, so is the map; with the overlay switched off the picture is the part alone."""
+def test_save_map_of_an_only_masked_job(host: Host, tmp_path: Path, overlay: bool, estimate_on: str) -> None:
+    """The picture is whole again, so is the map, as far as it was estimated; without the overlay the picture is the
+    part alone."""
     import cv2
 
     host.processing.fake_save_to = tmp_path
     host.shared.opts.overlay_inpaint = overlay
     mask = Image.new("L", (120, 80))
     mask.paste(255, (70, 50, 118, 78))
-    p = host.img2img(ramp(120, 80), mask=mask, args=({"save_map": True},))
+    p = host.img2img(ramp(120, 80), mask=mask, args=({"save_map": True, "estimate_on": estimate_on},))
     host.run(p)
     saved = cv2.imread(str(tmp_path / "00000-depth.png"), cv2.IMREAD_UNCHANGED)
     assert host.reported == []
-    if overlay:
+    if overlay and estimate_on == "auto":
+        assert saved.shape == (80, 120) and (np.diff(saved[30].astype(int)) >= 0).all() and np.ptp(saved) == 65535
+    elif overlay:
         assert saved.shape == (80, 120) and not saved[:, :70].any() and not saved[:50].any()
         assert (np.diff(saved[60, 70:118].astype(int)) >= 0).all() and saved[77, 117] == 65535
     else:
@@ -437,15 +441,15 @@ def test_equal_pictures_are_the_same_object(host: Host) -> None:
 
 
 def count_adjust(host: Host, monkeypatch: pytest.MonkeyPatch) -> list[Any]:
-    hook = host.ours("hook")
+    place = host.ours("place")
     seen: list[Any] = []
-    inner = hook.adjust
+    inner = place.adjust
 
-    def adjust(depth: Any, options: Any) -> Any:
+    def adjust(depth: Any, *more: Any) -> Any:
         seen.append(depth)
-        return inner(depth, options)
+        return inner(depth, *more)
 
-    monkeypatch.setattr(hook, "adjust", adjust)
+    monkeypatch.setattr(place, "adjust", adjust)
     return seen
 
 

@@ -323,16 +323,20 @@ def test_the_refresh_button(page: Page) -> None:
     assert 'data-state="ready"' in line and not button["visible"]
 
 
-def test_only_masked_shows_the_crop_and_where_it_is(page: Page) -> None:
+@pytest.mark.parametrize("estimate_on", ["original", "entering"])
+def test_only_masked_shows_where_it_is(page: Page, estimate_on: str) -> None:
+    """The whole picture's map and the box to cut out of it; or the map of what was cut out."""
     pictures = held()
     mask = Image.new("L", (96, 64))
     mask.paste(255, (24, 16, 72, 48))
     pictures[2] = {"image": picture_of(2), "mask": mask}
-    values = dict(zip(page_options(), page.defaults, strict=True))
+    values = dict(zip(page_options(), page.defaults, strict=True)) | {"estimate_on": estimate_on}
     around = (None, 0, 0, 0, 1, 1, 0)
     data, _ = page.press("Estimate depth", 2, 0, *pictures, *around, 0, 96, 64, 1.0, *values.values())
     assert sent(data)["box"] == [24 / 96, 16 / 64, 72 / 96, 48 / 64]
-    assert shows(seen(data, (96, 64), values), picture_of(2).crop((24, 16, 72, 48)), atol=40)
+    assert sent(data)["cut"] is (estimate_on == "original")
+    expected = picture_of(2) if estimate_on == "original" else picture_of(2).crop((24, 16, 72, 48))
+    assert shows(seen(data, (96, 64), values), expected, atol=40)
 
 
 def test_inpaint_sketch_is_composited_like_in_a_job(host: Host) -> None:

@@ -8,7 +8,7 @@ import gradio as gr
 import numpy as np
 import pytest
 
-from depth2img import NoDepthModelError
+from depth2img import OPTIONS, NoDepthModelError
 from tests.webui_fake.standin import Host, depth_of, map_file, ramp
 
 
@@ -122,3 +122,53 @@ def test_the_given_map_is_what_conditions(host: Host, depth_map: dict[str, Any])
     host.select("depth")
     host.run(host.txt2img(args=(depth_map,)))
     assert np.array_equal(switched, host.seen[-1])
+
+
+def test_every_option_has_a_default_of_the_user(host: Host) -> None:
+    add_settings(host)
+    settings = host.ours("settings")
+    for name, option in OPTIONS.items():
+        if option.kind == "image":
+            continue
+        info = host.shared.opts.data_labels[settings.default_key(name)]
+        assert info.default == option.default == settings.default(name)
+        assert info.section == ("depth2img", "Depth to image")
+
+
+def test_defaults_of_the_user_are_in_the_panel(host: Host) -> None:
+    add_settings(host)
+    host.shared.opts.depth2img_default_gamma = 1.5
+    host.shared.opts.depth2img_default_enabled = False
+    host.shared.opts.depth2img_default_under_mask = "map"
+    script = host.ours("script").DepthToImage()
+    script.is_img2img = True
+    with gr.Blocks():
+        controls = dict(zip(OPTIONS, script.ui(True), strict=True))
+    assert controls["gamma"].value == 1.5 and controls["near"].value == 1.0
+    assert controls["enabled"].value is False
+    assert controls["depth_map"].visible and not controls["reference"].visible
+
+
+def test_a_bad_default_is_passed_over(host: Host, caplog: pytest.LogCaptureFixture) -> None:
+    add_settings(host)
+    host.shared.opts.depth2img_default_gamma = 99
+    assert host.ours("settings").default("gamma") == 1.0
+    assert "gamma" in caplog.text
+
+
+@pytest.mark.parametrize(("megabytes", "expected"), [(0, 0), (16, 16 * 2**20), ("x", 256 * 2**20), (-1, 256 * 2**20)])
+def test_size_of_the_cache(host: Host, megabytes: Any, expected: int) -> None:
+    add_settings(host)
+    host.shared.opts.depth2img_cache_mb = megabytes
+    assert host.ours("settings").cache_bytes() == expected
+    host.run(host.img2img(ramp()))
+    assert len(host.ours("hook").CACHE) == (expected > 0)
+
+
+def test_colour_map_of_what_is_appended(host: Host) -> None:
+    add_settings(host)
+    host.shared.opts.depth2img_colour_map = "turbo"
+    shown = np.asarray(host.run(host.img2img(ramp(), args=({"append_map": True},))).images[-1])
+    assert np.ptp(shown, axis=2).max() > 100
+    host.shared.opts.depth2img_colour_map = "no such"
+    assert host.ours("settings").colour_map() == "grey"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import os
 import tempfile
 from pathlib import Path
 from types import SimpleNamespace
@@ -18,15 +17,22 @@ from depth2img import DepthMapError, panel
 from tests.webui_fake.standin import Host, ramp
 
 
+@pytest.fixture(autouse=True)
+def temporary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A temporary folder of the test's own: the machine's may hold the repository, too."""
+    folder = tmp_path / "temporary"
+    folder.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(folder))
+    return folder
+
+
 @pytest.fixture
-def outside() -> Any:
+def outside(tmp_path: Path) -> Path:
     """A depth map in a folder that is not temporary."""
-    folder = Path(__file__).parent / "__pycache__"
-    folder.mkdir(exist_ok=True)
-    path = folder / f"private-{os.getpid()}.png"
+    path = tmp_path / "private" / "depth.png"
+    path.parent.mkdir()
     Image.fromarray(np.arange(12, dtype=np.uint8).reshape(3, 4)).save(path)
-    yield path
-    path.unlink()
+    return path
 
 
 def sent(path: Path) -> dict[str, Any]:
@@ -69,11 +75,11 @@ def test_the_hosts_own_temporary_folder(monkeypatch: pytest.MonkeyPatch, outside
 
 
 @pytest.mark.parametrize("way", ["plain", "dots", "link"])
-def test_other_files_are_refused(tmp_path: Path, outside: Path, way: str) -> None:
+def test_other_files_are_refused(temporary: Path, outside: Path, way: str) -> None:
     name = {
         "plain": str(outside),
-        "dots": f"{tempfile.gettempdir()}/..{outside}",
-        "link": str(tmp_path / "link.png"),
+        "dots": f"{temporary}/../private/{outside.name}",
+        "link": str(temporary / "link.png"),
     }[way]
     if way == "link":
         Path(name).symlink_to(outside)

@@ -369,13 +369,38 @@ def test_loopback_estimates_each_loop(depth_host: Host, astronaut: Image.Image) 
     assert "Depth near: 0.9" in result.infotexts[-1]
 
 
-def test_sd_upscale_takes_each_tile(depth_host: Host, astronaut: Image.Image) -> None:
+@pytest.mark.parametrize(("estimate_on", "runs"), [("auto", 1), ("entering", 6)])
+def test_sd_upscale(depth_host: Host, astronaut: Image.Image, estimate_on: str, runs: int) -> None:
+    """Each tile gets its part of the whole picture's depth, or is estimated by itself."""
     args = ["", 64, "Lanczos", 2.0]
+    depth = {"append_map": True, "estimate_on": estimate_on}
     result = depth_host.img2img(
-        astronaut, script_name="sd upscale", script_args=args, depth={"append_map": True}, steps=1, batch_size=2
+        astronaut, script_name="sd upscale", script_args=args, depth=depth, steps=1, batch_size=2
     )
     assert result.images[0].size == (384, 256)
-    assert depth_host.run("result = probe.calls['depth']") > 1
+    assert depth_host.run("result = probe.calls['depth']") == runs or (estimate_on == "entering")
+    rows = [row for step in conditionings(depth_host) for row in step[:2]]
+    whole_range = [row.min() == -1 and row.max() == 1 for row in rows]
+    assert all(whole_range) is (estimate_on == "entering")
+
+
+def test_loopback_may_keep_the_first_depth(depth_host: Host, astronaut: Image.Image) -> None:
+    args = [2, 0.6, "Linear", "None"]
+    depth_host.img2img(astronaut, script_name="loopback", script_args=args, depth={"keep_first": True})
+    assert depth_host.run("result = probe.calls['depth']") == 1
+    steps = conditionings(depth_host)
+    assert all(np.array_equal(step, steps[0]) for step in steps)
+
+
+@pytest.mark.parametrize("upscaler", ["Latent", "Lanczos"])
+def test_hires_may_estimate_anew(depth_host: Host, upscaler: str) -> None:
+    fields = {"enable_hr": True, "hr_scale": 1.5, "hr_upscaler": upscaler, "denoising_strength": 0.6}
+    depth_host.txt2img(depth={"depth_map": to_base64(ramp16()), "hires": "estimate"}, **fields)
+    steps = conditionings(depth_host)
+    assert depth_host.run("result = probe.calls['depth']") == 1
+    assert (np.diff(steps[0][0, 0, 8]) > 0).all() and not (np.diff(steps[-1][0, 0, 12]) > 0).all()
+    low, high = depth_host.run("result = probe.seen[-1][:2]")
+    assert low < -0.1 and high > 0.1  # MiDaS' input of a picture in 0..1 lies around 0
 
 
 def test_xyz_grid_copies(depth_host: Host, astronaut: Image.Image) -> None:

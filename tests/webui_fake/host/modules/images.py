@@ -28,3 +28,21 @@ def resize_image(resize_mode, im, width, height, upscaler_name=None):
     around = [(top, height - part.height - top), (left, width - part.width - left)]
     pixels = np.asarray(part)
     return Image.fromarray(np.pad(pixels, around + [(0, 0)] * (pixels.ndim - 2), mode="edge"))
+
+
+class Grid:
+    def __init__(self, tiles):
+        self.tiles = tiles
+
+
+def split_grid(image, tile_w=512, tile_h=512, overlap=64):
+    """Rows of tiles that overlap: [top, height, [[left, width, picture], ...]]."""
+    rows = []
+    for top in range(0, image.height - overlap, tile_h - overlap):
+        top = min(top, image.height - tile_h)
+        row = []
+        for left in range(0, image.width - overlap, tile_w - overlap):
+            left = min(left, image.width - tile_w)
+            row.append([left, tile_w, image.crop((left, top, left + tile_w, top + tile_h))])
+        rows.append([top, tile_h, row])
+    return Grid(rows)

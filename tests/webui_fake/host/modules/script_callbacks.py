@@ -47,5 +47,13 @@ def on_ui_settings(callback, *, name=None):
     fake_callbacks.append(("ui_settings", callback))
 
 
+def on_before_ui(callback, *, name=None):
+    fake_callbacks.append(("before_ui", callback))
+
+
+def on_app_started(callback, *, name=None):
+    fake_callbacks.append(("app_started", callback))
+
+
 def on_cfg_denoiser(callback, *, name=None):
     fake_callbacks.append(("cfg_denoiser", callback))

@@ -5,6 +5,7 @@ import re
 from modules import errors
 
 AlwaysVisible = object()
+scripts_data = []
 
 
 class Script:

@@ -1,0 +1,217 @@
+"""REST routes under /depth2img/v1: status, options, estimators, and depth maps without generating anything.
+
+They exist where the host's own API does (`--api`, `--nowebui`), behind the same `--api-auth`, and in the same OpenAPI
+page. What a request got wrong is answered by 4xx with the library's sentence as `detail`.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+import secrets
+import time
+from collections.abc import Callable, Coroutine
+from typing import Any, Final
+
+from fastapi import APIRouter, Depends, FastAPI, HTTPException, Request, Response
+from fastapi.routing import APIRoute
+from fastapi.security import HTTPBasic, HTTPBasicCredentials
+from modules import call_queue, devices, shared
+from pydantic import BaseModel, Field
+
+from depth2img import (
+    OPTIONS,
+    Depth2ImgError,
+    DepthMap,
+    DepthOptions,
+    OptionError,
+    adjust,
+    estimators,
+    read_depth_map,
+    read_picture,
+)
+from depth2img.images import to_float
+from depth2img.options import ADJUSTMENTS
+
+from . import compat, hook, status
+
+PREFIX: Final = "/depth2img/v1"
+LARGEST_BODY: Final = 64 * 1024 * 1024
+"""Of a request, in bytes: a 16-bit map of 4096 x 4096 as base64 fits."""
+
+CHECKPOINT: Final = "checkpoint"
+"""Name of the estimator that the loaded depth checkpoint carries."""
+
+COLOUR_MAPS: Final = "grey, inferno, magma, viridis or turbo"
+
+
+class Status(BaseModel):
+    state: str = Field(description="ready; wrong: no depth checkpoint; failed: loading it failed; host: Forge")
+    message: str = Field(description="The sentence that the panel shows.")
+    checkpoint: str | None = Field(description="The checkpoint in memory.")
+
+
+class OptionItem(BaseModel):
+    name: str
+    kind: str = Field(description="switch, number, choice or image")
+    default: Any
+    label: str
+    help: str
+    infotext: str = Field(description="Key in the infotext and name of the X/Y/Z axis; empty for images.")
+    minimum: float | None
+    maximum: float | None
+    step: float | None
+    choices: dict[str, str] | None = Field(description="Value -> label.")
+
+
+class Estimators(BaseModel):
+    estimators: list[str]
+    default: str
+
+
+class EstimateRequest(BaseModel):
+    image: str = Field(description="The picture: base64 or a data URL.")
+    estimator: str = Field(CHECKPOINT, description="A name from /estimators.")
+    options: dict[str, Any] = Field(default_factory=dict, description=f"Adjustments: {', '.join(ADJUSTMENTS)}.")
+    colour_map: str = Field("grey", description=f"Of the preview: {COLOUR_MAPS}.")
+
+
+class AdjustRequest(BaseModel):
+    depth_map: str = Field(description="White = near: PNG with 8 or 16 bits, TIFF or .npy, as base64 or a data URL.")
+    options: dict[str, Any] = Field(default_factory=dict, description=f"Adjustments: {', '.join(ADJUSTMENTS)}.")
+    colour_map: str = Field("grey", description=f"Of the preview: {COLOUR_MAPS}.")
+
+
+class MapResponse(BaseModel):
+    depth_map: str = Field(description="16-bit grey PNG, base64; 65535 = nearest.")
+    preview: str = Field(description="8-bit RGB PNG, base64.")
+    width: int
+    height: int
+    minimum: float = Field(description="Farthest value before adjustment, as estimated or read.")
+    maximum: float = Field(description="Nearest value before adjustment.")
+    origin: str
+    seconds: float
+
+
+class BoundedRoute(APIRoute):
+    """Refuses a body that is too large before anything of it is read."""
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        inner = super().get_route_handler()
+
+        async def handler(request: Request) -> Response:
+            if request.method == "POST":
+                length = request.headers.get("content-length", "")
+                if not length.isdecimal():
+                    raise HTTPException(411, "The request must say how long it is (Content-Length).")
+                if int(length) > LARGEST_BODY:
+                    raise HTTPException(413, f"The request is larger than {LARGEST_BODY // 2**20} megabytes.")
+            return await inner(request)
+
+        return handler
+
+
+def add(_: Any, app: FastAPI) -> None:
+    """Add the routes; called by the host's `on_app_started`, also after each "Reload UI"."""
+    if not (shared.cmd_opts.api or shared.cmd_opts.nowebui) or any(
+        getattr(route, "path", "").startswith(PREFIX) for route in app.routes
+    ):
+        return
+    guards = [Depends(_authenticated)] if shared.cmd_opts.api_auth else []
+    router = APIRouter(prefix=PREFIX, route_class=BoundedRoute, dependencies=guards, tags=["Depth to image"])
+    router.add_api_route("/status", get_status, methods=["GET"], response_model=Status)
+    router.add_api_route("/options", get_options, methods=["GET"], response_model=list[OptionItem])
+    router.add_api_route("/estimators", get_estimators, methods=["GET"], response_model=Estimators)
+    router.add_api_route("/estimate", post_estimate, methods=["POST"], response_model=MapResponse)
+    router.add_api_route("/adjust", post_adjust, methods=["POST"], response_model=MapResponse)
+    app.include_router(router)
+
+
+def get_status() -> Status:
+    """Whether a depth checkpoint is in use; loads nothing."""
+    state, message = status.status()
+    model = compat.loaded_model()
+    return Status(state=state, message=message, checkpoint=compat.checkpoint_name(model) if model else None)
+
+
+def get_options() -> list[OptionItem]:
+    """Every option that a generation request may carry, in the order of the positional list."""
+    return [
+        OptionItem(
+            name=option.name,
+            kind=option.kind,
+            default=option.default,
+            label=option.label,
+            help=option.help,
+            infotext=option.infotext,
+            minimum=option.minimum if option.kind == "number" else None,
+            maximum=option.maximum if option.kind == "number" else None,
+            step=option.step if option.kind == "number" else None,
+            choices=dict(option.choices) if option.kind == "choice" else None,
+        )
+        for option in OPTIONS.values()
+    ]
+
+
+def get_estimators() -> Estimators:
+    """What can estimate depth, by name."""
+    return Estimators(estimators=[CHECKPOINT, *estimators.names()], default=CHECKPOINT)
+
+
+def post_estimate(request: EstimateRequest) -> MapResponse:
+    """The depth map of a picture, adjusted."""
+
+    def make() -> DepthMap:
+        picture = read_picture(request.image)
+        if request.estimator == CHECKPOINT:
+            with call_queue.queue_lock:
+                depth = hook.estimate(picture, shared.sd_model)
+                devices.torch_gc()
+            return depth
+        if request.estimator not in estimators.names():
+            known = ", ".join([CHECKPOINT, *estimators.names()])
+            raise OptionError("estimator", "There is no such estimator.", got=request.estimator[:40], fix=known)
+        with call_queue.queue_lock:
+            return hook.CACHE.get_or_estimate(to_float(picture), estimators.get(request.estimator))
+
+    return _answer(make, request.options, request.colour_map)
+
+
+def post_adjust(request: AdjustRequest) -> MapResponse:
+    """A depth map of the caller's, adjusted; its size is kept."""
+    return _answer(lambda: read_depth_map(request.depth_map), request.options, request.colour_map)
+
+
+def _answer(make: Callable[[], DepthMap], options: dict[str, Any], colour_map: str) -> MapResponse:
+    started = time.perf_counter()
+    try:
+        for name in options:
+            if name not in ADJUSTMENTS:
+                raise OptionError(name, f"'{name[:40]}' is no adjustment.", fix=f"Use {', '.join(ADJUSTMENTS)}.")
+        checked = DepthOptions.from_mapping(options)
+        raw = make()
+        shown = adjust(raw, checked)
+        preview = io.BytesIO()
+        shown.to_image(colour_map).save(preview, "PNG")
+    except Depth2ImgError as error:
+        answer: Any = hook.for_client(error)
+        raise HTTPException(answer.status_code, answer.detail) from error
+    low, high = raw.range
+    return MapResponse(
+        depth_map=base64.b64encode(shown.to_png()).decode(),
+        preview=base64.b64encode(preview.getvalue()).decode(),
+        width=shown.width,
+        height=shown.height,
+        minimum=low,
+        maximum=high,
+        origin=raw.origin,
+        seconds=round(time.perf_counter() - started, 4),
+    )
+
+
+def _authenticated(credentials: HTTPBasicCredentials = Depends(HTTPBasic())) -> None:  # noqa: B008
+    """The host's rule (`Api.auth`, modules/api/api.py): "user:password", several separated by commas."""
+    given = f"{credentials.username}:{credentials.password}".encode()
+    known = [pair.encode() for pair in str(shared.cmd_opts.api_auth).split(",")]
+    if not any([secrets.compare_digest(given, pair) for pair in known]):
+        raise HTTPException(401, "Incorrect username or password", headers={"WWW-Authenticate": "Basic"})

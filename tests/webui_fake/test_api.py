@@ -1,0 +1,173 @@
+"""REST routes."""
+
+from __future__ import annotations
+
+import base64
+import io
+import warnings
+from types import SimpleNamespace
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+from fastapi import FastAPI
+from PIL import Image
+
+from depth2img import OPTIONS
+from tests.webui_fake.standin import Host, blobs, depth_of, ramp
+
+with warnings.catch_warnings():
+    # The host's starlette uses a name of anyio that newer anyio calls deprecated.
+    warnings.simplefilter("ignore", DeprecationWarning)
+    from starlette.testclient import TestClient
+
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:starlette", "ignore::DeprecationWarning:anyio")
+
+FLAGS: dict[str, Any] = {"api": True, "nowebui": False, "api_auth": None}
+
+
+def client(host: Host, **flags: Any) -> TestClient:
+    host.shared.cmd_opts = SimpleNamespace(**{**FLAGS, **flags})
+    app = FastAPI()
+    for _ in range(2):  # again after "Reload UI"
+        host.ours("api").add(None, app)
+    return TestClient(app)
+
+
+def base64_of(image: Image.Image) -> str:
+    content = io.BytesIO()
+    image.save(content, "PNG")
+    return base64.b64encode(content.getvalue()).decode()
+
+
+def decoded(text: str) -> np.ndarray:
+    return cv2.imdecode(np.frombuffer(base64.b64decode(text), np.uint8), cv2.IMREAD_UNCHANGED)
+
+
+@pytest.fixture
+def routes(host: Host) -> TestClient:
+    return client(host)
+
+
+def test_status(host: Host, routes: TestClient) -> None:
+    answer = routes.get("/depth2img/v1/status").json()
+    assert answer["state"] == "ready" and answer["checkpoint"] in answer["message"]
+    host.select("plain")
+    answer = routes.get("/depth2img/v1/status").json()
+    assert answer["state"] == "wrong" and "Needs a depth checkpoint" in answer["message"]
+
+
+def test_options(routes: TestClient) -> None:
+    answer = routes.get("/depth2img/v1/options").json()
+    assert [item["name"] for item in answer] == list(OPTIONS)
+    by_name = {item["name"]: item for item in answer}
+    assert by_name["gamma"]["minimum"] == 0.1 and by_name["gamma"]["maximum"] == 10
+    assert by_name["source"]["choices"]["map"] == "My own depth map"
+    assert by_name["region"]["infotext"] == "" and by_name["invert"]["default"] is False
+
+
+def test_estimators(routes: TestClient) -> None:
+    answer = routes.get("/depth2img/v1/estimators").json()
+    assert answer["default"] == "checkpoint" == answer["estimators"][0]
+
+
+def test_estimate(routes: TestClient) -> None:
+    answer = routes.post("/depth2img/v1/estimate", json={"image": base64_of(ramp())}).json()
+    values = decoded(answer["depth_map"])
+    assert values.dtype == np.uint16 and values.shape == (answer["height"], answer["width"])
+    assert values.min() == 0 and values.max() == 65535
+    assert (np.diff(values[5].astype(int)) >= 0).all()
+    depth = depth_of(ramp())
+    assert answer["minimum"] == pytest.approx(depth.min(), abs=0.05)
+    assert answer["maximum"] == pytest.approx(depth.max(), abs=0.05)
+    assert decoded(answer["preview"]).shape == (*values.shape, 3)
+
+
+def test_adjustments_apply(routes: TestClient) -> None:
+    plain = routes.post("/depth2img/v1/estimate", json={"image": base64_of(blobs(3))}).json()
+    body = {"image": base64_of(blobs(3)), "options": {"invert": True}, "colour_map": "turbo"}
+    inverted = routes.post("/depth2img/v1/estimate", json=body).json()
+    assert np.abs(decoded(plain["depth_map"]) + decoded(inverted["depth_map"]).astype(int) - 65535).max() <= 1
+    assert (inverted["minimum"], inverted["maximum"]) == (plain["minimum"], plain["maximum"])
+    assert np.ptp(decoded(inverted["preview"]), axis=2).max() > 100
+
+
+def test_adjust_keeps_size_and_bits(routes: TestClient) -> None:
+    sixteen = Image.fromarray(np.arange(40 * 30, dtype=np.uint16).reshape(30, 40))
+    answer = routes.post("/depth2img/v1/adjust", json={"depth_map": base64_of(sixteen), "options": {"far": 0.5}}).json()
+    assert (answer["width"], answer["height"]) == (40, 30)
+    assert len(np.unique(decoded(answer["depth_map"]))) > 500
+    assert (answer["minimum"], answer["maximum"]) == (0, 1199)
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "sentence"),
+    [
+        ("estimate", {"image": "no base64 at all!"}, "base64"),
+        ("estimate", {"image": base64.b64encode(b"text").decode()}, "picture"),
+        ("estimate", {"image": "", "options": {"gamma": 99}}, "'gamma' must be"),
+        ("estimate", {"image": "", "options": {"strength": 0.5}}, "is no adjustment"),
+        ("adjust", {"depth_map": "", "options": {"near": 0.1, "far": 0.5}}, "greater than"),
+    ],
+)
+def test_what_is_wrong_is_said(routes: TestClient, path: str, body: dict[str, Any], sentence: str) -> None:
+    answer = routes.post(f"/depth2img/v1/{path}", json=body)
+    assert answer.status_code == 422 and sentence in answer.json()["detail"]
+
+
+def test_an_unknown_estimator_or_colour_map(routes: TestClient) -> None:
+    image = base64_of(ramp())
+    answer = routes.post("/depth2img/v1/estimate", json={"image": image, "estimator": "zoe"})
+    assert answer.status_code == 422 and "checkpoint" in answer.json()["detail"]
+    answer = routes.post("/depth2img/v1/estimate", json={"image": image, "colour_map": "rainbow"})
+    assert answer.status_code == 422 and "viridis" in answer.json()["detail"]
+
+
+def test_without_a_depth_checkpoint(host: Host, routes: TestClient) -> None:
+    host.select("plain")
+    answer = routes.post("/depth2img/v1/estimate", json={"image": base64_of(ramp())})
+    assert answer.status_code == 422 and "needs a depth checkpoint" in answer.json()["detail"]
+    assert host.call_queue.queue_lock.acquire(blocking=False)
+
+
+def test_a_missing_field(routes: TestClient) -> None:
+    answer = routes.post("/depth2img/v1/estimate", json={})
+    assert answer.status_code == 422 and answer.json()["detail"][0]["loc"][-1] == "image"
+
+
+def test_large_bodies_are_not_read(host: Host, routes: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(host.ours("api"), "LARGEST_BODY", 1000)
+    answer = routes.post("/depth2img/v1/adjust", json={"depth_map": "A" * 2000})
+    assert answer.status_code == 413
+
+    def pieces():
+        yield b'{"depth_map": "AAAA"}'
+
+    answer = routes.post("/depth2img/v1/adjust", content=pieces(), headers={"content-type": "application/json"})
+    assert answer.status_code == 411
+
+
+def test_behind_the_hosts_password(host: Host) -> None:
+    routes = client(host, api_auth="ann:secret,bob:pass")
+    for path in ("status", "options", "estimators"):
+        assert routes.get(f"/depth2img/v1/{path}").status_code == 401
+        assert routes.get(f"/depth2img/v1/{path}", auth=("ann", "pass")).status_code == 401
+        assert routes.get(f"/depth2img/v1/{path}", auth=("bob", "pass")).status_code == 200
+    assert routes.post("/depth2img/v1/adjust", json={"depth_map": ""}).status_code == 401
+
+
+def test_only_where_the_hosts_api_is(host: Host) -> None:
+    assert client(host, api=False).get("/depth2img/v1/status").status_code == 404
+    assert client(host, api=False, nowebui=True).get("/depth2img/v1/status").status_code == 200
+
+
+def test_in_the_openapi_page(routes: TestClient) -> None:
+    paths = routes.get("/openapi.json").json()["paths"]
+    assert {path: list(methods) for path, methods in paths.items()} == {
+        "/depth2img/v1/status": ["get"],
+        "/depth2img/v1/options": ["get"],
+        "/depth2img/v1/estimators": ["get"],
+        "/depth2img/v1/estimate": ["post"],
+        "/depth2img/v1/adjust": ["post"],
+    }
