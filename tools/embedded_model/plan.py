@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 @dataclass(frozen=True)
 class Plan:
-    """Sizes and rates; samples are pictures seen in all, by all workers together. These are the shipped weights' own."""
+    """Sizes and rates of the shipped weights; samples are pictures seen in all, by all workers together."""
 
     seed: int = 20_261_122
     geometries: int = 6000
