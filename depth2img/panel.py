@@ -89,6 +89,7 @@ def build(*, tab: str, elem_id: Callable[[str], str]) -> Panel:
                 "hires",
                 "keep_first",
                 "range",
+                "score",
             )
         gr.HTML(_tooltips(elem_id), visible=True, elem_classes=["depth2img-tooltips"])
     controls = {name: controls[name] for name in OPTIONS if name in controls}
