@@ -58,9 +58,9 @@ def _show(picture: Any, frame: tuple[int, int, int] | None, args: tuple[Any, ...
     elif job.reference is not None:
         depth = hook.estimate(job.reference, model)
     else:
-        depth = hook.estimate(_framed(picture, frame), model)
+        depth = hook.estimate(_framed(picture, frame, job.options.estimate_on), model)
     raw = depth
-    if frame is not None and job.options.source != "picture":
+    if frame is not None and (job.options.source != "picture" or job.options.estimate_on == "original"):
         depth = geometry.fit(depth, width=frame[1], height=frame[2], resize_mode=frame[0])
     shown = adjust(depth, job.options)
     if frame is not None:
@@ -77,9 +77,9 @@ def _show(picture: Any, frame: tuple[int, int, int] | None, args: tuple[Any, ...
     return shown.to_image(settings.colour_map()), panel.note(text)
 
 
-def _framed(picture: Any, frame: tuple[int, int, int] | None) -> Picture | FloatPicture:
-    """The picture as the host will bring it to the sampler: flattened, resized, and to the last bit the same, so that
-    the job finds the map in the cache."""
+def _framed(picture: Any, frame: tuple[int, int, int] | None, estimate_on: str) -> Picture | FloatPicture:
+    """The picture as the job will estimate it: as the host will bring it to the sampler, flattened and resized, or the
+    original; to the last bit the same, so that the job finds the map in the cache."""
     if isinstance(picture, dict):
         picture = picture.get("image")
     if picture is None:
@@ -92,6 +92,8 @@ def _framed(picture: Any, frame: tuple[int, int, int] | None) -> Picture | Float
     if not isinstance(picture, Image.Image):
         return read_picture(picture)
     flat = images.flatten(images.fix_image(picture), shared.opts.img2img_background_color)
+    if estimate_on == "original":
+        return read_picture(flat)
     if frame is not None and frame[0] != geometry.RESIZE_MODES.index("Just resize (latent upscale)"):
         flat = images.resize_image(frame[0], flat, frame[1], frame[2])
     channels = np.moveaxis(np.asarray(flat).astype(np.float32) / 255.0, 2, 0)
