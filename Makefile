@@ -12,12 +12,13 @@ USABLE := import sys, ensurepip; sys.exit(not (3, 10) <= sys.version_info[:2] <=
 # Every folder of tests/ is a tier; browser and webui_real need more than Python.
 QUICK := $(filter-out browser webui_real,$(sort $(foreach file,$(wildcard tests/*/test_*.py),$(notdir $(patsubst %/,%,$(dir $(file)))))))
 CHROMIUM := $(firstword $(foreach name,chromium chromium-browser google-chrome,$(shell command -v $(name) 2>/dev/null)))
+NODE := $(shell command -v node 2>/dev/null)
 PYTEST := $(BIN)/python -m pytest
 # The tests are many small computations: threads only get into each other's way, more so on a busy machine.
 THREADS := OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1}
 
 .DEFAULT_GOAL := help
-.PHONY: help env test quick browser real slow lint types format bench demo clean
+.PHONY: help env test quick js browser real slow lint types format bench demo clean
 
 help: ## this list
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 10
@@ -42,7 +43,7 @@ $(STAMP): pyproject.toml constraints.txt tests/requirements-no-deps.txt
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --requirement tests/requirements-no-deps.txt
 	@touch $@
 
-test: quick browser ## all tests that this machine can run; the real WebUI's only with WEBUI_DIR=...
+test: quick js browser ## all tests that this machine can run; the real WebUI's only with WEBUI_DIR=...
 ifdef WEBUI_DIR
 	@$(MAKE) --no-print-directory real
 else
@@ -54,6 +55,16 @@ quick: $(STAMP) ## tests that need neither a browser nor a WebUI
 		echo "== $$tier"; \
 		$(THREADS) $(PYTEST) tests/$$tier -q -m "not slow" $(ARGS); \
 	done
+
+js: $(STAMP) ## the page's modules: node's own test runner, and eslint where it is installed (npm install)
+ifeq ($(NODE),)
+	@echo "== js: skipped, since there is no node 20 (Debian: apt-get install nodejs)"
+else
+	@echo "== js"
+	@PYTHON=$(abspath $(BIN)/python) $(NODE) --test --test-reporter=dot tests/js/
+	@if [ -x node_modules/.bin/eslint ]; then node_modules/.bin/eslint javascript tests/js; \
+		else echo "== eslint: skipped, since it is not installed (npm install)"; fi
+endif
 
 browser: $(STAMP) ## the page in headless Chromium
 ifeq ($(wildcard tests/browser/test_*.py),)

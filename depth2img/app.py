@@ -6,8 +6,10 @@ The page is served on 127.0.0.1; nothing is shared, and Gradio's telemetry is of
 from __future__ import annotations
 
 import dataclasses
+import json
 import threading
 import time
+import uuid
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -15,19 +17,21 @@ from typing import TYPE_CHECKING, Any, Final
 import gradio as gr
 import numpy as np
 
-from . import panel
+from . import panel, view
 from .depth_map import DepthMap
 from .diffusion.settings import CHOICES, RANGES, Settings
-from .errors import Depth2ImgError, OptionError
+from .errors import Depth2ImgError, NoDepthError, OptionError
 from .files import save_picture
 from .images import Picture, read_picture
-from .options import OPTIONS, DepthOptions
+from .options import ADJUSTMENTS, OPTIONS, DepthOptions
 
 if TYPE_CHECKING:
     from .diffusion.engine import Engine, Generated
 
 HOST: Final = "127.0.0.1"
 TITLE: Final = "Depth to image"
+PICTURE_HEIGHT: Final = 420
+"""Height of picture and results, in CSS pixels."""
 STEPS: Final[Mapping[str, float]] = {"denoising_strength": 0.01, "cfg_scale": 0.5}
 """Slider steps other than 1."""
 SLIDERS: Final = ("denoising_strength", "cfg_scale", "steps", "mask_blur", "only_masked_padding")
@@ -38,6 +42,21 @@ LABELS: Final[Mapping[str, str]] = {
     "mask_invert": "Inpaint not masked",
     "only_masked_padding": "Only masked padding, pixels",
 }
+PLACES: Final = (Path(__file__).parents[1], Path(__file__).parents[1] / "depth2img_page")
+ASSETS: Final = next((folder for folder in PLACES if (folder / "style.css").is_file()), PLACES[0])
+"""Where `javascript/` and `style.css` lie: at the top of a checkout, in a folder of their own when installed."""
+
+AROUND: Final = panel.Page(
+    watch=["#app-picture", "#app-width", "#app-height", "#app-resize_mode", "#app-inpaint_area"],
+    width="app-width",
+    height="app-height",
+    result="#app-result .preview > img, #app-result img",
+)
+STYLE: Final = "footer { display: none !important; } .gradio-container { max-width: 120em !important; }"
+
+
+class Interrupted(Exception):
+    """The user pressed "Interrupt"."""
 
 
 def label(name: str) -> str:
@@ -57,33 +76,72 @@ class Page:
         self._engine = engine
         self._folder = folder
         self._lock = threading.Lock()
+        self._stopped: set[str] = set()
+        self._jobs = view.Kept()
 
-    def estimate(self, drawn: Any, settings: Mapping[str, Any], depth: Sequence[Any]) -> tuple[Any, str]:
-        """Map and message for the panel; a problem is a message too."""
+    def estimate(self, drawn: Any, settings: Mapping[str, Any], depth: Sequence[Any]) -> tuple[str, str]:
+        """Data and message for the panel; a problem is a message too."""
         begun = time.perf_counter()
         try:
-            picture, _ = picture_and_mask(drawn)
             options = DepthOptions.from_args([True, *map(panel.uploaded, depth[1:])])
             with self._lock:
-                found = self._engine.preview(picture, Settings(**settings), options)
+                shown = self._view(drawn, settings, options)
         except Depth2ImgError as error:
-            return None, panel.note(str(error), "bad")
-        if found is None:
-            return None, panel.note("Depth is off.")
-        far, near = found.range
-        seconds = time.perf_counter() - begun
-        text = f"{found.origin}, {found.width} x {found.height}, values {far:.6g} to {near:.6g}, {seconds:.2f} s."
-        return _shown(found, picture), panel.note(text)
+            return view.to_html(None, sentence=str(error)), panel.note(str(error), "bad")
+        return view.to_html(shown), panel.note(view.describe(shown.depth, seconds=time.perf_counter() - begun))
+
+    def _view(self, drawn: Any, settings: Mapping[str, Any], options: DepthOptions) -> view.View:
+        """The map in the frame before it is adjusted, and the picture there."""
+        picture, mask = picture_and_mask(drawn)
+        plain = dataclasses.replace(options, **{name: OPTIONS[name].default for name in ADJUSTMENTS})
+        frame = self._engine.frame(picture, Settings(**settings), mask=mask)
+        depth = self._engine.preview(picture, Settings(**settings), plain, mask=mask)
+        if depth is None:
+            raise NoDepthError("Depth is off.", fix=f"Switch '{OPTIONS['enabled'].label}' on.")
+        whole = frame.whole if frame.box is not None else None
+        return view.View(depth, frame.picture, whole, frame.box, own=options.source == "map")
+
+    def recall(self, session: str) -> tuple[str, str]:
+        """Data and message for the map of the latest job of a session."""
+        shown = self._jobs.get(session)
+        if shown is None:
+            return view.to_html(None), panel.note("No depth map of a job is at hand. Generate with depth first.", "bad")
+        return view.to_html(shown), panel.note("Of the latest job: " + view.describe(shown.depth))
+
+    def interrupt(self, session: str) -> None:
+        """Stop what a session is generating, after the step that is under way."""
+        self._stopped.add(session)
+
+    def status(self) -> str:
+        """The line about the model."""
+        networks = self._engine.networks
+        text = f"Ready: {networks.name}, on {networks.device}."
+        return panel.note(text, "good", state="ready", side=networks.side)
 
     def generate(
-        self, drawn: Any, settings: Mapping[str, Any], depth: Sequence[Any], on_step: Any = None
+        self, drawn: Any, settings: Mapping[str, Any], depth: Sequence[Any], on_step: Any = None, session: str = ""
     ) -> tuple[list[Any], str]:
         """Pictures and message for the page.
+
+        Args:
+            drawn: what the picture component holds.
+            settings: by name.
+            depth: the values of the depth options, in their order.
+            on_step: told the steps done and the steps in all.
+            session: whose job it is, for `interrupt` and `recall`.
 
         Raises:
             gr.Error: something that was given cannot be used.
         """
         begun = time.perf_counter()
+        self._stopped.discard(session)
+
+        def step(done: int, total: int) -> None:
+            if on_step is not None:
+                on_step(done, total)
+            if session in self._stopped:
+                raise Interrupted
+
         try:
             picture, mask = picture_and_mask(drawn)
             options = DepthOptions.from_args([panel.uploaded(value) for value in depth])
@@ -91,8 +149,12 @@ class Page:
                 raise OptionError("save_map", "There is no folder to save into.", fix="Start the app with --output.")
             masks = None if mask is None else [mask]
             with self._lock:
-                [result] = self._engine.generate([picture], Settings(**settings), options, masks=masks, on_step=on_step)
+                [result] = self._engine.generate([picture], Settings(**settings), options, masks=masks, on_step=step)
+                if options.enabled:
+                    self._jobs.put(session, self._view(drawn, settings, options))
             note = self._save(result, options) if self._folder is not None else ""
+        except Interrupted:
+            return [], panel.note("Interrupted.")
         except Depth2ImgError as error:
             raise gr.Error(str(error)) from error
         pictures: list[Any] = [result.picture]
@@ -142,16 +204,17 @@ def picture_and_mask(drawn: Any) -> tuple[Picture, Picture | None]:
 
 def _setting(name: str, default: Any) -> Any:
     """The component of one setting."""
+    shared = {"label": label(name), "elem_id": f"app-{name}"}
     if name in CHOICES:
-        return gr.Dropdown(choices=list(CHOICES[name]), value=default, label=label(name))
+        return gr.Dropdown(choices=list(CHOICES[name]), value=default, **shared)
     if name in SLIDERS:
         low, high = RANGES[name]
-        return gr.Slider(minimum=low, maximum=high, step=STEPS.get(name, 1), value=default, label=label(name))
+        return gr.Slider(minimum=low, maximum=high, step=STEPS.get(name, 1), value=default, **shared)
     if isinstance(default, bool):
-        return gr.Checkbox(value=default, label=label(name))
+        return gr.Checkbox(value=default, **shared)
     if name in RANGES:
-        return gr.Number(value=default, precision=0, label=label(name))
-    return gr.Textbox(value=default, lines=2, label=label(name))
+        return gr.Number(value=default, precision=0, **shared)
+    return gr.Textbox(value=default, lines=2, **shared)
 
 
 def build(engine: Engine, folder: Path | None = None) -> gr.Blocks:
@@ -169,43 +232,87 @@ def build(engine: Engine, folder: Path | None = None) -> gr.Blocks:
     def add(*names: str) -> None:
         settings.update((name, _setting(name, fields[name])) for name in names)
 
+    style = STYLE + (ASSETS / "style.css").read_text(encoding="utf8")
     # The default theme fetches its fonts from a server of theirs.
     theme = gr.themes.Default(font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"])
-    with gr.Blocks(title=TITLE, theme=theme, analytics_enabled=False) as blocks:
-        gr.Markdown(f"# {TITLE}\nModel: {engine.networks.name}, on {engine.networks.device}. Paint to inpaint.")
+    with gr.Blocks(title=TITLE, theme=theme, analytics_enabled=False, css=style) as blocks:
         with gr.Row():
-            with gr.Column():
+            with gr.Column(scale=5, min_width=280):
                 drawn = gr.Image(
-                    label="Picture", tool="sketch", type="pil", brush_color="#ffffff", elem_id="app-picture"
+                    label="Picture; paint over what is to be repainted",
+                    tool="sketch",
+                    type="pil",
+                    brush_color="#ffffff",
+                    height=PICTURE_HEIGHT,
+                    elem_id="app-picture",
                 )
-                add("prompt", "negative_prompt", "denoising_strength", "steps", "cfg_scale", "sampler", "seed")
+                add("prompt", "negative_prompt", "denoising_strength")
+                with gr.Row():
+                    add("steps", "cfg_scale")
+                with gr.Accordion("Sampling", open=False):
+                    add("sampler", "seed")
                 with gr.Accordion("Frame", open=False):
                     add("width", "height", "resize_mode")
                 with gr.Accordion("Inpainting", open=False):
                     add(*MASK_SETTINGS)
-            with gr.Column():
-                button = gr.Button("Generate", variant="primary", elem_id="app-generate")
-                gallery = gr.Gallery(label="Result", columns=2, elem_id="app-result")
+            with gr.Column(scale=5, min_width=280):
+                with gr.Row():
+                    button = gr.Button("Generate", variant="primary", elem_id="app-generate")
+                    stop = gr.Button("Interrupt", elem_id="app-interrupt")
+                gallery = gr.Gallery(label="Result", columns=2, height=PICTURE_HEIGHT, elem_id="app-result")
                 message = gr.HTML("", elem_id="app-message")
-                with gr.Accordion(OPTIONS["enabled"].label, open=True):
-                    enabled = gr.Checkbox(value=True, label=OPTIONS["enabled"].label, info=OPTIONS["enabled"].help)
-                    built = panel.build(tab="img2img", elem_id=lambda name: f"app-depth-{name}")
+        option = OPTIONS["enabled"]
+        enabled = gr.Checkbox(value=option.default, label=option.label, elem_id=_id(option.name))
+        around = dataclasses.replace(AROUND, side=engine.networks.side)
+        built = panel.build(tab="img2img", elem_id=_id, page=around)
         values = [drawn, *settings.values(), enabled, *built.controls.values()]
-
-        def split(given: Sequence[Any]) -> tuple[Any, dict[str, Any], Sequence[Any]]:
-            chosen = dict(zip(settings, given[1:], strict=False))
-            for name in ("width", "height"):
-                chosen[name] = chosen[name] or None
-            return given[0], chosen, given[1 + len(settings) :]
-
-        def on_generate(*given: Any, progress: Any = gr.Progress()) -> tuple[list[Any], str]:  # noqa: B008
-            return page.generate(*split(given), on_step=lambda done, total: progress((done, total)))
-
-        button.click(fn=on_generate, inputs=values, outputs=[gallery, message])
-        built.estimate.click(
-            fn=lambda *given: page.estimate(*split(given)), inputs=values, outputs=[built.preview, built.message]
-        )
+        buttons = {"generate": button, "stop": stop}
+        _connect(blocks, page, built, settings=settings, values=values, buttons=buttons, outputs=[gallery, message])
     return blocks
+
+
+def _id(name: str) -> str:
+    return f"app-depth-{name}"
+
+
+def _connect(
+    blocks: gr.Blocks,
+    page: Page,
+    built: panel.Panel,
+    *,
+    settings: Mapping[str, Any],
+    values: Sequence[Any],
+    buttons: Mapping[str, Any],
+    outputs: Sequence[Any],
+) -> None:
+    def split(given: Sequence[Any]) -> tuple[Any, dict[str, Any], Sequence[Any]]:
+        chosen = dict(zip(settings, given[1:], strict=False))
+        for name in ("width", "height"):
+            chosen[name] = chosen[name] or None
+        return given[0], chosen, given[1 + len(settings) :]
+
+    # Gradio fills in the first by its default.
+    def on_generate(
+        progress: Any = gr.Progress(),  # noqa: B008
+        owner: str = "",
+        *given: Any,
+    ) -> tuple[list[Any], str]:
+        return page.generate(*split(given), on_step=lambda done, total: progress((done, total)), session=owner)
+
+    session = gr.Textbox(visible=False)
+    blocks.load(fn=lambda: uuid.uuid4().hex, outputs=[session], queue=False)
+    shown = [built.data, built.message]
+    buttons["generate"].click(fn=on_generate, inputs=[session, *values], outputs=outputs)
+    buttons["stop"].click(fn=page.interrupt, inputs=[session], queue=False)
+    asked = built.estimate.click(
+        fn=lambda *given: page.estimate(*split(given)), inputs=values, outputs=shown, show_progress="hidden"
+    )
+    built.interrupt.click(fn=None, cancels=[asked])
+    built.recall.click(fn=page.recall, inputs=[session], outputs=shown, show_progress="hidden")
+    panel.connect_reuse(built, "img2img")
+    built.refresh.click(fn=page.status, outputs=[built.status], show_progress="hidden", queue=False)
+    address = json.dumps(f"/file={ASSETS / 'javascript' / 'depth2img.mjs'}")
+    blocks.load(fn=None, _js=f"async () => {{ (await import(encodeURI({address}))).start(); }}")
 
 
 def serve(engine: Engine, *, port: int, folder: Path | None, open_browser: bool) -> None:
@@ -218,7 +325,13 @@ def serve(engine: Engine, *, port: int, folder: Path | None, open_browser: bool)
         raise OptionError("output", f"There is no folder {folder}.", fix="Create it first.")
     try:
         build(engine, folder).queue(concurrency_count=1).launch(
-            server_name=HOST, server_port=port, share=False, inbrowser=open_browser, show_api=False, quiet=True
+            server_name=HOST,
+            server_port=port,
+            share=False,
+            inbrowser=open_browser,
+            show_api=False,
+            quiet=True,
+            allowed_paths=[str(ASSETS / "javascript")],
         )
     except OSError as problem:
         raise OptionError(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import io
 import os
+import struct
 from pathlib import Path
 from typing import Any, Final
 
@@ -22,6 +23,8 @@ LARGEST: Final = 1e30
 
 GREY_TOLERANCE: Final = 0.03
 """How far the three channels of a grey picture may lie apart, as a part of full scale: JPEG's colour rounding."""
+
+EXR_MAGIC: Final = b"\x76\x2f\x31\x01"
 
 ORIENTATION_TAG: Final = 0x0112
 """EXIF's tag of the orientation."""
@@ -175,9 +178,9 @@ def read_depth_map(source: object) -> DepthMap:
 
     Args:
         source: a `DepthMap`, a path (`os.PathLike`), file content (`bytes`), base64 or a data URL (`str`), a Pillow
-            image, or an array (H, W) of any real type. Files: PNG and TIFF (8 or 16 bits, float), .npy, and the
-            formats of `images.FORMATS`; no bit is lost. Of a grey picture stored as RGB one channel is taken; an
-            alpha channel is ignored.
+            image, or an array (H, W) of any real type. Files: PNG and TIFF (8 or 16 bits, float), .npy, EXR where
+            OpenCV's reader is switched on, and the formats of `images.FORMATS`; no bit is lost. Of a grey picture
+            stored as RGB one channel is taken; an alpha channel is ignored.
 
     Raises:
         DepthMapError: it is none of these, damaged, in colour, too large or not finite.
@@ -201,6 +204,8 @@ def read_depth_map(source: object) -> DepthMap:
 def _from_content(content: bytes) -> DepthMap:
     if content[:6] == b"\x93NUMPY":
         return _from_array(_read_npy(content), "NPY", None)
+    if content[:4] == EXR_MAGIC:
+        return _from_array(_read_exr(content), "EXR", 32)
     image = images.open_image(content, DepthMapError)
     if image.format in ("PNG", "TIFF"):
         # Pillow loses bits of 16-bit RGB; OpenCV keeps every depth that these formats have.
@@ -211,6 +216,41 @@ def _from_content(content: bytes) -> DepthMap:
             upright = _upright(np.asarray(array), orientation)
             return _from_array(upright, image.format, array.dtype.itemsize * 8)
     return _from_array(*_decoded(image))
+
+
+def _read_exr(content: bytes) -> npt.NDArray[Any]:
+    """OpenCV has the format, but opens it only where the user has said that files are to be trusted so far."""
+    with images.decoding("The EXR file is damaged.", fix="Save it anew.", error=DepthMapError):
+        left, top, right, bottom = _exr_window(content)
+        # Before anything of the size that the header claims is allocated.
+        images.check_size(right - left + 1, bottom - top + 1, DepthMapError)
+    try:
+        array = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_UNCHANGED)
+    except cv2.error as problem:
+        raise DepthMapError(
+            "OpenCV does not read this EXR file.",
+            got="its EXR reader is switched off" if "disabled" in str(problem) else str(problem)[:80],
+            fix="Save it as TIFF with floats, or start with OPENCV_IO_ENABLE_OPENEXR=1 if you trust your files.",
+        ) from problem
+    if array is None:
+        raise DepthMapError("The EXR file is damaged.", fix="Save it anew.")
+    return np.asarray(array)
+
+
+def _exr_window(content: bytes) -> tuple[int, int, int, int]:
+    """`dataWindow` of the header: a list of name, type, size and value that ends with an empty name."""
+    at = 8
+    while content[at] != 0:
+        name_end = content.index(0, at)
+        type_end = content.index(0, name_end + 1)
+        (size,) = struct.unpack_from("<i", content, type_end + 1)
+        if size < 0:
+            raise ValueError("an attribute of negative size")
+        if content[at:name_end] == b"dataWindow":
+            left, top, right, bottom = struct.unpack_from("<4i", content, type_end + 5)
+            return left, top, right, bottom
+        at = type_end + 5 + size
+    raise ValueError("no dataWindow")
 
 
 def _upright(array: npt.NDArray[Any], orientation: object) -> npt.NDArray[Any]:

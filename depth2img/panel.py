@@ -1,6 +1,8 @@
 """The panel: Gradio components made from the options table. Knows nothing of the WebUI.
 
-The WebUI adapter and `depth2img app` put the same panel on their pages and connect its buttons to what they have.
+The WebUI adapter and `depth2img app` put the same panel on their pages and connect its buttons to what they have. The
+stage (preview, hover view, comparison, histogram) is made by the page itself, javascript/depth2img-stage.mjs, which
+gets all that it needs to know as `data-config`.
 """
 
 from __future__ import annotations
@@ -10,17 +12,54 @@ import html
 import json
 import os
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import gradio as gr
 
-from .errors import DepthMapError
-from .options import OPTIONS, SOURCE_OF_PAYLOAD, Option
+from . import view
+from .errors import DepthMapError, NoDepthError
+from .options import ADJUSTMENTS, OPTIONS, SOURCE_OF_PAYLOAD, Option
 
-PREVIEW_HEIGHT = 300
-"""Height kept for the preview, in CSS pixels, so that nothing jumps when the map arrives."""
+UPLOAD_HEIGHT: Final = 200
+"""Height of a picture that is put into the panel, in CSS pixels."""
+
+GROUPS: Final[Mapping[str, tuple[str, ...]]] = {
+    "source": ("source", "reference", "depth_map"),
+    "adjust": (*ADJUSTMENTS, "strength"),
+    "effect": (),
+    "result": ("append_map", "save_map"),
+}
+"""Place -> the options there, in this order. An option that is named nowhere goes where its own `group` says, or to
+"effect"."""
+
+HELP: Final[Mapping[str, str]] = {
+    "estimate": "Show the depth map of the picture as it will enter the sampler, before generating.",
+    "recall": "Show the map that the latest job used, with its picture; 'Compare' lays the result over both.",
+    "reuse": "Take the map that is shown as 'My own depth map' for the next jobs.",
+}
+"""Tooltips of the buttons."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Page:
+    """Where on the page things are that are not the panel's; CSS selectors and element ids.
+
+    Attributes:
+        watch: what a preview depends on: if something in there changes, the preview is called stale.
+        width, height: ids of the sliders of the size; empty where there are none.
+        result: the latest result's `img`.
+        side: the model's own side in pixels.
+        colours: the colour map to begin with.
+    """
+
+    watch: Sequence[str] = ()
+    width: str = ""
+    height: str = ""
+    result: str = ""
+    side: int = 512
+    colours: str = "grey"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,68 +69,76 @@ class Panel:
     Attributes:
         controls: option name -> component, in the order of `OPTIONS`, without the toggle.
         estimate: the button "Estimate depth".
-        preview: where the map is shown.
-        message: HTML under the preview: what it is, or what is wrong.
+        interrupt: hidden button, pressed by the stage.
+        recall: the button for the map of the latest job.
+        reuse: the button that makes the shown map the user's own.
+        shown: hidden text; which preview is shown.
+        data: hidden HTML with what the stage shows, see `view.to_html`.
+        message: HTML under the stage: what it shows, or what is wrong.
         status: HTML that says which checkpoint is in use.
         refresh: hidden button that asks for the status anew.
+        install: button that installs the bundled model; hidden unless the status says so.
     """
 
     controls: dict[str, Any]
     estimate: Any
-    preview: Any
+    interrupt: Any
+    recall: Any
+    reuse: Any
+    shown: Any
+    data: Any
     message: Any
     status: Any
     refresh: Any
+    install: Any
+
+    @property
+    def buttons(self) -> tuple[Any, ...]:
+        """All that is no option."""
+        return self.estimate, self.interrupt, self.recall, self.reuse, self.shown, self.refresh, self.install
 
 
-def build(*, tab: str, elem_id: Callable[[str], str]) -> Panel:
+def build(*, tab: str, elem_id: Callable[[str], str], page: Page | None = None) -> Panel:
     """Make the panel inside the current Gradio context.
 
     Args:
-        tab: `img2img` or `txt2img`: decides which source is offered first and what the empty preview says.
+        tab: `img2img` or `txt2img`: decides what the empty preview says; unique on the page.
         elem_id: short name -> element id, unique on the page.
+        page: what is around the panel.
     """
     controls: dict[str, Any] = {}
 
-    def add(*names: str) -> None:
-        controls.update((name, _component(OPTIONS[name], elem_id)) for name in names)
+    def add(group: str) -> None:
+        controls.update((name, _component(OPTIONS[name], elem_id)) for name in placed(group))
 
     with gr.Column(elem_classes=["depth2img-panel"]):
-        status = gr.HTML("", elem_id=elem_id("status"), elem_classes=["depth2img-status"])
+        with gr.Row(elem_classes=["depth2img-row", "depth2img-top"]):
+            status = gr.HTML("", elem_id=elem_id("status"), elem_classes=["depth2img-status"])
+            install = gr.Button(
+                "Install the bundled model", size="sm", visible=False, elem_id=elem_id("install"), scale=0
+            )
         refresh = gr.Button("Refresh depth status", visible=False, elem_id=elem_id("refresh"))
         with gr.Row(elem_classes=["depth2img-row"]):
-            with gr.Column(scale=1, min_width=240, elem_classes=["depth2img-column"]):
-                preview = gr.Image(
-                    label="Depth map (white = near)",
-                    elem_id=elem_id("preview"),
-                    elem_classes=["depth2img-preview"],
-                    interactive=False,
-                    type="pil",
-                    height=PREVIEW_HEIGHT,
-                )
-                message = gr.HTML(_hint(tab), elem_id=elem_id("message"), elem_classes=["depth2img-message"])
-                estimate = gr.Button("Estimate depth", elem_id=elem_id("estimate"))
-            with gr.Column(scale=1, min_width=240, elem_classes=["depth2img-column"]):
-                add("source", "reference", "depth_map", "near", "far", "gamma", "blur", "invert")
-        with gr.Row(elem_classes=["depth2img-row"]):
-            add("append_map", "save_map")
-        with gr.Accordion("Control", open=False, elem_id=elem_id("control")):
-            add(
-                "strength",
-                "start",
-                "end",
-                "region",
-                "neutral",
-                "guidance",
-                "ignore_colours",
-                "estimate_on",
-                "under_mask",
-                "hires",
-                "keep_first",
-                "range",
-                "score",
-            )
-        gr.HTML(_tooltips(elem_id), visible=True, elem_classes=["depth2img-tooltips"])
+            with gr.Column(scale=6, min_width=260, elem_classes=["depth2img-column"]):
+                gr.HTML(_stage(tab, elem_id, page or Page()), elem_classes=["depth2img-holder"])
+                message = gr.HTML("", elem_id=elem_id("message"), elem_classes=["depth2img-message"])
+                with gr.Row(elem_classes=["depth2img-row", "depth2img-buttons"]):
+                    estimate = _button("Estimate depth", "estimate", elem_id, variant="primary")
+                    recall = _button("Depth of the last job", "recall", elem_id)
+                    reuse = _button("Use this depth again", "reuse", elem_id)
+                interrupt = gr.Button("Interrupt", visible=False, elem_id=elem_id("interrupt"))
+            with gr.Column(scale=5, min_width=260, elem_classes=["depth2img-column"]):
+                add("source")
+                add("adjust")
+        with gr.Row(elem_classes=["depth2img-row", "depth2img-grid"]):
+            add("result")
+        with (
+            gr.Accordion("Control", open=False, elem_id=elem_id("control")),
+            gr.Row(elem_classes=["depth2img-row", "depth2img-grid"]),
+        ):
+            add("effect")
+        data = gr.HTML(view.to_html(None), elem_id=elem_id("data"), elem_classes=["depth2img-data"])
+        shown = gr.Textbox(visible=False, elem_id=elem_id("shown"))
     controls = {name: controls[name] for name in OPTIONS if name in controls}
     source = controls["source"]
     for choice in (source, controls["under_mask"]):
@@ -102,19 +149,53 @@ def build(*, tab: str, elem_id: Callable[[str], str]) -> Panel:
             show_progress="hidden",
             queue=False,
         )
-    return Panel(controls, estimate, preview, message, status, refresh)
+    return Panel(controls, estimate, interrupt, recall, reuse, shown, data, message, status, refresh, install)
 
 
-def note(text: str, kind: str = "info", *, state: str = "") -> str:
+def connect_reuse(panel: Panel, tab: str) -> None:
+    """Wire "Use this depth again", which is the same on every page."""
+
+    def reuse(shown: str) -> list[Any]:
+        try:
+            path = view.as_file(shown)
+        except NoDepthError as error:
+            return [gr.update(), gr.update(), note(str(error), "bad")]
+        return [
+            gr.update(value="map"),
+            gr.update(value=str(path), visible=True),
+            note("The shown map is now 'My own depth map'."),
+        ]
+
+    panel.reuse.click(
+        fn=reuse,
+        _js=f"() => [depth2imgShown('{tab}')]",
+        inputs=[panel.shown],
+        outputs=[panel.controls["source"], panel.controls["depth_map"], panel.message],
+        show_progress="hidden",
+    )
+
+
+def placed(group: str) -> list[str]:
+    """The options of a place, in order; every option but the toggle is in exactly one."""
+    named = {name: place for place, names in GROUPS.items() for name in names}
+    own = {name: named.get(name) or getattr(option, "group", "") or "effect" for name, option in OPTIONS.items()}
+    first = [name for name in GROUPS[group] if name in OPTIONS]
+    known = {name: place if place in GROUPS else "effect" for name, place in own.items()}
+    return first + [name for name, place in known.items() if place == group and name not in (*first, "enabled")]
+
+
+def note(text: str, kind: str = "info", *, state: str = "", side: int | None = None) -> str:
     """A line of HTML for `Panel.message` or `Panel.status`; the text is escaped.
 
     Args:
         text: plain text.
         kind: `info`, `good` or `bad`; becomes a CSS class.
         state: what the page reads from the line, as `data-state`.
+        side: the model's own side in pixels, as `data-side`.
     """
     kind, state, text = html.escape(kind), html.escape(state), html.escape(text)
-    return f'<p class="depth2img-note depth2img-{kind}" data-state="{state}">{text}</p>'
+    own_side = "" if side is None else f' data-side="{side:d}"'
+    return f'<p class="depth2img-note depth2img-{kind}" data-state="{state}"{own_side}>{text}</p>'
 
 
 def uploaded(value: Any) -> Any:
@@ -140,16 +221,32 @@ def uploaded(value: Any) -> Any:
 
 def _hint(tab: str) -> str:
     if tab == "img2img":
-        return note("Press 'Estimate depth' to see the depth map of the picture before generating.")
-    return note(
-        "txt2img takes depth from another picture or from a depth map of your own: choose one under 'Depth from'."
-    )
+        return "Press 'Estimate depth' to see the depth map of the picture before generating."
+    return "txt2img takes depth from another picture or from a depth map of your own: choose one under 'Depth from'."
 
 
-def _tooltips(elem_id: Callable[[str], str]) -> str:
-    """Element id -> help, for the page to show as tooltips; the components themselves stay small."""
-    table = {elem_id(option.name): option.help for option in OPTIONS.values()}
-    return f'<span hidden data-tooltips="{html.escape(json.dumps(table))}"></span>'
+def _stage(tab: str, elem_id: Callable[[str], str], page: Page) -> str:
+    parts = ("status", "message", "data", "estimate", "interrupt", "refresh", "recall", "reuse", "shown", "install")
+    own = [f"#{elem_id(name)}" for name in ("source", "reference", "depth_map")]
+    config = {
+        "tab": tab,
+        "ids": {name: elem_id(name) for name in OPTIONS},
+        "parts": {name: elem_id(name) for name in parts},
+        "tooltips": {**{option.name: option.help for option in OPTIONS.values()}, **HELP},
+        "labels": {option.name: option.label for option in OPTIONS.values()},
+        "hint": _hint(tab),
+        "colour_maps": view.colour_tables(),
+        "watch": [*page.watch, *own],
+        "size": {"width": page.width, "height": page.height},
+        "result": page.result or "#depth2img-none",
+        "side": page.side,
+        "colours": page.colours,
+    }
+    return f'<div class="depth2img-stage" data-config="{html.escape(json.dumps(config))}"></div>'
+
+
+def _button(title: str, name: str, elem_id: Callable[[str], str], variant: str = "secondary") -> Any:
+    return gr.Button(title, size="sm", min_width=80, variant=variant, elem_id=elem_id(name))
 
 
 def _component(option: Option, elem_id: Callable[[str], str]) -> Any:
@@ -168,6 +265,6 @@ def _component(option: Option, elem_id: Callable[[str], str]) -> Any:
         choices = [(label, name) for name, label in option.choices.items()]
         return gr.Radio(choices=choices, value=option.default, **shared)
     if option.name == "reference":
-        return gr.Image(type="pil", image_mode="RGBA", visible=False, height=PREVIEW_HEIGHT, **shared)
-    visible = option.name not in SOURCE_OF_PAYLOAD
-    return gr.File(type="file", file_types=[".png", ".tif", ".tiff", ".npy", "image"], visible=visible, **shared)
+        return gr.Image(type="pil", image_mode="RGBA", visible=False, height=UPLOAD_HEIGHT, **shared)
+    kinds = [".png", ".tif", ".tiff", ".exr", ".npy", "image"]
+    return gr.File(type="file", file_types=kinds, visible=option.name not in SOURCE_OF_PAYLOAD, **shared)

@@ -77,6 +77,7 @@ class Job:
         used: number of the batch -> the placed maps of its latest conditioning, one per sample; empty before and when
             depth is off. What img2img computes for all batches at once stands under one number.
         scored: how many results have their fidelity score.
+        seen: the pictures of the latest conditioning.
     """
 
     options: DepthOptions
@@ -87,6 +88,7 @@ class Job:
     mask: Image.Image | None = None
     used: dict[int, list[Placed]] = dataclasses.field(default_factory=dict)
     scored: int = 0
+    seen: list[FloatPicture] = dataclasses.field(default_factory=list)
 
 
 def begin(p: Any, args: tuple[Any, ...]) -> None:
@@ -253,6 +255,7 @@ def maps(p: Any, job: Job, pictures: list[FloatPicture], count: int, model: Any)
         count: number of samples.
         model: the checkpoint whose network estimates.
     """
+    job.seen = pictures
     first = p.__dict__.get(FIRST)
     placed = first if first else _maps(p, job, pictures, model)
     if job.options.keep_first and tiles.driving_script(p) == LOOPBACK:

@@ -35,11 +35,13 @@ class Placed:
         depth: adjusted, with the frame's proportions.
         span: the values that are farthest and nearest, None for the map's own.
         whole: the adjusted map of the whole picture where the frame is a box of it and the map covers more.
+        raw: what was adjusted: the map in the frame, or of the whole picture where `whole` is given.
     """
 
     depth: DepthMap
     span: Span | None = None
     whole: DepthMap | None = None
+    raw: DepthMap | None = None
 
 
 def estimates_on_original(p: Any, options: DepthOptions) -> bool:
@@ -143,11 +145,12 @@ def place(
     whole = fitted(p, depth, given, index=index)
     own = None if own is None else fitted(p, own, index=index)
     if canvas(p, index)[1] is None:
-        return Placed(adjust(_under(whole, options, own, mask), options, span), adjusted_span(options, span))
+        raw = _under(whole, options, own, mask)
+        return Placed(adjust(raw, options, span), adjusted_span(options, span), raw=raw)
     if box_of(p) is not None:
         whole = _under(whole, options, own, p.mask_for_overlay if mask is not None else None)
-    whole = adjust(whole, options, span)
-    return Placed(boxed(p, whole, index=index), adjusted_span(options, span) or whole.range, whole)
+    raw, whole = whole, adjust(whole, options, span)
+    return Placed(boxed(p, whole, index=index), adjusted_span(options, span) or whole.range, whole, raw)
 
 
 def entering(
@@ -160,7 +163,8 @@ def entering(
 ) -> Placed:
     """The same for a map that was estimated in the frame."""
     inserted = None if own is None or options.under_mask != "map" else boxed(p, fitted(p, own))
-    return Placed(adjust(_under(depth, options, inserted, mask), options, span), adjusted_span(options, span))
+    raw = _under(depth, options, inserted, mask)
+    return Placed(adjust(raw, options, span), adjusted_span(options, span), raw=raw)
 
 
 def _under(depth: DepthMap, options: DepthOptions, own: DepthMap | None, mask: Image.Image | None) -> DepthMap:

@@ -1,115 +1,337 @@
-"""The button "Estimate depth": the depth map of the picture in the open tab, before anything is generated."""
+"""The buttons of the panel: the depth map of the picture in the open tab, of the latest job, and once more."""
 
 from __future__ import annotations
 
+import dataclasses
+import json
 import time
+from collections import OrderedDict
+from types import SimpleNamespace
 from typing import Any, Final
 
+import cv2
 import numpy as np
 import torch
-from modules import call_queue, devices, images, shared
-from PIL import Image
+from modules import call_queue, devices, images, masking, processing, shared
+from PIL import Image, ImageEnhance, ImageFilter, ImageOps
 
 from depth2img import (
     Depth2ImgError,
     NoDepthError,
     PictureError,
-    adjust,
     geometry,
     panel,
+    view,
 )
-from depth2img.conditioning import FLAT
 from depth2img.images import FloatPicture, Picture, read_picture
+from depth2img.options import ADJUSTMENTS, OPTIONS
 
 from . import hook, place, settings
 
-IMAGE_IDS: Final = ("img2img_image", "img2img_sketch", "img2maskimg", "inpaint_sketch", "img_inpaint_base")
+TABS: Final = ("img2img_image", "img2img_sketch", "img2maskimg", "inpaint_sketch", "img_inpaint_base")
 """The host's picture components, by the number of the tab (`get_tab_index('mode_img2img')`)."""
 
-FRAME_IDS: Final = ("resize_mode", "img2img_width", "img2img_height", "img2img_scale")
-SCALE_TAB_SCRIPT: Final = (
-    "(tab, by, ...rest) => [get_tab_index('mode_img2img'), get_tab_index('img2img_tabs_resize'), ...rest]"
-)
+SKETCH_TAB: Final = TABS.index("inpaint_sketch")
+SKETCH_ORIGINAL: Final = "inpaint_sketch_original"
+"""Our own name for the state behind `inpaint_sketch`, which has no id."""
+
+SETTINGS: Final = {
+    "img_inpaint_mask": "mask",
+    "img2img_mask_blur": "mask_blur",
+    "img2img_mask_alpha": "mask_alpha",
+    "img2img_mask_mode": "mask_invert",
+    "img2img_inpainting_fill": "fill",
+    "img2img_inpaint_full_res": "only_masked",
+    "img2img_inpaint_full_res_padding": "padding",
+    "resize_mode": "resize_mode",
+    "img2img_width": "width",
+    "img2img_height": "height",
+    "img2img_scale": "scale",
+    SKETCH_ORIGINAL: "original",
+}
+"""The host's other components -> field of `Form`."""
+
+HOST_IDS: Final = {
+    "img2img": (*TABS, *(name for name in SETTINGS if name != SKETCH_ORIGINAL)),
+    "txt2img": ("txt2img_width", "txt2img_height"),
+}
+"""The host's components that `connect` needs, by tab, apart from `generation_info_...`, which comes last."""
+
+# The open tabs have no component of their own: the page fills in the first two values. Only the open tab's picture is
+# sent, since pictures travel as text with every event.
+COLLECT: Final = f"""(tab, by, ...rest) => {{
+    const open = get_tab_index('mode_img2img');
+    const sent = rest.map((value, i) => i < {len(TABS)} && i !== open ? null : value);
+    return [open, get_tab_index('img2img_tabs_resize'), ...sent];
+}}"""
+
+LATENT_UPSCALE: Final = geometry.RESIZE_MODES.index("Just resize (latent upscale)")
+
+PAGES: Final = {
+    "img2img": panel.Page(
+        watch=[
+            "#mode_img2img",
+            "#resize_mode",
+            "#img2img_tabs_resize",
+            "#img2img_mask_mode",
+            "#img2img_inpainting_fill",
+            "#img2img_inpaint_full_res",
+            "#img2img_inpaint_full_res_padding",
+        ],
+        width="img2img_width",
+        height="img2img_height",
+        result="#img2img_gallery .preview > img, #img2img_gallery img",
+    ),
+    "txt2img": panel.Page(
+        watch=["#txt2img_width", "#txt2img_height"],
+        width="txt2img_width",
+        height="txt2img_height",
+        result="#txt2img_gallery .preview > img, #txt2img_gallery img",
+    ),
+}
 
 
-def show(picture: Any, frame: tuple[int, int, int] | None, args: tuple[Any, ...]) -> tuple[Any, str]:
-    """Map and message for the panel.
+def page(tab: str) -> panel.Page:
+    """What is around the panel of a tab."""
+    return dataclasses.replace(PAGES[tab], colours=settings.colour_map())
+
+
+@dataclasses.dataclass(frozen=True)
+class Form:
+    """What the img2img page holds besides the pictures of its tabs; the values are the host's own."""
+
+    mask: Any = None
+    mask_blur: float = 4
+    mask_alpha: float = 0
+    mask_invert: int = 0
+    fill: int = 1
+    only_masked: int = 0
+    padding: float = 32
+    resize_mode: int = 0
+    width: float = 512
+    height: float = 512
+    scale: float = 1
+    original: Any = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Framed:
+    """A picture on its way into the sampler.
+
+    Attributes:
+        picture: uint8 (h, w, 3) as it enters; None without one.
+        size: width and height of the sampler's frame.
+        resize_mode: the host's.
+        whole: uint8 (H, W, 3), the whole picture, where only a part enters.
+        paste_to: that part as the host notes it: left, top, width, height.
+        original: the picture as it was opened.
+        mask: white = repaint, at the size of the frame, or of the whole picture where only a part enters.
+    """
+
+    picture: Picture | None
+    size: tuple[int, int]
+    resize_mode: int = place.CROP_AND_RESIZE
+    whole: Picture | None = None
+    paste_to: tuple[int, int, int, int] | None = None
+    original: Image.Image | None = None
+    mask: Image.Image | None = None
+
+
+def frame(tab: int, scale_tab: int, pictures: tuple[Any, ...], form: Form) -> Framed:
+    """The picture of the open tab as the host will bring it to the sampler.
+
+    The steps are those of `img2img()` (modules/img2img.py) and `StableDiffusionProcessingImg2Img.init`
+    (modules/processing.py) and call the same functions of the host.
+    """
+    held = pictures[tab] if 0 <= tab < len(pictures) else None
+    image, mask = _opened(tab, held, form)
+    width, height = int(form.width), int(form.height)
+    if scale_tab == 1 and image is not None:
+        width, height = int(image.width * form.scale), int(image.height * form.scale)
+    if image is None:
+        return Framed(None, (width, height), int(form.resize_mode))
+    flat = images.flatten(image, shared.opts.img2img_background_color)
+    box = _crop_box(mask, form, width, height)
+    whole = np.asarray(flat) if box is not None else None
+    if box is not None:
+        flat = images.resize_image(place.RESIZE_AND_FILL, flat.crop(box), width, height)
+        overlay = mask
+        mask = images.resize_image(place.RESIZE_AND_FILL, mask.convert("L").crop(box), width, height)
+    elif form.resize_mode != LATENT_UPSCALE:
+        flat = images.resize_image(int(form.resize_mode), flat, width, height)
+    if mask is not None and box is None:
+        mask = None if form.only_masked else images.resize_image(int(form.resize_mode), mask, width, height)
+    if mask is not None and form.fill != 1:
+        flat = masking.fill(flat, mask)
+    paste_to = None if box is None else (box[0], box[1], box[2] - box[0], box[3] - box[1])
+    shown = mask if box is None else overlay
+    return Framed(read_picture(flat), (width, height), int(form.resize_mode), whole, paste_to, image, shown)
+
+
+def _opened(tab: int, held: Any, form: Form) -> tuple[Any, Any]:
+    """Picture and mask (blurred, None without one) of the open tab."""
+    image, mask = held, None
+    if isinstance(held, dict):
+        image, mask = held["image"], held["mask"]
+    elif tab == SKETCH_TAB and held is not None:
+        original = form.original if isinstance(form.original, Image.Image) else held
+        drawn = np.any(np.array(held) != np.array(original), axis=-1) if original.size == held.size else None
+        if drawn is not None:
+            mask = ImageEnhance.Brightness(Image.fromarray(drawn.astype(np.uint8) * 255, "L")).enhance(
+                1 - form.mask_alpha / 100
+            )
+            blur = ImageFilter.GaussianBlur(form.mask_blur)
+            image = Image.composite(held.filter(blur), original, mask.filter(blur))
+    elif tab == TABS.index("img_inpaint_base"):
+        mask = form.mask
+    image, mask = images.fix_image(image), images.fix_image(mask)
+    if mask is None or image is None:
+        return image, None
+    mask = processing.create_binary_mask(mask)
+    if form.mask_invert:
+        mask = ImageOps.invert(mask)
+    if form.mask_blur > 0:
+        side = 2 * int(2.5 * form.mask_blur + 0.5) + 1
+        blurred = cv2.GaussianBlur(np.array(mask), (side, 1), form.mask_blur)
+        mask = Image.fromarray(cv2.GaussianBlur(blurred, (1, side), form.mask_blur))
+    return image, mask
+
+
+def _crop_box(mask: Any, form: Form, width: int, height: int) -> tuple[int, int, int, int] | None:
+    if mask is None or not form.only_masked:
+        return None
+    box = masking.get_crop_region_v2(mask.convert("L"), int(form.padding))
+    if not box:
+        return None
+    left, top, right, bottom = masking.expand_crop_region(box, width, height, mask.width, mask.height)
+    return left, top, right, bottom
+
+
+def show(framed: Framed, args: tuple[Any, ...]) -> tuple[str, str]:
+    """Data and message for the panel.
 
     Args:
-        picture: what the open tab holds, None if it is empty.
-        frame: resize mode, width and height that the picture will be brought to; None where there is no picture.
+        framed: the picture of the open tab and its frame.
         args: the script's arguments, as in a job.
-
-    Returns:
-        A Pillow image (None if there is no map) and a line of HTML.
     """
     try:
-        return call_queue.wrap_queued_call(_show)(picture, frame, args)
+        return call_queue.wrap_queued_call(_show)(framed, args)
     except Depth2ImgError as error:
-        return None, panel.note(str(error), "bad")
+        return failed(error)
 
 
-def _show(picture: Any, frame: tuple[int, int, int] | None, args: tuple[Any, ...]) -> tuple[Any, str]:
+def failed(error: Depth2ImgError) -> tuple[str, str]:
+    """Data and message of an error."""
+    return view.to_html(None, sentence=str(error)), panel.note(str(error), "bad")
+
+
+def _show(framed: Framed, args: tuple[Any, ...]) -> tuple[str, str]:
     started = time.perf_counter()
     job = hook.load(hook.read_options((True, *args[1:])))
-    model = shared.sd_model
-    if job.own is not None and job.options.source == "map":
-        depth = job.own
+    model, options = shared.sd_model, job.options
+    comments: list[str] = []
+    p = _like_a_job(framed, comments)
+    whole = True
+    if job.own is not None and options.source == "map":
+        raw = job.own
     elif job.reference is not None:
-        depth = hook.estimate(job.reference, model)
-    else:
-        depth = hook.estimate(_framed(picture, frame, job.options.estimate_on), model)
-    raw = depth
-    if frame is not None and (job.options.source != "picture" or job.options.estimate_on == "original"):
-        depth = geometry.fit(depth, width=frame[1], height=frame[2], resize_mode=frame[0])
-    shown = adjust(depth, job.options)
-    if frame is not None:
-        shown = shown.resized(frame[1], frame[2])
-    low, high = raw.range
-    bits = f", {raw.bits} bits" if raw.bits else ""
-    is_flat = high - low <= FLAT * max(abs(low), abs(high))
-    flat = " The map is flat: it says nothing about depth." if is_flat else ""
-    text = (
-        f"{raw.origin}, {raw.width} x {raw.height}{bits}, values {low:.6g} to {high:.6g}, "
-        f"{time.perf_counter() - started:.2f} s.{flat}"
-    )
-    devices.torch_gc()
-    return shown.to_image(settings.colour_map()), panel.note(text)
-
-
-def _framed(picture: Any, frame: tuple[int, int, int] | None, estimate_on: str) -> Picture | FloatPicture:
-    """The picture as the job will estimate it: as the host will bring it to the sampler, flattened and resized, or the
-    original; to the last bit the same, so that the job finds the map in the cache."""
-    if isinstance(picture, dict):
-        picture = picture.get("image")
-    if picture is None:
-        if frame is None:
-            raise NoDepthError(
-                "There is nothing to estimate depth from.",
-                fix="Choose another picture or a depth map under 'Depth from'.",
-            )
+        raw = hook.estimate(job.reference, model)
+    elif framed.picture is None:
         raise PictureError("There is no picture in the open tab.", fix="Put one there first.")
-    if not isinstance(picture, Image.Image):
-        return read_picture(picture)
-    flat = images.flatten(images.fix_image(picture), shared.opts.img2img_background_color)
-    if estimate_on == "original":
-        return read_picture(flat)
-    if frame is not None and frame[0] != geometry.RESIZE_MODES.index("Just resize (latent upscale)"):
-        flat = images.resize_image(frame[0], flat, frame[1], frame[2])
-    channels = np.moveaxis(np.asarray(flat).astype(np.float32) / 255.0, 2, 0)
+    elif place.estimates_on_original(p, options):
+        raw = hook.estimate(place.original(p, 0), model)
+    else:
+        raw, whole = hook.estimate(_exact(framed.picture), model), False
+    own = job.own if options.under_mask == "map" else None
+    # With the adjustments at their defaults `raw` is what the page adjusts.
+    plain = dataclasses.replace(options, **{name: OPTIONS[name].default for name in ADJUSTMENTS})
+    given = "depth map" if options.source != "picture" else ""
+    if whole:
+        placed = place.place(p, raw, plain, own, framed.mask, given=given)
+    else:
+        placed = place.entering(p, raw, plain, own, framed.mask)
+    devices.torch_gc()
+    picture = framed.picture if framed.picture is not None else job.reference
+    shown = view.View(placed.raw or raw, picture, framed.whole, place.box_of(p), own=options.source == "map", cut=whole)
+    text = " ".join([view.describe(raw, seconds=time.perf_counter() - started), *comments])
+    return view.to_html(shown), panel.note(text)
+
+
+def _exact(picture: Picture) -> FloatPicture:
+    """The picture to the last bit as a job gets it, so that the job finds the map in the cache."""
+    channels = np.moveaxis(picture.astype(np.float32) / 255.0, 2, 0)
     return hook.pictures_of(torch.from_numpy(channels)[None].to(devices.dtype_vae) * 2 - 1)[0]
 
 
-def frame_of(
-    picture: Any, scale_tab: int, resize_mode: Any, width: float, height: float, scale: float
-) -> tuple[int, int, int]:
-    """Resize mode, width and height as `img2img()` of the host derives them from the page."""
-    if isinstance(picture, dict):
-        picture = picture.get("image")
-    if scale_tab == 1 and isinstance(picture, Image.Image):
-        width, height = picture.width * scale, picture.height * scale
-    mode = geometry.RESIZE_MODES.index(resize_mode) if isinstance(resize_mode, str) else int(resize_mode)
-    return mode, int(width), int(height)
+def _like_a_job(framed: Framed, comments: list[str]) -> Any:
+    """What `place` reads of a job."""
+    job = SimpleNamespace(
+        width=framed.size[0],
+        height=framed.size[1],
+        resize_mode=framed.resize_mode,
+        paste_to=framed.paste_to,
+        inpaint_full_res=framed.paste_to is not None,
+        mask_for_overlay=framed.mask,
+        comment=comments.append,
+    )
+    if framed.original is not None:
+        job.init_images = [framed.original]
+    return job
+
+
+class Jobs:
+    """The maps of the latest jobs, by what the host tells the page about a job."""
+
+    def __init__(self, limit: int = 4) -> None:
+        self._limit = limit
+        self._views: OrderedDict[str, view.View] = OrderedDict()
+
+    @staticmethod
+    def name(timestamp: str, seeds: Any) -> str:
+        """The key of a job: when it began, and its seeds."""
+        return json.dumps([timestamp, list(map(int, seeds))])
+
+    def put(self, name: str, shown: view.View) -> None:
+        """Keep one."""
+        self._views[name] = shown
+        while len(self._views) > self._limit:
+            self._views.popitem(last=False)
+
+    def get(self, info: str) -> view.View:
+        """The maps of the job that `generation_info` (JSON) describes.
+
+        Raises:
+            NoDepthError: there was no job, it had no depth, or it is too long ago.
+        """
+        try:
+            told = json.loads(info)
+            found = self._views.get(self.name(told["job_timestamp"], told["all_seeds"]))
+        except (ValueError, KeyError, TypeError):
+            found = None
+        if found is None:
+            raise NoDepthError("No depth map of a job is at hand.", fix="Generate with depth first.")
+        return found
+
+
+JOBS: Final = Jobs()
+
+
+def keep(processed: Any, job: hook.Job) -> None:
+    """Keep what a finished job used, for `recall`; `processed` is the host's result."""
+    placed = next((one for used in job.used.values() for one in used), None)
+    if placed is None or placed.raw is None:
+        return
+    picture = np.round(np.clip(job.seen[0], 0, 1) * 255).astype(np.uint8) if job.seen else job.reference
+    JOBS.put(Jobs.name(shared.state.job_timestamp, processed.all_seeds), view.View(placed.raw, picture))
+
+
+def recall(info: str) -> tuple[str, str]:
+    """Data and message for the map of the latest job."""
+    try:
+        shown = JOBS.get(info)
+    except NoDepthError as error:
+        return failed(error)
+    return view.to_html(shown), panel.note("Of the latest job: " + view.describe(shown.depth))
 
 
 def connect(*, tab: str, built: panel.Panel, toggle: Any, host: dict[str, Any]) -> None:
@@ -124,36 +346,41 @@ def connect(*, tab: str, built: panel.Panel, toggle: Any, host: dict[str, Any]) 
     from depth2img_webui import status
 
     controls = [toggle, *built.controls.values()]
-    outputs = [built.preview, built.message]
+    outputs = [built.data, built.message]
     if tab == "txt2img":
         size = [host["txt2img_width"], host["txt2img_height"]]
 
-        def on_txt2img(width: float, height: float, *args: Any) -> tuple[Any, str]:
-            own_frame = (place.CROP_AND_RESIZE, int(width), int(height))
-            return show(None, None if args[1] == "picture" else own_frame, args)
+        def on_txt2img(width: float, height: float, *args: Any) -> tuple[str, str]:
+            if args[1] == "picture":
+                return failed(
+                    NoDepthError(
+                        "There is nothing to estimate depth from.",
+                        fix="Choose another picture or a depth map under 'Depth from'.",
+                    )
+                )
+            return show(Framed(None, (int(width), int(height))), args)
 
-        built.estimate.click(fn=on_txt2img, inputs=[*size, *controls], outputs=outputs)
+        asked = built.estimate.click(fn=on_txt2img, inputs=[*size, *controls], outputs=outputs, show_progress="hidden")
     else:
-        pictures = [host[elem_id] for elem_id in IMAGE_IDS]
-        frame = [host[elem_id] for elem_id in FRAME_IDS]
-        count = len(pictures)
+        pictures = [host[elem_id] for elem_id in TABS]
+        names = [elem_id for elem_id in SETTINGS if elem_id in host]
+        count, end = len(pictures), len(pictures) + len(names)
 
-        def on_img2img(mode: float, scale_tab: float, *values: Any) -> tuple[Any, str]:
-            held, (resize_mode, width, height, scale) = values[:count], values[count : count + len(frame)]
-            picture = held[int(mode)] if 0 <= int(mode) < count else None
-            own_frame = frame_of(picture, int(scale_tab), resize_mode, width, height, scale)
-            return show(picture, own_frame, values[count + len(frame) :])
+        def on_img2img(mode: float, scale_tab: float, *values: Any) -> tuple[str, str]:
+            form = Form(**{SETTINGS[name]: value for name, value in zip(names, values[count:end], strict=True)})
+            try:
+                framed = frame(int(mode), int(scale_tab), values[:count], form)
+            except Depth2ImgError as error:
+                return failed(error)
+            return show(framed, values[end:])
 
-        # The open tabs have no component of their own: the page fills in the first two values.
         numbers = [host["img2img_width"], host["img2img_height"]]
-        built.estimate.click(
-            fn=on_img2img, _js=SCALE_TAB_SCRIPT, inputs=[*numbers, *pictures, *frame, *controls], outputs=outputs
-        )
-    built.refresh.click(fn=status.status_html, inputs=[], outputs=[built.status], show_progress="hidden", queue=False)
-
-
-HOST_IDS: Final = {
-    "img2img": (*IMAGE_IDS, *FRAME_IDS),
-    "txt2img": ("txt2img_width", "txt2img_height"),
-}
-"""The host's components that `connect` needs, by tab."""
+        inputs = [*numbers, *pictures, *(host[name] for name in names), *controls]
+        asked = built.estimate.click(fn=on_img2img, _js=COLLECT, inputs=inputs, outputs=outputs, show_progress="hidden")
+    built.interrupt.click(fn=None, inputs=[], outputs=[], cancels=[asked])
+    info = host[f"generation_info_{tab}"]
+    built.recall.click(fn=recall, inputs=[info], outputs=outputs, show_progress="hidden")
+    panel.connect_reuse(built, tab)
+    line = [built.status, built.install]
+    built.refresh.click(fn=status.show, inputs=[], outputs=line, show_progress="hidden", queue=False)
+    built.install.click(fn=status.install, inputs=[], outputs=line)

@@ -21,6 +21,7 @@ class DepthToImage(scripts.Script):
     def __init__(self) -> None:
         super().__init__()
         self._host: dict[str, Any] = {}
+        self._latest: str | None = None
         self._connect: Any = None
 
     def title(self) -> str:
@@ -40,7 +41,7 @@ class DepthToImage(scripts.Script):
         with ui_components.InputAccordion(
             settings.default("enabled"), label=option.label, elem_id=self.elem_id("enabled")
         ) as toggle:
-            built = panel.build(tab=tab, elem_id=self.elem_id)
+            built = panel.build(tab=tab, elem_id=self.elem_id, page=preview.page(tab))
         components = {"enabled": toggle, **built.controls}
         for name, component in built.controls.items():
             if OPTIONS[name].kind != "image":
@@ -50,8 +51,8 @@ class DepthToImage(scripts.Script):
             built.controls["source"].value,
             built.controls["under_mask"].value,
         )
-        for component in (built.preview, built.estimate, built.refresh, *components.values()):
-            component.do_not_save_to_config = component in (built.preview, built.estimate, built.refresh)
+        for component in (*built.buttons, *components.values()):
+            component.do_not_save_to_config = component in built.buttons
         self.infotext_fields = infotext.paste_fields(components)
         # The host calls ui() twice more for its API, outside the page: only the first panel is connected.
         if self._connect is None:
@@ -68,9 +69,14 @@ class DepthToImage(scripts.Script):
         """Collects the host's components of this tab and connects the panel when the last of them exists."""
         tab = "img2img" if self.is_img2img else "txt2img"
         elem_id = getattr(component, "elem_id", None)
+        if elem_id is None and self._latest == "inpaint_sketch":
+            elem_id = preview.SKETCH_ORIGINAL  # the state that holds the picture without the strokes
+            self._host[elem_id] = component
+        self._latest = elem_id
         if elem_id in preview.HOST_IDS[tab]:
             self._host[elem_id] = component
         elif elem_id == f"generation_info_{tab}" and self._connect is not None:
+            self._host[elem_id] = component
             self._connect()
 
     def before_process(self, p: Any, *args: Any) -> None:
@@ -97,7 +103,12 @@ class DepthToImage(scripts.Script):
 
     def postprocess(self, p: Any, processed: Any, *args: Any) -> None:
         """All pictures are done."""
-        hook.finish(p, processed)
+        job = getattr(p, hook.JOB, None)
+        try:
+            if job is not None:
+                preview.keep(processed, job)
+        finally:
+            hook.finish(p, processed)
 
 
 def register() -> None:

@@ -1,27 +1,86 @@
-"""Which checkpoint is in use, in words."""
+"""Which checkpoint is in use, in words; and the bundled model for whoever has none."""
 
 from __future__ import annotations
 
-from depth2img import panel
+import functools
+import os
+from pathlib import Path
+from typing import Any, Final
+
+import gradio as gr
+from modules import sd_models, shared
+
+from depth2img import Depth2ImgError, embedded, panel
 
 from . import compat, loader
 
+BUNDLED: Final = "depth2img-tiny.safetensors"
+"""Name of the bundled model in the folder of checkpoints."""
+
+MISSING: Final = (
+    "No depth checkpoint is installed. Put one such as 512-depth-ema.safetensors into the folder of checkpoints "
+    "and refresh the list."
+)
+
 
 def status() -> tuple[str, str]:
-    """(state, sentence); state is `ready`, `wrong`, `failed` or `host`. Loads nothing."""
+    """(state, sentence); state is `ready`, `wrong`, `missing`, `failed` or `host`. Loads nothing."""
     if not compat.has_depth_models():
         return "host", compat.FORGE_SENTENCE
     if loader.last_error:
         return "failed", loader.last_error["message"]
     model = compat.loaded_model()
+    if compat.depth_network(model) is not None:
+        return "ready", f"Ready: {compat.checkpoint_name(model)}."
+    if sd_models.checkpoints_list and not any(_is_depth(info.filename) for info in sd_models.checkpoints_list.values()):
+        return "missing", MISSING
     if model is None:
         return "wrong", "No checkpoint is loaded yet."
-    if compat.depth_network(model) is None:
-        return "wrong", f"Needs a depth checkpoint; {compat.checkpoint_name(model)} is none."
-    return "ready", f"Ready: {compat.checkpoint_name(model)}."
+    return "wrong", f"Needs a depth checkpoint; {compat.checkpoint_name(model)} is none."
 
 
 def status_html() -> str:
     """The same as a line for the panel."""
     state, sentence = status()
     return panel.note(sentence, "good" if state == "ready" else "bad", state=state)
+
+
+def show() -> tuple[str, Any]:
+    """The line, and whether the button for the bundled model is shown."""
+    state, _ = status()
+    return status_html(), gr.update(visible=state == "missing" and embedded.WEIGHTS.is_file())
+
+
+def install() -> tuple[str, Any]:
+    """Put the bundled model into the folder of checkpoints."""
+    path = Path(getattr(shared.cmd_opts, "ckpt_dir", None) or sd_models.model_path) / BUNDLED
+    try:
+        embedded.install(path)
+    except Depth2ImgError as error:
+        return panel.note(str(error), "bad", state="missing"), gr.update()
+    sd_models.list_models()
+    text = f"{BUNDLED} is installed: refresh the list of checkpoints and choose it."
+    return panel.note(text, state="wrong"), gr.update(visible=False)
+
+
+def _is_depth(filename: str) -> bool:
+    try:
+        changed = os.stat(filename).st_mtime_ns
+    except OSError:
+        changed = 0
+    return _describes_depth(filename, changed)
+
+
+@functools.lru_cache(maxsize=4096)
+def _describes_depth(filename: str, changed: int) -> bool:
+    """Whether a file is a depth checkpoint, by its header; by its name where it has none that can be read."""
+    if changed and filename.endswith(".safetensors"):
+        from safetensors import SafetensorError, safe_open
+
+        try:
+            with safe_open(filename, framework="np") as tensors:
+                shape = tensors.get_slice(loader.INPUT_CONVOLUTION).get_shape()
+                return bool(shape[1] == loader.DEPTH_CHANNELS)
+        except (SafetensorError, OSError, IndexError) as error:
+            compat.log.debug("%s: %s", filename, error)
+    return "depth" in os.path.basename(filename).lower()

@@ -1,71 +1,246 @@
-// Page side of "Depth to image": the state of the checkpoint in the header, and a panel that opens when it is of use.
-// Runs inside the WebUI, whose script.js provides gradioApp, onUiLoaded and onOptionsChanged.
+// Page side of "Depth to image": puts a stage into each panel and connects it with the page's controls.
+// Runs in the WebUI, whose script.js provides onUiLoaded and onOptionsChanged, and in `depth2img app`, which calls start().
 
-const TABS = ["txt2img", "img2img"];
-
-/** Element id of a part of the panel; the same rule as the host's Script.elem_id. */
-export function elementId(tab, part) {
-  return `script_${tab}_depth_to_image_${part}`;
-}
+const TICK = 400; // milliseconds between looks at what no event tells: pasted values, replaced nodes, new results
+const SILENT = 3000; // milliseconds without an answer after which a finished request counts as failed
 
 /** The short text for the header, from the state that the server sends with the status line. */
 export function badgeText(state) {
-  return { ready: "", wrong: "needs a depth checkpoint", failed: "checkpoint failed to load", host: "not in Forge" }[state] ?? "";
+  return { ready: "", wrong: "needs a depth checkpoint", missing: "no depth checkpoint", failed: "checkpoint failed to load", host: "not in Forge" }[state] ?? "";
 }
 
-function find(tab, part) {
-  return gradioApp().getElementById(elementId(tab, part));
+/** A few characters that differ when a picture's address does; data URLs are too long to keep. */
+export function fingerprint(url) {
+  const middle = url.length >> 1;
+  return `${url.length}:${url.slice(-64)}${url.slice(middle, middle + 64)}`;
 }
 
-function showBadge(tab) {
-  const header = find(tab, "enabled")?.querySelector(".label-wrap span");
-  const state = find(tab, "status")?.querySelector("[data-state]")?.dataset.state;
-  if (!header || state === undefined) return;
-  let badge = header.querySelector(".depth2img-badge");
-  if (!badge) {
-    badge = document.createElement("span");
-    badge.className = "depth2img-badge";
-    header.append(badge);
+/** Text in the user's language, as the WebUI's localisation files give it. */
+export function t(text) {
+  return globalThis.localization?.[text] ?? text;
+}
+
+// The WebUI loads each module by an address that carries the file's date. Asking for the same address gets the same
+// version of the file, where a plain relative import could get an old one from the browser's cache.
+function sibling(name) {
+  const listed = Array.from(document.scripts, (script) => script.src).find((src) => src.includes(`/depth2img-${name}.mjs`));
+  return import(listed ?? new URL(`depth2img-${name}.mjs${new URL(import.meta.url).search}`, import.meta.url).href);
+}
+
+class PanelPage {
+  constructor(holder, parts) {
+    this.config = JSON.parse(holder.dataset.config);
+    this.strokes = 0;
+    this.stage = new parts.stage.Stage({
+      document, parts, config: this.config, t,
+      read: () => this.read(),
+      write: (name, value) => this.write(name, value),
+      result: () => document.querySelector(this.config.result)?.src ?? null,
+      interrupt: () => this.interrupt(),
+    });
+    holder.append(this.stage.root);
+    this.goodSize = parts.stage.goodSize;
+    this.nameControls();
+    for (const kind of ["input", "change", "click"]) document.addEventListener(kind, (event) => this.onEvent(event), true);
+    document.addEventListener("pointerup", (event) => {
+      if (event.target.closest?.("canvas") && this.watched().some((root) => root.contains(event.target))) this.strokes += 1;
+    }, true);
+    setInterval(() => this.tick(), TICK);
+    this.observer = new MutationObserver(() => this.tick());
+    this.tick();
   }
-  badge.textContent = badgeText(state);
-  badge.hidden = badge.textContent === "";
-}
 
-/**
- * Start with the panel closed and the toggle as it is. The host ties the two together until its checkbox is clicked;
- * two clicks leave the value as it was.
- */
-function closePanel(tab) {
-  const accordion = find(tab, "enabled");
-  const label = accordion?.querySelector(".label-wrap");
-  if (!accordion?.visibleCheckbox || !label?.classList.contains("open")) return;
-  accordion.visibleCheckbox.click();
-  accordion.visibleCheckbox.click();
-  label.click();
-}
+  part(name) {
+    return document.getElementById(this.config.parts[name]);
+  }
 
-/** Give every control the help text of the options table as its tooltip. */
-function showTooltips() {
-  for (const holder of gradioApp().querySelectorAll(".depth2img-tooltips [data-tooltips]")) {
-    for (const [id, help] of Object.entries(JSON.parse(holder.dataset.tooltips))) {
-      const element = gradioApp().getElementById(id);
-      if (element) (element.querySelector(".label-wrap") ?? element).title = help;
+  element(name) {
+    return document.getElementById(this.config.ids[name] ?? this.config.size[name] ?? "");
+  }
+
+  /** The values that the preview depends on. */
+  read() {
+    const number = (name) => {
+      const value = Number.parseFloat(this.element(name)?.querySelector("input[type=number]")?.value);
+      return Number.isFinite(value) ? value : undefined;
+    };
+    const values = Object.fromEntries(["near", "far", "gamma", "blur", "strength", "neutral"].map((name) => [name, number(name)]));
+    return { ...values, invert: Boolean(this.element("invert")?.querySelector("input[type=checkbox]")?.checked) };
+  }
+
+  write(name, value) {
+    const input = this.element(name)?.querySelector(typeof value === "boolean" ? "input[type=checkbox]" : "input[type=number]");
+    if (!input) return;
+    if (typeof value === "boolean") {
+      if (input.checked !== value) input.click();
+      return;
+    }
+    input.value = String(Math.round(value * 1000) / 1000);
+    input.dispatchEvent(new Event("input", { bubbles: true }));
+    input.dispatchEvent(new Event("change", { bubbles: true }));
+  }
+
+  /** Stop waiting; an answer that is on its way already is not shown. */
+  interrupt() {
+    this.part("interrupt")?.click();
+    this.pending = null;
+    this.interrupted = true;
+    this.stage.working(false);
+  }
+
+  get visible() {
+    return this.stage.root.offsetParent !== null;
+  }
+
+  onEvent(event) {
+    const pressed = (name) => event.type === "click" && event.target.closest?.(`#${CSS.escape(this.config.parts[name])}`);
+    if (pressed("recall")) this.interrupted = false;
+    if (pressed("estimate")) {
+      this.interrupted = false;
+      this.asked = this.signature();
+      this.strokesAsked = this.strokes;
+      this.pending = { since: Date.now(), seen: false };
+      this.stage.working(true);
+    }
+    if (this.visible) requestAnimationFrame(() => this.stage.update());
+  }
+
+  tick() {
+    this.attach();
+    this.showBadge();
+    const data = document.querySelector(`#${CSS.escape(this.config.parts.data)} [data-view]`);
+    if (data && data !== this.data) {
+      this.data = data;
+      if (!this.interrupted) this.receive(JSON.parse(data.dataset.view));
+    }
+    if (!this.visible) return;
+    this.watchRequest();
+    this.stage.update();
+    this.stage.stale(this.asked !== undefined && (this.asked !== this.signature() || this.strokes !== this.strokesAsked));
+    this.hintSize();
+    const result = document.querySelector(this.config.result)?.src;
+    if (result !== this.latest) {
+      this.latest = result;
+      this.stage.resultChanged();
     }
   }
+
+  receive(content) {
+    this.shown = content.depth ? content.id : this.shown;
+    this.pending = null;
+    if (content.depth) this.asked ??= this.signature();
+    this.stage.show(content);
+  }
+
+  /** Gradio may replace nodes: the stage moves into the new holder, graphics context and all. */
+  attach() {
+    if (this.stage.root.isConnected) return;
+    const holder = Array.from(document.querySelectorAll(".depth2img-stage")).find(
+      (one) => JSON.parse(one.dataset.config).tab === this.config.tab,
+    );
+    holder?.append(this.stage.root);
+    this.nameControls();
+  }
+
+  // A request that ends without an answer (the server was stopped, an exception) must not leave the stage waiting.
+  watchRequest() {
+    if (!this.pending) return;
+    const busy = document.querySelector(`#${CSS.escape(this.config.parts.data)} .pending, #${CSS.escape(this.config.parts.data)}.pending`);
+    if (busy) this.pending = { since: Date.now(), seen: true };
+    else if (this.pending.seen && Date.now() - this.pending.since > SILENT) {
+      this.pending = null;
+      this.stage.working(false);
+    }
+  }
+
+  watched() {
+    return this.config.watch.map((selector) => document.querySelector(selector)).filter(Boolean);
+  }
+
+  /** What the estimated map depends on, as text. */
+  signature() {
+    const seen = [];
+    for (const root of this.watched()) {
+      for (const image of root.querySelectorAll("img")) if (image.offsetParent) seen.push(fingerprint(image.src));
+      for (const input of root.querySelectorAll("input")) {
+        if (input.type === "radio" || input.type === "checkbox") seen.push(input.checked ? input.value : "");
+        else if (input.type === "number") seen.push(input.value);
+      }
+      for (const tab of root.querySelectorAll(":scope > .tab-nav > .selected")) seen.push(tab.textContent.trim());
+      for (const file of root.querySelectorAll(".file-preview, .file-name")) seen.push(file.textContent.trim());
+    }
+    return seen.join("|");
+  }
+
+  hintSize() {
+    const [width, height] = ["width", "height"].map((name) => this.element(name)?.querySelector("input[type=number]"));
+    const ready = this.state === "ready" && width?.offsetParent;
+    const side = Number(this.part("status")?.querySelector("[data-side]")?.dataset.side) || this.config.side;
+    this.stage.sizeHint(ready ? this.goodSize(Number(width.value), Number(height.value), side) : null);
+  }
+
+  showBadge() {
+    const header = document.querySelector(`#${CSS.escape(this.config.ids.enabled)} .label-wrap span`);
+    const state = document.querySelector(`#${CSS.escape(this.config.parts.status)} [data-state]`)?.dataset.state;
+    if (state === undefined || state === this.state) return;
+    this.state = state;
+    if (!header) return;
+    let badge = header.querySelector(".depth2img-badge");
+    if (!badge) {
+      badge = document.createElement("span");
+      badge.className = "depth2img-badge";
+      header.append(badge);
+    }
+    badge.textContent = t(badgeText(state));
+    badge.hidden = badge.textContent === "";
+  }
+
+  /** Give every control the help text of the options table as its tooltip, and a name where Gradio gives it none. */
+  nameControls() {
+    for (const [name, label] of Object.entries(this.config.labels)) {
+      for (const input of this.element(name)?.querySelectorAll("input:is([type=number], [type=range], [type=file])") ?? []) {
+        input.setAttribute("aria-label", t(label));
+      }
+    }
+    for (const [name, help] of Object.entries(this.config.tooltips)) {
+      const element = this.element(name) ?? this.part(name);
+      if (element) (element.querySelector(".label-wrap") ?? element).title = t(help);
+    }
+  }
+
+  /**
+   * Start with the panel closed and the toggle as it is. The host ties the two together until its checkbox is clicked;
+   * two clicks leave the value as it was.
+   */
+  close() {
+    const accordion = this.element("enabled");
+    const label = accordion?.querySelector(".label-wrap");
+    if (!accordion?.visibleCheckbox || !label?.classList.contains("open")) return;
+    accordion.visibleCheckbox.click();
+    accordion.visibleCheckbox.click();
+    label.click();
+  }
 }
+
+const pages = [];
 
 function refreshStatus() {
-  for (const tab of TABS) find(tab, "refresh")?.click();
+  for (const page of pages) page.part("refresh")?.click();
 }
 
-function start() {
-  for (const tab of TABS) {
-    const status = find(tab, "status");
-    if (!status) continue;
-    new MutationObserver(() => showBadge(tab)).observe(status, { childList: true, subtree: true, attributes: true });
-    closePanel(tab);
+/** Find the panels and bring them to life; safe to call again. */
+export async function start() {
+  const names = ["adjust", "histogram", "png", "stage", "viewer"];
+  const modules = await Promise.all(names.map(sibling));
+  const parts = Object.fromEntries(names.map((name, i) => [name, modules[i]]));
+  for (const holder of document.querySelectorAll(".depth2img-stage")) {
+    if (holder.childElementCount) continue;
+    const page = new PanelPage(holder, parts);
+    page.close();
+    pages.push(page);
   }
-  showTooltips();
+  // For the server's side: which preview a button is about.
+  globalThis.depth2imgShown = (tab) => pages.find((page) => page.config.tab === tab)?.shown ?? "";
   refreshStatus();
 }
 

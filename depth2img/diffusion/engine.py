@@ -76,13 +76,23 @@ class Engine:
         """The depth map of a picture, uint8 (H, W, 3), by the model's own network; kept for the next time."""
         return self._cache.get_or_estimate(to_float(picture), self.networks.estimator)
 
-    def preview(self, picture: object, settings: Settings, options: DepthOptions) -> DepthMap | None:
+    def preview(
+        self, picture: object, settings: Settings, options: DepthOptions, *, mask: object = None
+    ) -> DepthMap | None:
         """The adjusted map that `generate` would use for one picture; None where depth is off.
 
         Raises:
             Depth2ImgError: as in `generate`.
         """
-        return self._maps(self._frames([picture], settings, None), options)[0].depth
+        return self._maps([self.frame(picture, settings, mask=mask)], options)[0].depth
+
+    def frame(self, picture: object, settings: Settings, *, mask: object = None) -> Frame:
+        """One picture as `generate` would bring it to the sampler.
+
+        Raises:
+            Depth2ImgError: as in `generate`.
+        """
+        return self._frames([picture], settings, None if mask is None else [mask])[0]
 
     def generate(
         self,

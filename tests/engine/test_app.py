@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import html
+import json
 import socket
 import warnings
 from pathlib import Path
@@ -41,15 +43,48 @@ def drawn(*, masked: bool) -> dict[str, Image.Image]:
     return {"image": Image.fromarray(rng.integers(0, 256, (64, 96, 3), np.uint8)), "mask": Image.fromarray(mask)}
 
 
+def sent(data: str) -> dict[str, Any]:
+    """What the hidden element says to the page."""
+    return json.loads(html.unescape(data.partition('data-view="')[2].rpartition('"')[0]))
+
+
 def test_estimate_shows_the_map(engine: Engine) -> None:
-    shown, text = app.Page(engine, None).estimate(drawn(masked=False), SETTINGS, DEPTH)
-    assert shown.size == (96, 64)
+    data, text = app.Page(engine, None).estimate(drawn(masked=False), SETTINGS, DEPTH)
+    shown = sent(data)
+    assert shown["depth"].startswith("data:image/png")
+    assert shown["range"][0] < shown["range"][1]
     assert "values" in text
 
 
+def test_only_masked_sends_the_whole_picture_and_the_box(engine: Engine) -> None:
+    settings = SETTINGS | {"inpaint_area": "only masked", "only_masked_padding": 0, "mask_blur": 0}
+    shown = sent(app.Page(engine, None).estimate(drawn(masked=True), settings, DEPTH)[0])
+    left, top, right, bottom = shown["box"]
+    assert (left, right) == (30 / 96, 60 / 96)
+    assert 0 <= top < bottom <= 1
+
+
+def test_depth_of_the_latest_job(engine: Engine) -> None:
+    page = app.Page(engine, None)
+    assert "depth" not in sent(page.recall("a")[0])
+    page.generate(drawn(masked=False), SETTINGS, DEPTH, session="a")
+    assert sent(page.recall("a")[0])["range"] == sent(page.estimate(drawn(masked=False), SETTINGS, DEPTH)[0])["range"]
+    assert "depth" not in sent(page.recall("b")[0])
+
+
+def test_interrupt_stops_the_job_of_its_session_only(engine: Engine) -> None:
+    page = app.Page(engine, None)
+    for session, count in (("a", 0), ("b", 1)):
+        pictures, text = page.generate(
+            drawn(masked=False), SETTINGS, DEPTH, on_step=lambda *_: page.interrupt("a"), session=session
+        )
+        assert len(pictures) == count
+        assert ("Interrupted" in text) == (count == 0)
+
+
 def test_problems_are_messages(engine: Engine) -> None:
-    shown, text = app.Page(engine, None).estimate(None, SETTINGS, DEPTH)
-    assert shown is None
+    data, text = app.Page(engine, None).estimate(None, SETTINGS, DEPTH)
+    assert "depth" not in sent(data) and "no picture yet" in sent(data)["error"]
     assert "no picture yet" in text
     with pytest.raises(gradio.Error, match="no picture yet"):
         app.Page(engine, None).generate(None, SETTINGS, DEPTH)
@@ -82,13 +117,13 @@ def test_page_is_served_here_and_generates(engine: Engine) -> None:
         port = probe.getsockname()[1]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        blocks = app.build(engine)
+        blocks = app.build(engine).queue()
         blocks.launch(server_name=app.HOST, server_port=port, prevent_thread_lock=True, quiet=True, show_api=False)
     try:
         config: dict[str, Any] = requests.get(f"http://{app.HOST}:{port}/config", timeout=10).json()
         labels = {part["props"].get("label") for part in config["components"]}
         assert {option.label for option in OPTIONS.values()} <= labels
-        assert {"Denoising strength", "Masked content", "Picture"} <= labels
+        assert {"Denoising strength", "Masked content", "Result"} <= labels
     finally:
         blocks.close(verbose=False)
 

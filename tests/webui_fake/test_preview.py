@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import base64
 import html
 import io
+import json
 import re
 from pathlib import Path
 from typing import Any
@@ -46,10 +48,45 @@ def press(
     *,
     scale_tab: int = 0,
     frame: tuple[Any, int, int, float] = (0, 96, 64, 1.0),
+    only_masked: bool = False,
+    padding: int = 32,
     **options: Any,
 ) -> tuple[Image.Image | None, str]:
     values = dict(zip(page_options(), page.defaults, strict=True)) | options
-    return page.press("Estimate depth", tab, scale_tab, *(pictures or held()), *frame, *values.values())
+    around = (None, 4, 0, 0, 1, int(only_masked), padding)
+    data, message = page.press(
+        "Estimate depth", tab, scale_tab, *(pictures or held()), *around, *frame, *values.values()
+    )
+    size = frame[1:3]
+    if scale_tab == 1 and (image := (pictures or held())[tab]) is not None:
+        image = image["image"] if isinstance(image, dict) else image
+        size = int(image.width * frame[3]), int(image.height * frame[3])
+    return seen(data, size, values), message
+
+
+def sent(data: str) -> dict[str, Any]:
+    """What the page gets."""
+    return json.loads(html.unescape(data.partition('data-view="')[2].rpartition('"')[0]))
+
+
+def seen(data: str, size: tuple[int, int], options: dict[str, Any]) -> Image.Image | None:
+    """The map as the page shows it, at the frame's size; None if there is none."""
+    from depth2img import DepthMap, DepthOptions, adjust
+    from depth2img.options import ADJUSTMENTS
+
+    url = sent(data).get("depth")
+    if url is None:
+        return None
+    pixels = np.asarray(Image.open(io.BytesIO(base64.b64decode(url.partition(",")[2]))).convert("RGB")).astype(np.int64)
+    depth = DepthMap(((pixels * (65536, 256, 1)).sum(axis=2) / (2**24 - 1)).astype(np.float32))
+    depth = adjust(depth, DepthOptions(**{name: options[name] for name in ADJUSTMENTS}))
+    return depth.resized(*size).to_image()
+
+
+def same(shown: Image.Image | None, used: Image.Image) -> bool:
+    """Within one of 255: the page gets 24 bits of each value."""
+    assert shown is not None and shown.size == used.size
+    return bool(np.abs(np.asarray(shown, int) - np.asarray(used, int)).max() <= 1)
 
 
 def page_options() -> list[str]:
@@ -108,17 +145,15 @@ def test_transparent_parts_get_the_hosts_background(host: Host, page: Page) -> N
     assert shown is not None and np.asarray(shown.convert("L"))[:, :46].max() < 10
 
 
-@pytest.mark.parametrize(
-    ("mode", "frame"), [(0, (64, 96)), (1, (64, 96)), (2, (64, 96)), (3, (64, 96)), ("Crop and resize", (64, 96))]
-)
-def test_the_frame_is_the_jobs(host: Host, page: Page, mode: int | str, frame: tuple[int, int]) -> None:
+@pytest.mark.parametrize("mode", [0, 1, 2, 3])
+def test_the_frame_is_the_jobs(host: Host, page: Page, mode: int) -> None:
     """The map is the one that a job with this frame conditions on."""
+    frame = (64, 96)
     shown, _ = press(page, 1, frame=(mode, *frame, 1.0), append_map=True)
-    number = mode if isinstance(mode, int) else 1
-    p = host.img2img(picture_of(1), resize_mode=number, width=frame[0], height=frame[1], args=({"append_map": True},))
+    p = host.img2img(picture_of(1), resize_mode=mode, width=frame[0], height=frame[1], args=({"append_map": True},))
     used = host.run(p).images[-1]
     assert shown is not None and shown.size == used.size == frame
-    assert np.array_equal(np.asarray(shown), np.asarray(used))
+    assert same(shown, used)
 
 
 def test_resize_by(page: Page) -> None:
@@ -133,15 +168,18 @@ def test_resize_by(page: Page) -> None:
     [
         (ramp(100, 50), 0, 1, (1, 640, 480)),
         (ramp(100, 50), 1, 1, (1, 133, 66)),
-        ({"image": ramp(100, 50), "mask": None}, 1, "Resize and fill", (2, 133, 66)),
-        ({"image": ramp(100, 50), "mask": None}, 0, "Just resize (latent upscale)", (3, 640, 480)),
+        ({"image": ramp(100, 50), "mask": None}, 1, 2, (2, 133, 66)),
+        ({"image": ramp(100, 50), "mask": None}, 0, 3, (3, 640, 480)),
         (None, 1, 0, (0, 640, 480)),
         (None, 0, 2.0, (2, 640, 480)),
     ],
 )
-def test_frame_of(host: Host, picture: Any, scale_tab: int, mode: Any, expected: tuple[int, int, int]) -> None:
+def test_size_of_the_frame(host: Host, picture: Any, scale_tab: int, mode: Any, expected: tuple[int, int, int]) -> None:
     """Cut to whole pixels, not rounded: the host's `int(...)`."""
-    assert host.ours("preview").frame_of(picture, scale_tab, mode, 640.0, 480.0, 1.339) == expected
+    preview = host.ours("preview")
+    form = preview.Form(resize_mode=mode, width=640.0, height=480.0, scale=1.339)
+    framed = preview.frame(0, scale_tab, (picture,), form)
+    assert (framed.resize_mode, *framed.size) == expected
 
 
 def test_resize_by_with_an_empty_tab(page: Page) -> None:
@@ -151,8 +189,6 @@ def test_resize_by_with_an_empty_tab(page: Page) -> None:
 
 def upload(path: Path) -> Any:
     """What `gr.File` makes of a file that the page sends."""
-    import base64
-
     import gradio as gr
 
     data = "data:application/octet-stream;base64," + base64.b64encode(path.read_bytes()).decode()
@@ -177,7 +213,7 @@ def test_an_own_map_is_placed_like_in_a_job(host: Host, page: Page, tmp_path: Pa
     shown, message = press(page, 1, frame=(1, 96, 64, 1.0), source="map", depth_map=upload(path))
     args = ({"depth_map": path.read_bytes(), "append_map": True},)
     used = host.run(host.img2img(picture_of(1), resize_mode=1, args=args)).images[-1]
-    assert shown is not None and np.array_equal(np.asarray(shown), np.asarray(used))
+    assert same(shown, used)
     assert "192 x 64" in words(message)  # of the map as given
 
 
@@ -263,7 +299,8 @@ class TestTxt2img:
     def press(self, host: Host, **options: Any) -> tuple[Image.Image | None, str]:
         page = Page(host, "txt2img")
         values = dict(zip(page_options(), page.defaults, strict=True)) | options
-        return page.press("Estimate depth", 96, 64, *values.values())
+        data, message = page.press("Estimate depth", 96, 64, *values.values())
+        return seen(data, (96, 64), values), message
 
     def test_without_depth(self, host: Host) -> None:
         shown, message = self.press(host)
@@ -281,8 +318,70 @@ class TestTxt2img:
         content = io.BytesIO()
         blobs(33, 192, 64).save(content, "PNG")
         p = host.txt2img(args=({"reference": content.getvalue(), "append_map": True},))
-        assert np.array_equal(np.asarray(shown), np.asarray(host.run(p).images[-1]))
+        assert same(shown, host.run(p).images[-1])
 
 
 def test_the_refresh_button(page: Page) -> None:
-    assert 'data-state="ready"' in page.press("Refresh depth status")
+    line, button = page.press("Refresh depth status")
+    assert 'data-state="ready"' in line and not button["visible"]
+
+
+@pytest.mark.parametrize("estimate_on", ["original", "entering"])
+def test_only_masked_shows_where_it_is(page: Page, estimate_on: str) -> None:
+    """The whole picture's map and the box to cut out of it; or the map of what was cut out."""
+    pictures = held()
+    mask = Image.new("L", (96, 64))
+    mask.paste(255, (24, 16, 72, 48))
+    pictures[2] = {"image": picture_of(2), "mask": mask}
+    values = dict(zip(page_options(), page.defaults, strict=True)) | {"estimate_on": estimate_on}
+    around = (None, 0, 0, 0, 1, 1, 0)
+    data, _ = page.press("Estimate depth", 2, 0, *pictures, *around, 0, 96, 64, 1.0, *values.values())
+    assert sent(data)["box"] == [24 / 96, 16 / 64, 72 / 96, 48 / 64]
+    assert sent(data)["cut"] is (estimate_on == "original")
+    expected = picture_of(2) if estimate_on == "original" else picture_of(2).crop((24, 16, 72, 48))
+    assert shows(seen(data, (96, 64), values), expected, atol=40)
+
+
+def test_inpaint_sketch_is_composited_like_in_a_job(host: Host) -> None:
+    """Strokes are blended in by mask blur and mask transparency, over the picture without them."""
+    preview = host.ours("preview")
+    original = picture_of(3)
+    drawn = original.copy()
+    drawn.paste((255, 0, 0), (30, 20, 60, 40))
+    form = preview.Form(mask_blur=2, mask_alpha=0, original=original, width=96, height=64)
+    picture = preview.frame(preview.SKETCH_TAB, 0, (None, None, None, drawn), form).picture
+    assert tuple(picture[30, 45]) == (255, 0, 0)
+    assert np.abs(picture[30, 30].astype(int) - (255, 0, 0)).max() > 20  # the edge is soft
+    faint = preview.frame(
+        preview.SKETCH_TAB, 0, (None, None, None, drawn), preview.Form(**{**vars(form), "mask_alpha": 100})
+    ).picture
+    assert np.array_equal(faint, np.asarray(original))
+
+
+class TestAfterAJob:
+    def test_recall_shows_its_map(self, host: Host) -> None:
+        page = Page(host, "img2img")
+        result = host.run(host.img2img(picture_of(1), width=96, height=64))
+        info = json.dumps({"job_timestamp": host.shared.state.job_timestamp, "all_seeds": result.all_seeds})
+        data, message = page.press("Depth of the last job", info)
+        assert words(message).startswith("Of the latest job: MiDaS")
+        values = dict(zip(page_options(), page.defaults, strict=True))
+        assert shows(seen(data, (96, 64), values), picture_of(1))
+
+    @pytest.mark.parametrize("info", ["", "{}", '{"job_timestamp": "1999", "all_seeds": [1]}', "[]"])
+    def test_without_a_job(self, host: Host, info: str) -> None:
+        data, message = Page(host, "img2img").press("Depth of the last job", info)
+        assert "depth" not in sent(data) and "Generate with depth first" in words(message)
+
+    def test_use_again(self, host: Host) -> None:
+        from depth2img import read_depth_map
+
+        page = Page(host, "img2img")
+        values = dict(zip(page_options(), page.defaults, strict=True))
+        around = (None, 4, 0, 0, 1, 0, 32)
+        data, _ = page.press("Estimate depth", 1, 0, *held(), *around, 0, 96, 64, 1.0, *values.values())
+        source, file, _ = page.press("Use this depth again", sent(data)["id"])
+        assert source["value"] == "map"
+        depth = read_depth_map(Path(file["value"]))
+        assert depth.range == tuple(sent(data)["range"])
+        assert "No depth map is shown" in words(page.press("Use this depth again", "another")[2])

@@ -67,7 +67,8 @@ def test_nothing_is_imported_too_late(only_while_loading: Host) -> None:
     host.add("depth", lambda: standin.state_dict(5, midas=True))
     host.select("depth")
     page = Page(host, "img2img")
-    page.press("Estimate depth", 0, 0, ramp(), None, None, None, None, 1, 96, 64, 1.0, *page.defaults)
+    around = (None, 4, 0, 0, 1, 0, 32)
+    page.press("Estimate depth", 0, 0, ramp(), None, None, None, None, *around, 1, 96, 64, 1.0, *page.defaults)
     page.press("Refresh depth status")
     host.run(host.img2img(ramp(), args=({"append_map": True, "gamma": 2.0},)))
     assert host.seen[0].max() == 1 and host.reported == []
@@ -124,7 +125,7 @@ def test_controls_are_the_options_in_order(host: Host, tab: str) -> None:
     assert len(ids) == len(set(ids))
     own = [name for name in ids if name not in page.components]
     assert own and all(name.startswith(prefix) for name in own if "depth_to_image" in name)
-    for part in ("enabled", "enabled-checkbox", "status", "refresh", "preview", "estimate", "message"):
+    for part in ("enabled", "enabled-checkbox", "status", "refresh", "data", "estimate", "message", "recall", "reuse"):
         assert prefix + part in ids
 
 

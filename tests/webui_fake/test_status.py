@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from types import SimpleNamespace
+
 import pytest
 
 from depth2img import CheckpointError
@@ -47,3 +50,37 @@ def test_html(host: Host) -> None:
     host.select("plain")
     html = host.ours("status").status_html()
     assert 'data-state="wrong"' in html and "depth2img-bad" in html
+
+
+def test_missing_says_how_to_get_one(host: Host, tmp_path: Path) -> None:
+    import numpy as np
+    from safetensors.numpy import save_file
+
+    host.select("plain")
+    host.sd_models.checkpoints_list.clear()
+    plain, depth = tmp_path / "of-depth-only-the-name.safetensors", tmp_path / "another.safetensors"
+    convolution = host.ours("loader").INPUT_CONVOLUTION
+    save_file({convolution: np.zeros((8, 4, 3, 3), np.float32)}, plain)
+    save_file({convolution: np.zeros((8, 5, 3, 3), np.float32)}, depth)
+    host.sd_models.CheckpointInfo(str(plain)).register()
+    state, sentence = status(host)
+    assert state == "missing" and "512-depth-ema" in sentence
+    host.sd_models.CheckpointInfo(str(depth)).register()
+    assert status(host)[0] == "wrong"
+
+
+def test_the_bundled_model_is_installed_where_checkpoints_are(
+    host: Host, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ours = host.ours("status")
+    written: list[Path] = []
+    monkeypatch.setattr(ours.embedded, "install", written.append)
+    monkeypatch.setattr(ours.shared, "cmd_opts", SimpleNamespace(ckpt_dir=str(tmp_path)), raising=False)
+    line, button = ours.install()
+    assert written == [tmp_path / ours.BUNDLED] and "choose it" in line and not button["visible"]
+
+    def refuse(path: Path) -> None:
+        raise CheckpointError("The folder cannot be written.")
+
+    monkeypatch.setattr(ours.embedded, "install", refuse)
+    assert "cannot be written" in ours.install()[0]

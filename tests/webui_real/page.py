@@ -13,7 +13,10 @@ from playwright.sync_api import Locator, Page, sync_playwright
 CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium") or ""
 FLAGS = [
     "--no-sandbox",
-    "--disable-gpu",
+    # Software rendering: a machine without a graphics card has WebGL too.
+    "--use-gl=angle",
+    "--use-angle=swiftshader",
+    "--enable-unsafe-swiftshader",
     "--disable-dev-shm-usage",
     "--disable-background-networking",
     "--disable-component-update",
@@ -65,12 +68,29 @@ class DepthPanel:
     def toggle(self) -> Locator:
         return self.page.locator(f"#script_{self.tab}_depth_to_image_enabled-visible-checkbox")
 
+    @property
+    def stage(self) -> Locator:
+        return self.page.locator(f"#script_{self.tab}_depth_to_image_estimate").locator(
+            "xpath=ancestor::*[contains(@class, 'depth2img-panel')]//*[contains(@class, 'depth2img-stage-inside')]"
+        )
+
     def estimate(self) -> Locator:
         """Press the button and wait for the map."""
+        before = self.stage.get_attribute("data-shown") or ""
         self.part("estimate").click()
-        picture = self.part("preview").locator("img")
-        picture.wait_for(state="visible")
-        return picture
+        self.page.wait_for_function(
+            "([stage, before]) => stage.dataset.shown && stage.dataset.shown !== before && stage.dataset.painted",
+            arg=[self.stage.element_handle(), before],
+        )
+        return self.stage.locator("canvas.depth2img-flat")
+
+    def mode(self, name: str) -> None:
+        """Choose what the stage shows."""
+        self.stage.locator(".depth2img-modes").get_by_text(name, exact=True).click()
+
+    def pixels(self) -> str:
+        """What the stage shows, as a data URL."""
+        return str(self.stage.locator("canvas.depth2img-flat").evaluate("canvas => canvas.toDataURL()"))
 
     def generate(self) -> Locator:
         """Press Generate and wait for the first picture of the gallery."""
@@ -83,7 +103,7 @@ class DepthPanel:
     def upload(self, element: str, file: Path) -> None:
         """Put a file into one of the host's picture components, or into one of ours."""
         self.page.locator(f"#{element} input[type=file]").first.set_input_files(str(file))
-        self.page.locator(f"#{element} img, #{element} canvas").first.wait_for(state="visible")
+        self.page.locator(f"#{element} :is(img, canvas):visible").first.wait_for()
 
     def number(self, element: str, value: float) -> None:
         """Type into a slider's number box."""

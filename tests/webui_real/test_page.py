@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import base64
+import io
 import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,7 +15,9 @@ from conftest import photograph
 from host import Host, Refused, running
 from page import CHROMIUM, DepthPanel, opened
 from PIL import Image
-from playwright.sync_api import Page
+from playwright.sync_api import Locator, Page
+
+from depth2img import DepthMap, conditioning
 
 pytestmark = pytest.mark.skipif(not CHROMIUM, reason="needs Chromium (Debian: apt-get install chromium)")
 
@@ -33,7 +38,7 @@ def page(served: Host) -> Iterator[Page]:
 @pytest.fixture(scope="module")
 def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("files")
-    for name in ("astronaut", "coffee", "chelsea"):
+    for name in ("astronaut", "coffee", "chelsea", "rocket", "coins"):
         photograph(name).save(folder / f"{name}.png")
     ramp = np.repeat(np.linspace(30_000, 30_200, 192).round().astype(np.uint16)[None], 128, axis=0)
     Image.fromarray(ramp).save(folder / "ramp.png")
@@ -50,9 +55,9 @@ def img2img(page: Page) -> DepthPanel:
     return panel
 
 
-def shot(page: Page, name: str) -> None:
+def shot(page: Page, name: str, part: Locator | None = None) -> None:
     if "DEPTH2IMG_SHOTS" in os.environ:
-        page.screenshot(path=str(Path(os.environ["DEPTH2IMG_SHOTS"]) / f"{name}.png"))
+        (part or page).screenshot(path=str(Path(os.environ["DEPTH2IMG_SHOTS"]) / f"{name}.png"))
 
 
 def test_preview_then_generate_in_img2img(page: Page, served: Host, files: Path) -> None:
@@ -79,17 +84,90 @@ def test_each_tab_gives_its_own_picture(page: Page, served: Host, files: Path) -
         ("img2img_img2img_tab", "img2img", "img2img_image", "astronaut.png"),
         ("img2img_img2img_sketch_tab", "Sketch", "img2img_sketch", "coffee.png"),
         ("img2img_inpaint_tab", "Inpaint", "img2maskimg", "chelsea.png"),
+        ("img2img_inpaint_sketch_tab", "Inpaint sketch", "inpaint_sketch", "rocket.png"),
+        ("img2img_inpaint_upload_tab", "Inpaint upload", "img_inpaint_base", "coins.png"),
     ]
     for _, title, element, file in places:
-        page.locator("#mode_img2img > .tab-nav button", has_text=title).first.click()
+        page.locator("#mode_img2img > .tab-nav button").filter(has_text=re.compile(rf"^\s*{title}\s*$")).click()
         panel.upload(element, files / file)
-        panel.part("estimate").click()
-        page.wait_for_function(
-            "([id, old]) => { const i = document.querySelector(id + ' img'); return i && !old.includes(i.src); }",
-            arg=["#script_img2img_depth_to_image_preview", seen],
-        )
-        seen.append(panel.part("preview").locator("img").get_attribute("src"))
-    assert len(set(seen)) == 3
+        panel.estimate()
+        seen.append(panel.pixels())
+    assert len(set(seen)) == len(places)
+
+
+def test_dragging_near_and_far_changes_preview_and_job_alike(page: Page, served: Host, files: Path) -> None:
+    """What the browser shows is what the next job is conditioned on."""
+    panel = img2img(page)
+    panel.upload("img2img_image", files / "astronaut.png")
+    panel.open()
+    panel.estimate()
+    before = panel.pixels()
+    ground = panel.stage.locator(".depth2img-histogram").bounding_box()
+    assert ground is not None
+    for name, place in (("far", 0.3), ("near", 0.7)):
+        box = panel.stage.locator(f".depth2img-mark-{name}").bounding_box()
+        assert box is not None
+        page.mouse.move(box["x"] + box["width"] / 2, box["y"] + 10)
+        page.mouse.down()
+        page.mouse.move(ground["x"] + place * ground["width"], box["y"] + 10, steps=5)
+        page.mouse.up()
+    far, near = (float(panel.part(name).locator("input[type=number]").input_value()) for name in ("far", "near"))
+    assert (far, near) == (pytest.approx(0.3, abs=0.02), pytest.approx(0.7, abs=0.02))
+    assert panel.pixels() != before
+    shown = Image.open(io.BytesIO(base64.b64decode(panel.pixels().partition(",")[2]))).convert("L")
+    served.run("probe.clear()")
+    panel.generate()
+    got = np.array(served.conditionings()[0][1]).reshape(2, 16, 24)[0]
+    wanted = conditioning([DepthMap(np.asarray(shown, np.float32))], height=16, width=24)[0, 0].numpy()
+    assert np.abs(got - wanted).max() < 0.03  # 8 bits of the canvas, stretched once more
+    assert f"Depth near: {near:g}" in page.locator("#html_info_img2img").inner_text()
+    panel.part("recall").click()
+    panel.part("message").get_by_text("Of the latest job").wait_for()
+    panel.mode("Compare")
+    panel.stage.get_by_label("Right").select_option("result")
+    shot(page, "compare")
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_looks(served: Host, files: Path, theme: str) -> None:
+    """Every state in both themes, wide and narrow; axe finds nothing serious."""
+    axe = Path(__file__).parents[2] / "node_modules" / "axe-core" / "axe.min.js"
+    for width in (1400, 420):
+        with opened(served.url, width=width, query=f"?__theme={theme}") as page:
+            panel = img2img(page)
+            panel.upload("img2img_image", files / "astronaut.png")
+            panel.open()
+            inside = page.locator(".depth2img-panel:visible")
+            shot(page, f"panel-{theme}-{width}-empty", inside)
+            panel.estimate()
+            for mode in ("Depth", "Hover view", "Compare"):
+                panel.mode(mode)
+                shot(page, f"panel-{theme}-{width}-{mode.split()[0].lower()}", inside)
+            box = inside.bounding_box()
+            assert box is not None and box["x"] >= 0 and box["x"] + box["width"] <= width
+            if axe.is_file():
+                page.add_script_tag(path=str(axe))
+                found = page.evaluate("axe.run('#img2img_script_container .depth2img-panel')")["violations"]
+                assert not [one["id"] for one in found if one["impact"] in ("serious", "critical")]
+
+
+def test_hover_view(page: Page, files: Path) -> None:
+    panel = img2img(page)
+    panel.upload("img2img_image", files / "astronaut.png")
+    panel.open()
+    panel.estimate()
+    panel.mode("Hover view")
+    canvas = panel.stage.locator("canvas.depth2img-hover")
+    looks = "canvas => canvas.toDataURL()"
+    still = "canvas => canvas.dataset.still === 'yes'"
+    page.wait_for_function(still, arg=canvas.element_handle())
+    middle = canvas.evaluate(looks)
+    canvas.hover(position={"x": 5, "y": 5})
+    page.wait_for_function(still, arg=canvas.element_handle())
+    assert canvas.evaluate(looks) != middle
+    page.mouse.move(2, 2)
+    page.wait_for_function(still, arg=canvas.element_handle())
+    assert canvas.evaluate(looks) == middle
 
 
 def test_empty_tab_says_so(page: Page, served: Host) -> None:

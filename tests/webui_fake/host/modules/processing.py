@@ -174,6 +174,11 @@ class StableDiffusionProcessingImg2Img(StableDiffusionProcessing):
         )
 
 
+def create_binary_mask(image, round=True):
+    grey = image.getchannel("A") if image.mode == "RGBA" and image.getextrema()[3] != (255, 255) else image.convert("L")
+    return grey.point(lambda value: 255 if value > 128 else 0) if round else grey
+
+
 class Processed:
     def __init__(
         self,
@@ -191,6 +196,7 @@ class Processed:
         comments="",
     ):
         self.images = images_list
+        self.all_seeds = all_seeds or [seed]
         self.index_of_first_image = index_of_first_image
         self.comments = "".join(f"{comment}\n" for comment in p.comments)
         self.extra_generation_params = p.extra_generation_params

@@ -7,6 +7,7 @@ from modules.options import OptionInfo  # noqa: F401 - the adapter takes it from
 
 cmd_opts = SimpleNamespace(ckpt_dir=None)
 opts = options.Options(dict(shared_options.options_templates), set())
+state = SimpleNamespace(job_timestamp="20260101000000")
 
 
 def __getattr__(name):

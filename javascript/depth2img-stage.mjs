@@ -1,0 +1,474 @@
+// The stage: preview, hover view, comparison and histogram of one panel. Knows the page only through what it is given.
+
+const MODES = { depth: "Depth", picture: "Picture", hover: "Hover view", compare: "Compare" };
+
+/** The nearest size with the same proportions whose shorter side is the model's own; null if one side already is. */
+export function goodSize(width, height, side = 512, step = 64) {
+  if (!(width > 0 && height > 0) || width === side || height === side) return null;
+  const scale = side / Math.min(width, height);
+  const rounded = (length) => Math.min(2048, Math.max(step, Math.round((length * scale) / step) * step));
+  return width <= height ? [side, rounded(height)] : [rounded(width), side];
+}
+
+/** A box in parts of a size -> whole pixels, at least one each way. */
+export function pixelBox(box, width, height) {
+  const [left, top, right, bottom] = box.map((part, i) => Math.round(part * (i % 2 ? height : width)));
+  const start = [Math.min(left, width - 1), Math.min(top, height - 1)];
+  return [...start, Math.min(width, Math.max(right, start[0] + 1)), Math.min(height, Math.max(bottom, start[1] + 1))];
+}
+
+/** Largest size with the given proportions inside a box. */
+export function contained(width, height, box) {
+  const scale = Math.min(box.width / width, box.height / height);
+  return [width * scale, height * scale];
+}
+
+/**
+ * `parts`: the other modules; `config`: what the server says about the panel; `t`: text -> text in the user's language;
+ * `read`: the values of the controls; `write(name, value)`: sets one; `result`: address of the latest result's picture;
+ * `interrupt`: called by the button of that name.
+ */
+export class Stage {
+  constructor({ document, parts, config, t, read, write, result, interrupt }) {
+    Object.assign(this, { document, parts, config, t, read, write, result, interrupt });
+    this.tables = Object.fromEntries(
+      Object.entries(config.colour_maps).map(([name, text]) => [name, Uint8Array.from(atob(text), (c) => c.charCodeAt(0))]),
+    );
+    this.motion = globalThis.matchMedia?.("(prefers-reduced-motion: reduce)");
+    this.mode = "depth";
+    this.build();
+  }
+
+  // --- what the page says
+
+  /** A new preview from the server. */
+  async show(content) {
+    this.working(false);
+    this.root.dataset.shown = "";
+    if (!content.depth) {
+      this.hint(content.error ? "" : this.config.hint);
+      this.root.dataset.failed = content.error ? "yes" : "";
+      this.root.dataset.shown = content.id;
+      return;
+    }
+    const [depth, picture, whole] = await Promise.all([content.depth, content.picture, content.whole].map((url) => this.image(url)));
+    const [width, height] = content.size;
+    this.content = content;
+    this.pictures = { picture, whole };
+    this.values = this.parts.adjust.decode(pixels(this.document, depth));
+    this.wholeSize = [width, height];
+    this.box = content.cut ? pixelBox(content.box, width, height) : null;
+    const shown = this.box ? [this.box[2] - this.box[0], this.box[3] - this.box[1]] : this.wholeSize;
+    Object.assign(this, { width: shown[0], height: shown[1], settings: null });
+    this.frame = picture ? [picture.naturalWidth, picture.naturalHeight] : shown;
+    this.root.dataset.failed = "";
+    this.hint("");
+    this.inset();
+    this.offer(content.inverted ? "inverted" : "");
+    this.stale(false);
+    this.update();
+    this.root.dataset.shown = content.id;
+  }
+
+  /** Called whenever a control may have changed; cheap if none has. */
+  update() {
+    if (!this.values) return;
+    const settings = this.read();
+    const key = JSON.stringify(settings);
+    if (key === this.settings) return;
+    this.settings = key;
+    const { weaken } = this.parts.adjust;
+    this.adjusted = this.cut(weaken(this.wholeAdjusted(settings), settings.strength, settings.neutral));
+    this.histogram.show(this.values, settings);
+    this.relief = null;
+    if (settings.invert) this.offer("");
+    this.paint();
+  }
+
+  wholeAdjusted(settings) {
+    const { adjust, stretch } = this.parts.adjust;
+    return stretch(adjust(this.values, ...this.wholeSize, settings));
+  }
+
+  /** The part of a whole map that enters the sampler: what "only masked" works on keeps the whole map's range. */
+  cut(values) {
+    if (!this.box) return values;
+    const [left, top] = this.box;
+    const part = new Float32Array(this.width * this.height);
+    for (let y = 0; y < this.height; y += 1) {
+      const start = (top + y) * this.wholeSize[0] + left;
+      part.set(values.subarray(start, start + this.width), y * this.width);
+    }
+    return part;
+  }
+
+  working(on) {
+    this.root.dataset.working = on ? "yes" : "";
+    clearInterval(this.timer);
+    if (!on) return;
+    const start = Date.now();
+    const tell = () => { this.clock.textContent = `${((Date.now() - start) / 1000).toFixed(0)} s`; };
+    tell();
+    this.timer = setInterval(tell, 500);
+  }
+
+  stale(on) {
+    this.notes.stale.hidden = !(on && this.values);
+  }
+
+  sizeHint(size) {
+    this.notes.size.hidden = !size;
+    if (size) {
+      this.notes.sizeText.textContent = this.t("Neither side is the model's own size. Better:");
+      this.notes.sizeButton.textContent = `${size[0]} x ${size[1]}`;
+      this.notes.sizeButton.onclick = () => { this.write("width", size[0]); this.write("height", size[1]); };
+    }
+  }
+
+  /** Ask whether a map that looks upside down is to be inverted; never done unasked. */
+  offer(what) {
+    this.notes.inverted.hidden = what !== "inverted";
+  }
+
+  resultChanged() {
+    this.compared.clear();
+    if (this.mode === "compare") this.paint();
+  }
+
+  // --- drawing
+
+  paint() {
+    if (!this.values) return;
+    const { flat, viewer, mode } = this;
+    const hover = mode === "hover" && viewer.usable;
+    flat.hidden = hover || mode === "compare";
+    viewer.canvas.hidden = !hover;
+    this.wipe.hidden = mode !== "compare";
+    this.layout();
+    viewer.show(hover);
+    if (hover) this.paintHover();
+    else if (mode === "compare") this.paintComparison();
+    else this.paintFlat(flat, mode === "picture" && this.pictures.picture ? "picture" : "depth");
+    this.root.dataset.painted = mode;
+  }
+
+  paintFlat(canvas, what) {
+    const context = canvas.getContext("2d");
+    if (what === "depth") {
+      canvas.width = this.width;
+      canvas.height = this.height;
+      const rgba = this.parts.adjust.colourise(this.adjusted, this.tables[this.colours.value]);
+      context.putImageData(new ImageData(rgba, this.width, this.height), 0, 0);
+    } else {
+      const source = this.pictures[what];
+      canvas.width = source.naturalWidth;
+      canvas.height = source.naturalHeight;
+      context.drawImage(source, 0, 0);
+    }
+  }
+
+  paintHover() {
+    if (this.relief !== this.adjusted) {
+      const bytes = this.parts.adjust.dilated(this.adjusted, this.width, this.height);
+      this.viewer.load(this.pictures.picture ?? this.depthPicture(), bytes, this.width, this.height);
+      this.relief = this.adjusted;
+    }
+    this.viewer.draw();
+  }
+
+  depthPicture() {
+    const canvas = this.document.createElement("canvas");
+    this.paintFlat(canvas, "depth");
+    return canvas;
+  }
+
+  async paintComparison() {
+    for (const [side, select] of Object.entries(this.sides)) {
+      const canvas = this.wipe.querySelector(`.depth2img-${side}`);
+      if (select.value === "result") await this.paintResult(canvas);
+      else this.paintFlat(canvas, select.value === "picture" && !this.pictures.picture ? "depth" : select.value);
+    }
+    this.wipe.style.setProperty("--depth2img-wipe", `${this.wiper.value}%`);
+  }
+
+  async paintResult(canvas) {
+    const url = this.result();
+    if (!url) return this.paintFlat(canvas, this.pictures.picture ? "picture" : "depth");
+    if (!this.compared.has(url)) this.compared.set(url, await this.image(url));
+    const image = this.compared.get(url);
+    if (!image) return undefined;
+    canvas.width = image.naturalWidth;
+    canvas.height = image.naturalHeight;
+    canvas.getContext("2d").drawImage(image, 0, 0);
+    return undefined;
+  }
+
+  layout() {
+    const box = this.view.getBoundingClientRect();
+    if (!box.width || !this.frame) return;
+    const size = contained(...this.frame, box);
+    for (const element of [this.flat, this.viewer.canvas, this.wipe]) {
+      element.style.width = `${size[0]}px`;
+      element.style.height = `${size[1]}px`;
+    }
+  }
+
+  /** The small whole picture with the part that is worked on. */
+  inset() {
+    const { whole } = this.pictures;
+    this.small.hidden = !whole;
+    if (!whole) return;
+    const [left, top, right, bottom] = this.content.box;
+    const { naturalWidth: width, naturalHeight: height } = whole;
+    this.small.width = width;
+    this.small.height = height;
+    const context = this.small.getContext("2d");
+    context.globalAlpha = 0.5;
+    context.drawImage(whole, 0, 0);
+    context.globalAlpha = 1;
+    const box = [left * width, top * height, (right - left) * width, (bottom - top) * height];
+    context.drawImage(whole, ...box, ...box);
+    context.strokeStyle = "#ff0";
+    context.lineWidth = 2;
+    context.strokeRect(box[0] + 1, box[1] + 1, box[2] - 2, box[3] - 2);
+  }
+
+  // --- what the user does
+
+  setMode(mode) {
+    this.mode = mode;
+    this.root.dataset.mode = mode;
+    for (const [name, radio] of Object.entries(this.modes)) radio.checked = name === mode;
+    this.paint();
+  }
+
+  /** Value of the map under a place of the stage: [0..1 as adjusted, as estimated]; null outside. */
+  valueAt(x, y) {
+    if (!this.values) return null;
+    const shown = [this.flat, this.viewer.canvas, this.wipe].find((element) => !element.hidden);
+    const box = shown.getBoundingClientRect();
+    const column = Math.floor(((x - box.left) / box.width) * this.width);
+    const row = Math.floor(((y - box.top) / box.height) * this.height);
+    if (column < 0 || row < 0 || column >= this.width || row >= this.height) return null;
+    const [left, top] = this.box ?? [0, 0];
+    const [low, high] = this.content.range;
+    const estimated = this.values[(top + row) * this.wholeSize[0] + left + column];
+    return [this.adjusted[row * this.width + column], low + estimated * (high - low)];
+  }
+
+  probe(event) {
+    const found = this.valueAt(event.clientX, event.clientY);
+    this.reading.textContent = found ? `${found[0].toFixed(2)} (${Number(found[1].toPrecision(5))})` : "";
+  }
+
+  focusAt(event) {
+    const found = this.valueAt(event.clientX, event.clientY);
+    if (!found) return;
+    this.viewer.set({ focus: found[0] });
+    this.root.dataset.focus = found[0].toFixed(3);
+  }
+
+  async save() {
+    if (!this.adjusted) return;
+    const values = this.wholeAdjusted(this.read());
+    this.download(await this.parts.png.encodeGrey16(values, ...this.wholeSize), "depth.png");
+  }
+
+  async record(button) {
+    this.setMode("hover");
+    if (!this.viewer.usable) return;
+    button.disabled = true;
+    try {
+      const film = await this.viewer.record(3, (part) => { this.reading.textContent = `${Math.round(part * 100)} %`; });
+      this.download(film, `depth.${film.type.endsWith("mp4") ? "mp4" : "webm"}`);
+    } catch (problem) {
+      this.reading.textContent = this.t(problem.message);
+    } finally {
+      button.disabled = false;
+    }
+  }
+
+  download(blob, name) {
+    const link = this.document.createElement("a");
+    link.href = URL.createObjectURL(blob);
+    link.download = name;
+    link.click();
+    setTimeout(() => URL.revokeObjectURL(link.href), 10_000);
+  }
+
+  // --- making the elements
+
+  build() {
+    const { t } = this;
+    this.compared = new Map();
+    this.root = this.make("div", "depth2img-stage-inside");
+    this.root.dataset.mode = this.mode;
+    this.view = this.make("div", "depth2img-view", this.root);
+    this.flat = this.make("canvas", "depth2img-flat", this.view);
+    this.flat.setAttribute("role", "img");
+    this.flat.setAttribute("aria-label", t("Depth map (white = near)"));
+    this.flat.hidden = true;
+    this.buildViewer();
+    this.wipe = this.make("div", "depth2img-wipe", this.view);
+    this.wipe.hidden = true;
+    this.make("canvas", "depth2img-left", this.wipe).setAttribute("aria-hidden", "true");
+    this.make("canvas", "depth2img-right", this.wipe).setAttribute("aria-hidden", "true");
+    this.small = this.make("canvas", "depth2img-inset", this.view);
+    this.small.hidden = true;
+    this.small.setAttribute("role", "img");
+    this.small.setAttribute("aria-label", t("The part of the picture that is worked on"));
+    this.reading = this.make("div", "depth2img-reading", this.view);
+    this.empty = this.make("p", "depth2img-empty", this.view);
+    this.hint(this.config.hint);
+    const busy = this.make("div", "depth2img-busy", this.view);
+    busy.setAttribute("role", "status");
+    this.make("span", "depth2img-spinner", busy);
+    this.make("span", "", busy).textContent = t("Estimating depth");
+    this.clock = this.make("span", "", busy);
+    this.button("Interrupt", busy, () => this.interrupt());
+    this.view.addEventListener("pointermove", (event) => this.probe(event));
+    this.view.addEventListener("pointerleave", () => { this.reading.textContent = ""; });
+    this.buildBars();
+    this.histogram = new this.parts.histogram.Histogram({
+      document: this.document, t, histogram: this.parts.adjust.histogram,
+      change: (name, value) => { this.write(name, value); this.update(); },
+    });
+    this.root.append(this.histogram.root);
+    this.buildNotes();
+    if (globalThis.ResizeObserver) {
+      new ResizeObserver(() => { this.layout(); this.histogram.draw(); if (this.mode === "hover") this.viewer.draw(); }).observe(this.view);
+    }
+  }
+
+  buildViewer() {
+    this.viewer = new this.parts.viewer.Viewer({ document: this.document, reducedMotion: () => Boolean(this.motion?.matches) });
+    const { canvas } = this.viewer;
+    canvas.className = "depth2img-hover";
+    canvas.hidden = true;
+    canvas.tabIndex = 0;
+    canvas.setAttribute("role", "img");
+    canvas.setAttribute("aria-label", this.t("Hover view: move the pointer or use the arrow keys; click sets the plane that stays still"));
+    canvas.addEventListener("click", (event) => this.focusAt(event));
+    this.viewer.addEventListener("lost", () => this.paint());
+    this.viewer.addEventListener("restored", () => { this.relief = null; this.paint(); });
+    this.view.append(canvas);
+  }
+
+  buildBars() {
+    const { t } = this;
+    const bar = this.make("div", "depth2img-bar", this.root);
+    const group = this.make("div", "depth2img-modes", bar);
+    group.setAttribute("role", "radiogroup");
+    group.setAttribute("aria-label", t("What is shown"));
+    this.modes = {};
+    for (const [mode, title] of Object.entries(MODES)) {
+      const label = this.make("label", "", group);
+      const radio = this.make("input", "", label);
+      Object.assign(radio, { type: "radio", name: `depth2img-mode-${this.config.tab}`, value: mode, checked: mode === this.mode });
+      radio.addEventListener("change", () => this.setMode(mode));
+      this.make("span", "", label).textContent = t(title);
+      this.modes[mode] = radio;
+    }
+    const tools = this.make("div", "depth2img-tools", bar);
+    this.button("Save 16-bit", tools, () => this.save(), "Save the adjusted map as a 16-bit PNG");
+    this.button("Record loop", tools, (event) => this.record(event.currentTarget), "Save a short video of the hover view");
+    const settings = this.make("div", "depth2img-settings", this.root);
+    const depth = this.make("div", "depth2img-for-depth", settings);
+    this.colours = this.select("Colours", Object.fromEntries(Object.keys(this.tables).map((name) => [name, name])), depth, this.config.colours);
+    this.colours.addEventListener("change", () => { this.relief = null; this.paint(); });
+    const hover = this.make("div", "depth2img-for-hover", settings);
+    this.slider("Movement", hover, { min: 0, max: 2, step: 0.05, value: 1 }, (value) => this.viewer.set({ strength: value }));
+    this.slider("Picture to depth", hover, { min: 0, max: 1, step: 0.05, value: 0 }, (value) => this.viewer.set({ blend: value }));
+    const compare = this.make("div", "depth2img-for-compare", settings);
+    const names = { picture: "Picture", depth: "Depth", result: "Result" };
+    this.sides = { left: this.select("Left", names, compare), right: this.select("Right", names, compare, "depth") };
+    this.wiper = this.slider("Wipe", compare, { min: 0, max: 100, step: 1, value: 50 }, () => this.paint());
+    for (const select of Object.values(this.sides)) select.addEventListener("change", () => this.paint());
+    this.wipe.addEventListener("pointermove", (event) => {
+      const box = this.wipe.getBoundingClientRect();
+      this.wiper.value = ((event.clientX - box.left) / box.width) * 100;
+      this.wipe.style.setProperty("--depth2img-wipe", `${this.wiper.value}%`);
+    });
+  }
+
+  buildNotes() {
+    const { t } = this;
+    const notes = this.make("div", "depth2img-notes", this.root);
+    notes.setAttribute("role", "status");
+    this.notes = {};
+    const note = (name, text) => {
+      this.notes[name] = this.make("p", "depth2img-note", notes);
+      this.notes[name].hidden = true;
+      this.notes[`${name}Text`] = this.make("span", "", this.notes[name]);
+      this.notes[`${name}Text`].textContent = t(text);
+      return this.notes[name];
+    };
+    note("stale", "The picture or its size has changed since this map was estimated.");
+    const inverted = note("inverted", "This map looks as if black were near.");
+    this.button("Invert", inverted, () => { this.write("invert", true); this.update(); });
+    this.notes.sizeButton = this.button("", note("size", ""), () => {});
+  }
+
+  hint(text) {
+    this.empty.textContent = text ? this.t(text) : "";
+    this.empty.hidden = !text;
+  }
+
+  make(tag, className, parent) {
+    const element = this.document.createElement(tag);
+    if (className) element.className = className;
+    parent?.append(element);
+    return element;
+  }
+
+  button(title, parent, action, help = "") {
+    const button = this.make("button", "depth2img-button", parent);
+    button.type = "button";
+    button.textContent = this.t(title);
+    if (help) button.title = this.t(help);
+    button.addEventListener("click", action);
+    return button;
+  }
+
+  label(title, parent) {
+    const label = this.make("label", "depth2img-label", parent);
+    this.make("span", "", label).textContent = this.t(title);
+    return label;
+  }
+
+  select(title, options, parent, chosen) {
+    const select = this.make("select", "", this.label(title, parent));
+    for (const [value, name] of Object.entries(options)) {
+      const option = this.make("option", "", select);
+      Object.assign(option, { value, textContent: this.t(name), selected: value === chosen });
+    }
+    return select;
+  }
+
+  slider(title, parent, range, action) {
+    const slider = this.make("input", "", this.label(title, parent));
+    Object.assign(slider, { type: "range", ...range });
+    slider.value = range.value;
+    slider.addEventListener("input", () => action(Number(slider.value)));
+    return slider;
+  }
+
+  image(url) {
+    if (!url) return null;
+    return new Promise((resolve) => {
+      const image = new Image();
+      image.onload = () => resolve(image);
+      image.onerror = () => resolve(null);
+      image.src = url;
+    });
+  }
+}
+
+function pixels(document, image) {
+  const canvas = document.createElement("canvas");
+  canvas.width = image.naturalWidth;
+  canvas.height = image.naturalHeight;
+  const context = canvas.getContext("2d", { willReadFrequently: true });
+  context.drawImage(image, 0, 0);
+  return context.getImageData(0, 0, canvas.width, canvas.height).data;
+}

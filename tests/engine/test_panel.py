@@ -1,0 +1,61 @@
+"""The panel is made from the options table."""
+
+from __future__ import annotations
+
+import html
+import json
+import warnings
+from typing import Any
+
+import pytest
+
+from depth2img.options import OPTIONS, Option
+
+gradio = pytest.importorskip("gradio", reason="the extra 'app' is not installed")
+
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore")  # gradio 3 and its own dependencies
+    from depth2img import panel
+
+
+def built(**more: Any) -> tuple[panel.Panel, Any]:
+    with gradio.Blocks() as blocks:
+        return panel.build(tab="img2img", elem_id=lambda name: f"x-{name}", **more), blocks
+
+
+def test_every_option_has_one_place():
+    found = [name for group in panel.GROUPS for name in panel.placed(group)]
+    assert sorted(found) == sorted(set(OPTIONS) - {"enabled"})
+
+
+@pytest.mark.parametrize(
+    ("group", "place"), [(None, "effect"), ("result", "result"), ("adjust", "adjust"), ("unheard of", "effect")]
+)
+@pytest.mark.parametrize("kind", ["number", "switch", "choice", "image"])
+def test_a_new_row_of_the_table_appears(monkeypatch: pytest.MonkeyPatch, group: str | None, place: str, kind: Any):
+    row = Option("fresh", kind, None, "Fresh", "New.", 0.0, 1.0, 0.1, {"a": "A"})
+    if group is not None:
+        object.__setattr__(row, "group", group)
+    monkeypatch.setattr(panel, "OPTIONS", {**OPTIONS, "fresh": row})
+    assert "fresh" in panel.placed(place)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        made, _ = built()
+    assert list(made.controls)[-1] == "fresh"
+    assert made.controls["fresh"].elem_id == "x-fresh"
+
+
+def test_the_stage_knows_ids_texts_and_colours():
+    page = panel.Page(watch=["#a"], width="w", height="h", result="#r", side=128)
+    _, blocks = built(page=page)
+    (stage,) = [c.value for c in blocks.blocks.values() if "depth2img-stage" in str(getattr(c, "value", ""))]
+    config = json.loads(html.unescape(stage.partition('data-config="')[2].rpartition('"')[0]))
+    assert config["ids"]["near"] == "x-near" and config["labels"]["near"] == "Near"
+    assert config["tooltips"]["near"] == OPTIONS["near"].help
+    assert config["watch"][0] == "#a" and config["size"] == {"width": "w", "height": "h"}
+    assert config["side"] == 128 and set(config["colour_maps"]) >= {"grey", "inferno"}
+
+
+def test_notes_escape_what_they_say():
+    assert "<b>" not in panel.note("<b>", "<b>", state="<b>")
+    assert 'data-side="512"' in panel.note("x", side=512)

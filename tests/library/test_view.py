@@ -1,0 +1,136 @@
+"""What the page is told about a map, and which files it may come from."""
+
+from __future__ import annotations
+
+import base64
+import html
+import json
+import os
+import struct
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+
+from depth2img import DepthMap, DepthMapError, NoDepthError, read_depth_map, view
+from depth2img.depth_map import EXR_MAGIC
+
+ROOT = Path(__file__).parents[2]
+
+
+def ramp(width: int = 40, height: int = 30) -> DepthMap:
+    """Nearer below, as floors are."""
+    return DepthMap(np.linspace(3, 7, width * height).reshape(height, width), origin="test")
+
+
+def sent(shown: view.View | None, **more: str) -> dict[str, Any]:
+    return json.loads(html.unescape(view.to_html(shown, **more).partition('data-view="')[2].rpartition('"')[0]))
+
+
+def decoded(url: str) -> np.ndarray:
+    return cv2.imdecode(np.frombuffer(base64.b64decode(url.partition(",")[2]), np.uint8), cv2.IMREAD_COLOR)
+
+
+def test_all_bits_get_there():
+    content = sent(view.View(ramp()))
+    blue, green, red = np.moveaxis(decoded(content["depth"]).astype(np.int64), 2, 0)
+    values = (red * 65536 + green * 256 + blue) / (2**24 - 1)
+    assert np.abs(values - ramp().normalised()).max() < 1e-7
+    assert content["size"] == [40, 30] and content["range"] == [3, 7]
+    assert "picture" not in content and "box" not in content
+
+
+def test_a_flat_map_is_the_middle():
+    assert set(decoded(sent(view.View(DepthMap(np.full((4, 6), 2.5))))["depth"]).flatten()) <= {127, 128, 0, 255}
+
+
+def test_large_maps_are_sent_smaller_with_their_own_range():
+    depth = DepthMap(np.random.default_rng(0).random((300, 3000)))
+    content = sent(view.View(depth))
+    assert content["size"] == [1024, 102] and content["range"] == list(depth.range)
+
+
+def test_the_whole_picture_and_the_part_of_it():
+    picture = np.zeros((30, 40, 3), np.uint8)
+    content = sent(view.View(ramp(), picture, np.zeros((60, 80, 3), np.uint8), (20, 15, 60, 45)))
+    assert content["box"] == [0.25, 0.25, 0.75, 0.75]
+    assert decoded(content["picture"]).shape == (30, 40, 3) and decoded(content["whole"]).shape == (60, 80, 3)
+
+
+def test_each_preview_has_an_id_and_a_sentence_is_escaped():
+    one, two = sent(None, sentence='"><script>'), sent(None)
+    assert one["id"] != two["id"] and one["error"] == '"><script>'
+    assert "<script>" not in view.to_html(None, sentence='"><script>')
+
+
+@pytest.mark.parametrize("own", [True, False])
+def test_only_own_maps_are_suspected(own: bool):
+    upside_down = DepthMap(ramp().values[::-1])
+    assert sent(view.View(upside_down, own=own))["inverted"] is own
+    assert sent(view.View(ramp(), own=own))["inverted"] is False
+    assert not view.looks_inverted(DepthMap(np.ones((3, 3))))
+
+
+def test_a_kept_map_becomes_a_file_with_its_raw_values():
+    shown = view.View(ramp())
+    path = view.as_file(sent(shown)["id"])
+    assert np.array_equal(read_depth_map(path).values, ramp().values)
+    part = view.View(ramp(), None, np.zeros((60, 80, 3), np.uint8), (20, 15, 60, 45))
+    whole = read_depth_map(view.as_file(sent(part)["id"])).values
+    assert whole.shape == (60, 80) and whole[0, 0] == 3 and np.allclose(whole[15:45, 20:60], ramp().values)
+    with pytest.raises(NoDepthError, match="Estimate depth"):
+        view.as_file("another")
+
+
+def test_the_oldest_is_forgotten():
+    kept = view.Kept(limit=2)
+    for name in "abc":
+        kept.put(name, view.View(ramp()))
+    assert kept.get("a") is None and kept.get("c") is not None
+
+
+def exr(folder: Path) -> bytes:
+    """An EXR file, written where OpenCV's reader and writer are switched on: in a process of its own."""
+    code = "import cv2, numpy as np; cv2.imwrite('map.exr', np.linspace(-1, 9, 48, dtype=np.float32).reshape(6, 8))"
+    environment = {**os.environ, "OPENCV_IO_ENABLE_OPENEXR": "1"}
+    subprocess.run([sys.executable, "-c", code], cwd=folder, env=environment, check=True)
+    return (folder / "map.exr").read_bytes()
+
+
+def test_exr_where_opencv_reads_it(tmp_path: Path):
+    exr(tmp_path)
+    code = (
+        "from pathlib import Path; import sys; from depth2img import read_depth_map;"
+        "d = read_depth_map(Path(sys.argv[1])); print(d.origin, d.bits, d.width, d.height, d.range)"
+    )
+    environment = {**os.environ, "OPENCV_IO_ENABLE_OPENEXR": "1", "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-c", code, str(tmp_path / "map.exr")]
+    done = subprocess.run(command, env=environment, check=True, capture_output=True, text=True)
+    assert done.stdout.strip() == "EXR 32 8 6 (-1.0, 9.0)"
+
+
+def test_exr_elsewhere_is_refused_in_words(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    content = exr(tmp_path)
+    monkeypatch.setattr(cv2, "imdecode", lambda *_: (_ for _ in ()).throw(cv2.error("codec is disabled")))
+    with pytest.raises(DepthMapError, match="OPENCV_IO_ENABLE_OPENEXR"):
+        read_depth_map(content)
+
+
+@pytest.mark.parametrize(
+    "rest",
+    [
+        b"",
+        b"\0",
+        b"dataWindow\0box2i\0" + struct.pack("<i4i", 16, 0, 0, 10**6, 10**6) + b"\0",
+        b"name\0type\0" + struct.pack("<i", -5) + b"\0",
+        b"endless",
+    ],
+    ids=["empty", "no window", "too large", "negative", "cut"],
+)
+def test_hostile_exr(rest: bytes):
+    with pytest.raises(DepthMapError):
+        read_depth_map(EXR_MAGIC + b"\2\0\0\0" + rest)
