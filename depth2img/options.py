@@ -325,6 +325,14 @@ class DepthOptions:
         choices={"own": "Each picture's own", "shared": "Shared"},
         infotext="Depth range",
     )
+    score: bool = _option(
+        "switch",
+        False,
+        "Fidelity score",
+        "Estimate the depth of each result and write into its infotext how far it agrees with the depth that was asked "
+        "for: 1 = in everything, 0 = by chance. Costs one estimation per picture.",
+        infotext="Depth score",
+    )
 
     def __post_init__(self) -> None:
         for name, option in OPTIONS.items():

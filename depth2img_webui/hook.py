@@ -39,6 +39,7 @@ from depth2img.depth_map import Span
 from depth2img.errors import PictureError
 from depth2img.images import FloatPicture, Picture, to_float
 from depth2img.options import OPTIONS
+from depth2img.scores import structure
 
 from . import compat, place, settings, tiles, xyz
 from .place import Placed
@@ -50,6 +51,9 @@ FIRST: Final = "_depth2img_first"
 
 SPAN: Final = "_depth2img_span"
 """The range of the first picture of a batch folder or of Loopback, which the others share; kept like `FIRST`."""
+
+FIDELITY: Final = "Depth fidelity"
+"""Infotext key of the score of a result."""
 
 LOOPBACK: Final = "Loopback"
 OVERRIDES: Final = (JOB, REPLACED, "init", "img2img_image_conditioning", "txt2img_image_conditioning")
@@ -72,6 +76,7 @@ class Job:
         mask: the host's mask in the frame of the sampler, white = repaint.
         used: number of the batch -> the placed maps of its latest conditioning, one per sample; empty before and when
             depth is off. What img2img computes for all batches at once stands under one number.
+        scored: how many results have their fidelity score.
         seen: the pictures of the latest conditioning.
     """
 
@@ -82,6 +87,7 @@ class Job:
     pictures: list[FloatPicture] = dataclasses.field(default_factory=list)
     mask: Image.Image | None = None
     used: dict[int, list[Placed]] = dataclasses.field(default_factory=dict)
+    scored: int = 0
     seen: list[FloatPicture] = dataclasses.field(default_factory=list)
 
 
@@ -114,6 +120,7 @@ def detach(p: Any) -> None:
     _take_off(p)
     for option in OPTIONS.values():
         p.extra_generation_params.pop(option.infotext, None)
+    p.extra_generation_params.pop(FIDELITY, None)
 
 
 def _replace(p: Any, **methods: Callable[..., Any]) -> None:
@@ -328,6 +335,25 @@ def pictures_of(source: torch.Tensor, *, zero_to_one: bool = False) -> list[Floa
             distinct.append((sample, known))
         pictures.append(known)
     return pictures
+
+
+def score(p: Any, picture: Any) -> None:
+    """Called with each result before its infotext is made: writes how far its depth agrees with what was asked.
+
+    Args:
+        p: the job; its checkpoint estimates, if it has a depth network at the end of the job.
+        picture: Pillow image, in the frame of the sampler.
+    """
+    job: Job | None = getattr(p, JOB, None)
+    p.extra_generation_params.pop(FIDELITY, None)
+    if job is None or not job.options.score or not job.used or compat.depth_network(p.sd_model) is None:
+        return
+    batch, position = divmod(job.scored, p.batch_size)
+    used = job.used.get(batch, next(iter(job.used.values())))
+    job.scored += 1
+    asked = used[position % len(used)].depth
+    agreement = structure(asked, estimate(read_picture(picture), p.sd_model))
+    p.extra_generation_params[FIDELITY] = f"{agreement:.3f}"
 
 
 def finish(p: Any, processed: Any) -> None:

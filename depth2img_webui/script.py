@@ -97,6 +97,10 @@ class DepthToImage(scripts.Script):
             loader.last_error.clear()
             hook.begin(p, args)
 
+    def postprocess_image(self, p: Any, pp: Any, *args: Any) -> None:
+        """One picture is done; its infotext is not made yet."""
+        hook.score(p, pp.image)
+
     def postprocess(self, p: Any, processed: Any, *args: Any) -> None:
         """All pictures are done."""
         job = getattr(p, hook.JOB, None)

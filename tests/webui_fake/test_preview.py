@@ -280,13 +280,16 @@ def test_it_waits_for_the_job_in_progress(host: Host, page: Page) -> None:
 
 @pytest.mark.parametrize("kind", [torch.float32, torch.float16])
 @pytest.mark.parametrize("tab", [0, 1, 2])
-def test_the_job_does_not_estimate_again(host: Host, page: Page, tab: int, kind: torch.dtype) -> None:
+@pytest.mark.parametrize("estimate_on", ["auto", "original"])
+def test_the_job_does_not_estimate_again(host: Host, page: Page, tab: int, kind: torch.dtype, estimate_on: str) -> None:
     host.devices.dtype_vae = kind
     runs = host.count_estimates()
-    press(page, tab, frame=(1, 64, 96, 1.0))
+    shown, _ = press(page, tab, frame=(1, 64, 96, 1.0), estimate_on=estimate_on)
+    assert shown is not None and shown.size == (64, 96)
     picture = held()[tab]
     picture = picture["image"] if isinstance(picture, dict) else picture
-    host.run(host.img2img(picture, resize_mode=1, width=64, height=96))
+    args = ({"estimate_on": estimate_on},)
+    host.run(host.img2img(picture, resize_mode=1, width=64, height=96, args=args))
     assert len(runs) == 1
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+import re
 from typing import Any
 
 import numpy as np
@@ -176,3 +177,12 @@ def test_bad_control_is_named(depth_host: Host, astronaut: Image.Image, depth: d
     with pytest.raises(Refused, match=names) as refused:
         depth_host.img2img(astronaut, depth=depth)
     assert refused.value.status == 422
+
+
+def test_fidelity_score(depth_host: Host, astronaut: Image.Image, coffee: Image.Image) -> None:
+    """Each result has its own; a picture that stays as it is agrees with itself."""
+    depth = {"score": True}
+    result = depth_host.img2img(astronaut, coffee, batch_size=2, depth=depth, denoising_strength=0.0, steps=2)
+    scores = [float(re.search(r"Depth fidelity: (-?[\d.]+)", text).group(1)) for text in result.infotexts[-2:]]
+    assert len(scores) == 2 and all(-1 <= score <= 1 for score in scores) and scores[0] != scores[1]
+    assert "Depth fidelity" not in depth_host.img2img(astronaut).infotexts[0]

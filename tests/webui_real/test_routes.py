@@ -30,6 +30,7 @@ SAMPLE: dict[str, Any] = {
     "hires": "estimate",
     "keep_first": True,
     "range": "shared",
+    "score": True,
 }
 """A value that is not the default, for each option that an infotext can carry alone."""
 
