@@ -120,7 +120,7 @@ def test_dragging_near_and_far_changes_preview_and_job_alike(page: Page, served:
     got = np.array(served.conditionings()[0][1]).reshape(2, 16, 24)[0]
     wanted = conditioning([DepthMap(np.asarray(shown, np.float32))], height=16, width=24)[0, 0].numpy()
     assert np.abs(got - wanted).max() < 0.03  # 8 bits of the canvas, stretched once more
-    assert f"Depth near: {near:g}" in page.locator("#html_info_img2img").inner_text()
+    assert f"Depth near: {near:g}" in page.locator("#html_info_img2img").first.inner_text()
     panel.part("recall").click()
     panel.part("message").get_by_text("Of the latest job").wait_for()
     panel.mode("Compare")
