@@ -65,7 +65,11 @@ def depth_host(host: Host) -> Iterator[Host]:
     host.use("small-depth")
     host.run("sys.modules['depth2img_webui.hook'].CACHE.clear(); probe.clear(); probe.watch()")
     yield host
-    host.run("probe.native(False); probe.seeded = False")
+    # The host does not take back an overridden setting that was never saved (`stored_opts` in `process_images`).
+    host.run(
+        "probe.native(False); probe.seeded = False\n"
+        "for name in ('s_min_uncond_all', 'skip_early_cond'):\n    shared.opts.data.pop(name, None)"
+    )
 
 
 def photograph(name: str, width: int = 192, height: int = 128) -> Image.Image:

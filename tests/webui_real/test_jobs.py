@@ -169,7 +169,6 @@ def test_skipped_unconditional_rows(depth_host: Host, astronaut: Image.Image, fi
 
 
 def test_and_prompts_in_a_batch(depth_host: Host, astronaut: Image.Image, coffee: Image.Image) -> None:
-    # The host does not restore an option that was never saved: what the test before has set must be unset here.
     depth_host.img2img(
         astronaut,
         coffee,
@@ -177,7 +176,6 @@ def test_and_prompts_in_a_batch(depth_host: Host, astronaut: Image.Image, coffee
         prompt="a vase AND a cat :0.5",
         s_min_uncond=100.0,
         steps=4,
-        override_settings={"s_min_uncond_all": False},
     )
     steps = conditionings(depth_host)
     assert [step.shape[0] for step in steps] == [6, 4, 6, 4]  # every second step without the unconditional rows

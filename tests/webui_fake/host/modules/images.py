@@ -30,7 +30,7 @@ def resize_image(resize_mode, im, width, height, upscaler_name=None):
     return Image.fromarray(np.pad(pixels, around + [(0, 0)] * (pixels.ndim - 2), mode="edge"))
 
 
-class Grid:
+class FakeGrid:
     def __init__(self, tiles):
         self.tiles = tiles
 
@@ -45,4 +45,4 @@ def split_grid(image, tile_w=512, tile_h=512, overlap=64):
             left = min(left, image.width - tile_w)
             row.append([left, tile_w, image.crop((left, top, left + tile_w, top + tile_h))])
         rows.append([top, tile_h, row])
-    return Grid(rows)
+    return FakeGrid(rows)

@@ -122,6 +122,7 @@ class StableDiffusionProcessingTxt2Img(StableDiffusionProcessing):
 class StableDiffusionProcessingImg2Img(StableDiffusionProcessing):
     init_images: list = None
     resize_mode: int = 0
+    denoising_strength: float = 0.75
     mask: Any = None
     inpaint_full_res: bool = True
 

@@ -19,6 +19,8 @@ class CFGDenoiser(torch.nn.Module):
         self.model_wrap = None
         self.step = 0
         self.total_steps = None
+        self.init_latent = None
+        self.cond_scale_miltiplier = 1.0
 
     @property
     def inner_model(self):

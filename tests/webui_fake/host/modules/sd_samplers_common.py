@@ -18,7 +18,7 @@ def decode_first_stage(model, x):
 
 class Sampler:
     def __init__(self, funcname):
-        self.funcname = funcname
+        self.funcname = self.func = funcname
         self.conditioning_key = shared.sd_model.model.conditioning_key
         self.sampler_extra_args = None
         self.p = None
