@@ -265,7 +265,7 @@ def test_elements_of_the_page(bare: Host) -> None:
     names = [name for ids in bare.ours("preview").HOST_IDS.values() for name in ids]
     assert [name for name in names if not re.search(rf"""elem_id=["']{name}["']""", text)] == []
     assert "elem_id=f'generation_info_{tabname}'" in text
-    tabs = [text.index(f'elem_id="{name}"') for name in bare.ours("preview").IMAGE_IDS]
+    tabs = [text.index(f'elem_id="{name}"') for name in bare.ours("preview").TABS]
     assert tabs == sorted(tabs)
     assert repr(list(geometry.RESIZE_MODES)).replace("'", '"') in text
     assert '"Use same checkpoint"' in text
@@ -274,8 +274,8 @@ def test_elements_of_the_page(bare: Host) -> None:
 @real
 def test_javascript_of_the_page(bare: Host) -> None:
     text = hosts_texts("javascript/*.js") + hosts_texts("script.js")
-    used = (ROOT / "javascript" / "depth2img.mjs").read_text() + bare.ours("preview").SCALE_TAB_SCRIPT
-    for name in ("gradioApp", "onUiLoaded", "onOptionsChanged", "get_tab_index"):
+    used = (ROOT / "javascript" / "depth2img.mjs").read_text() + bare.ours("preview").COLLECT
+    for name in ("onUiLoaded", "onOptionsChanged", "get_tab_index"):
         assert name in used and re.search(rf"function {name}\(", text)
     page = hosts_texts("modules/ui*.py")
     for name in re.findall(r"get_tab_index\('(\w+)'\)", used):
