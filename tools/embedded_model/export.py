@@ -98,6 +98,7 @@ def write(networks: Networks, path: Path, notes: dict[str, Any]) -> int:
     size = beside.stat().st_size
     if size > LIMIT_BYTES:
         raise ValueError(f"{path.name} would hold {size} bytes, more than {LIMIT_BYTES}: choose smaller networks")
+    beside.chmod(0o644)
     beside.replace(path)
     return size
 

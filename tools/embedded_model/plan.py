@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 
 @dataclass(frozen=True)
 class Plan:
-    """Sizes and rates; samples are pictures (or crops) seen in all, by all workers together."""
+    """Sizes and rates of the shipped weights; samples are pictures seen in all, by all workers together."""
 
     seed: int = 20_261_122
     geometries: int = 6000
@@ -16,23 +16,33 @@ class Plan:
     held_out: int = 256
     captions: int = 8
 
-    vae_samples: int = 56_000
+    vae_samples: int = 17_000
     vae_batch: int = 4
     vae_small: float = 0.75
     vae_rate: float = 1e-3
-    decoder_samples: int = 12_000
+    decoder_samples: int = 0
     decoder_batch: int = 2
     decoder_rate: float = 4e-4
 
-    depth_samples: int = 30_000
+    depth_samples: int = 24_000
     depth_batch: int = 16
     depth_rate: float = 3e-3
 
-    unet_samples: int = 250_000
+    unet_samples: int = 70_000
     unet_batch: int = 16
     unet_rate: float = 1e-3
 
     checkpoint_seconds: float = 120.0
+
+    def longer(self, factor: float) -> Plan:
+        """The same training on `factor` times as many samples, and the decoder refined a little with it."""
+        return replace(
+            self,
+            vae_samples=round(self.vae_samples * factor),
+            decoder_samples=round(1000 * factor),
+            depth_samples=round(self.depth_samples * factor),
+            unet_samples=round(self.unet_samples * factor),
+        )
 
 
 PLAN = Plan()
