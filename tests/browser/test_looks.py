@@ -50,10 +50,10 @@ def test_axe_finds_nothing_serious(themed: tuple[Page, str], files: Path) -> Non
         panel.mode(mode)
         check(mode)
     shot(page, f"app-{theme}")
-    page.get_by_text("My own depth map", exact=True).click()
+    panel.part("source").get_by_text("My own depth map", exact=True).click()
     panel.part("depth_map").locator("input[type=file]").wait_for(state="attached")
     check("own map")
-    page.get_by_text("Another picture", exact=True).click()
+    panel.part("source").get_by_text("Another picture", exact=True).click()
     panel.part("reference").locator("input[type=file]").wait_for(state="attached")
     check("another picture")
 
@@ -90,7 +90,10 @@ def test_nothing_jumps_while_loading_or_switching(page: Page, files: Path) -> No
         tops = [box["y"] for box in found if box is not None]
         return [top - tops[0] for top in tops]
 
-    before = places()
+    before = []
+    while before != places():  # until the page has arrived
+        before = places()
+        page.wait_for_timeout(500)
     panel.part("estimate").click()
     panel.stage.locator(".depth2img-busy").wait_for()
     assert places() == before

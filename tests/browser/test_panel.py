@@ -95,7 +95,7 @@ def test_saved_map_is_the_adjusted_one_with_16_bits(panel: Panel, tmp_path: Path
 def test_upload_keeps_16_bits_and_reuse_gives_a_file(page: Page, files: Path) -> None:
     panel = Panel(page)
     panel.picture(files / "planes.png")
-    page.get_by_text("My own depth map", exact=True).click()
+    panel.part("source").get_by_text("My own depth map", exact=True).click()
     panel.part("depth_map").locator("input[type=file]").set_input_files(str(files / "ramp.png"))
     panel.part("depth_map").get_by_text("ramp.png").wait_for()
     panel.estimate()
@@ -111,7 +111,7 @@ def test_upload_keeps_16_bits_and_reuse_gives_a_file(page: Page, files: Path) ->
 def test_black_in_front_is_offered_to_be_inverted_and_never_done_unasked(page: Page, files: Path) -> None:
     panel = Panel(page)
     panel.picture(files / "planes.png")
-    page.get_by_text("My own depth map", exact=True).click()
+    panel.part("source").get_by_text("My own depth map", exact=True).click()
     panel.part("depth_map").locator("input[type=file]").set_input_files(str(files / "black-in-front.png"))
     panel.part("depth_map").get_by_text("black-in-front.png").wait_for()
     panel.estimate()

@@ -3,7 +3,7 @@ import test from "node:test";
 
 import { heights, limited } from "../../javascript/depth2img-histogram.mjs";
 import { encodeGrey16 } from "../../javascript/depth2img-png.mjs";
-import { contained, goodSize } from "../../javascript/depth2img-stage.mjs";
+import { contained, goodSize, pixelBox } from "../../javascript/depth2img-stage.mjs";
 import { bufferSize, direction, eased, stepsFor } from "../../javascript/depth2img-viewer.mjs";
 import { badgeText, fingerprint, t } from "../../javascript/depth2img.mjs";
 
@@ -59,6 +59,11 @@ test("the nearest good size keeps proportions and a side of the model's own", ()
 test("pictures are shown whole", () => {
   assert.deepEqual(contained(200, 100, { width: 100, height: 100 }), [100, 50]);
   assert.deepEqual(contained(100, 200, { width: 100, height: 100 }), [50, 100]);
+});
+
+test("a box is whole pixels inside the map", () => {
+  assert.deepEqual(pixelBox([0.25, 0.5, 0.75, 1], 96, 64), [24, 32, 72, 64]);
+  assert.deepEqual(pixelBox([1, 1, 1, 1], 96, 64), [95, 63, 96, 64]);
 });
 
 test("a 16-bit PNG says what it is", async () => {
