@@ -64,11 +64,14 @@ def depth_host(host: Host) -> Iterator[Host]:
     """The same, with the depth checkpoint loaded, nothing cached and nothing recorded."""
     host.use("small-depth")
     host.run("sys.modules['depth2img_webui.hook'].CACHE.clear(); probe.clear(); probe.watch()")
+    host.run("probe.settings = set(shared.opts.data)")
     yield host
     # The host does not take back an overridden setting that was never saved (`stored_opts` in `process_images`).
     host.run(
         "probe.native(False); probe.seeded = False\n"
-        "for name in ('s_min_uncond_all', 'skip_early_cond'):\n    shared.opts.data.pop(name, None)"
+        "for name in set(shared.opts.data) - probe.settings:\n"
+        "    if not name.startswith('sd_'):\n"
+        "        shared.opts.data.pop(name)"
     )
 
 
