@@ -42,7 +42,10 @@ def status() -> tuple[str, str]:
 def status_html() -> str:
     """The same as a line for the panel."""
     state, sentence = status()
-    return panel.note(sentence, "good" if state == "ready" else "bad", state=state)
+    # Latent pixels; the autoencoder of every Stable Diffusion 2 model makes one of 8 x 8 pixels.
+    latent_side = getattr(compat.loaded_model(), "image_size", None) if state == "ready" else None
+    side = None if latent_side is None else 8 * int(latent_side)
+    return panel.note(sentence, "good" if state == "ready" else "bad", state=state, side=side)
 
 
 def show() -> tuple[str, Any]:

@@ -144,11 +144,12 @@ def test_patches_come_off_again(loading: Host) -> None:
 
 def test_the_bundled_model_installs_and_generates(loading: Host, astronaut: Image.Image) -> None:
     """One call puts it into the dropdown; it has a text encoder and a depth network of its own."""
-    assert loading.run("result = str(__import__('depth2img_webui.bundled').bundled.install())").endswith(".safetensors")
+    loading.run("sys.modules['depth2img_webui.status'].install()")
     loading.use("depth2img-tiny")
     loading.run("probe.clear()")
     result = loading.img2img(astronaut, width=128, height=128, denoising_strength=0.8)
     assert result.info["sd_model_name"] == "depth2img-tiny"
     shape, values, _ = loading.conditionings()[-1]
     assert shape == [2, 1, 16, 16] and min(values) == -1 and max(values) == 1
+    assert 'data-side="128"' in loading.run("result = sys.modules['depth2img_webui.status'].status_html()")
     loading.use("small-depth")
