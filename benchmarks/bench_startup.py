@@ -29,9 +29,10 @@ def stages(extension: bool) -> dict[str, float]:
     """Seconds of each stage of one start, as the WebUI prints them."""
     with (
         tempfile.TemporaryDirectory() as folder,
+        tempfile.TemporaryDirectory() as checkpoints,  # of its own: the host walks through all that lies in it
         running(
             Path(folder) / "data",
-            checkpoints=Path(folder),
+            checkpoints=Path(checkpoints),
             checkpoint="none.safetensors",
             extension="depth2img" if extension else None,
             flags=("--skip-load-model-at-start",),
