@@ -1,4 +1,4 @@
-"""The command line: `depth2img estimate | generate | compare | convert | app | demo`.
+"""The command line: `depth2img estimate | generate | compare | checkpoint | convert | app | demo`.
 
 What a user can correct ends in one sentence and exit code 2. diffusers, transformers and gradio are imported by the
 commands that need them, when they need them.
@@ -7,7 +7,6 @@ commands that need them, when they need them.
 from __future__ import annotations
 
 import dataclasses
-import json
 import os
 import sys
 from pathlib import Path
@@ -18,10 +17,11 @@ from PIL import Image
 
 from . import flags
 from .adjust import adjust
+from .commands.checkpoint import checkpoint, convert
 from .depth_map import COLOUR_MAPS, DepthMap
-from .diffusion import Engine, Settings, find, load_estimator
+from .diffusion import Engine, Settings, load_estimator
 from .errors import Depth2ImgError, OptionError
-from .files import picture_path, save_picture, write_file
+from .files import picture_path, save_picture
 from .flags import device_flag, dtype_flag, json_flag, model_flag, output_flag, pictures_argument, progress, report
 from .images import Picture, read_picture, to_float
 from .options import ADJUSTMENTS, OPTIONS, DepthOptions
@@ -222,32 +222,8 @@ def compare(
     report({"figure": str(target), "correlation": [dataclasses.asdict(one) for one in scores]}, lines, as_json=as_json)
 
 
-@app.command(
-    epilog="""\b
-Examples:
-  depth2img convert 512-depth-ema.ckpt stable-diffusion-2-depth
-  depth2img convert stable-diffusion-2-depth 512-depth-ema.safetensors
-  depth2img convert tiny depth2img-tiny.safetensors"""
-)
-@click.argument("source")
-@click.argument("target", type=flags.PATH)
-@click.option("--ledger", type=flags.PATH, help="Also write what became of every tensor, as JSON.")
-@json_flag
-def convert(source: str, target: Path, ledger: Path | None, as_json: bool) -> None:
-    """Convert between a diffusers folder and a single file with its YAML, MiDaS included.
-
-    SOURCE is 'tiny', a folder, or a .safetensors or .ckpt file; TARGET ends in .safetensors, or is a folder that does
-    not exist yet. Every tensor is carried over bit for bit, both ways.
-    """
-    from .checkpoints import convert_model
-
-    with progress("Converting", quiet=as_json) as tell:
-        done = convert_model(find(source), target, tell)
-    if ledger is not None:
-        write_file(ledger, (json.dumps(done.to_json(), indent=1) + "\n").encode(), what="The ledger")
-    counted = ", ".join(f"{count} {what}" for what, count in done.counts().items())
-    values = {"target": str(target), "bytes": done.bytes, "counts": done.counts()}
-    report(values, [f"{source} -> {target} ({done.bytes / 1e6:,.1f} MB): {counted}."], as_json=as_json)
+app.add_command(checkpoint)
+app.add_command(convert)
 
 
 @app.command(

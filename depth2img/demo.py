@@ -16,9 +16,8 @@ from PIL import Image
 from .compare import STRENGTHS, Score, compare, table
 from .depth_map import DepthMap, read_depth_map
 from .diffusion.settings import Settings
-from .errors import Depth2ImgError
 from .figure import Row, grid
-from .files import save_picture, write_file
+from .files import refusing, save_picture, write_file
 from .images import Picture, read_picture
 from .scores import structure
 
@@ -130,7 +129,8 @@ def run(engine: Engine, folder: Path, *, on_step: Callable[[int, int], None] | N
     """
     begun = time.perf_counter()
     sample = load_sample()
-    _make(folder)
+    with refusing(f"The folder {folder} cannot be created.", fix="Name another with --output."):
+        folder.mkdir(parents=True, exist_ok=True)
     total = 2 * len(STRENGTHS) + ROUNDS
     tell = on_step if on_step is not None else _nothing
     files: dict[str, str] = {}
@@ -210,17 +210,6 @@ def _overview(sample: Sample, depth: DepthMap, results: Mapping[str, Picture]) -
     columns = ["input", "depth map", "other colours", "night", "repainted", "removed"]
     pictures = [sample.picture, view, *(results[name] for name in ("recoloured", "light", "repainted", "removed"))]
     return grid([Row("", pictures)], columns, tile=2 * width)
-
-
-def _make(folder: Path) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as problem:
-        raise Depth2ImgError(
-            f"The folder {folder} cannot be created.",
-            got=problem.strerror or type(problem).__name__,
-            fix="Name another with --output.",
-        ) from problem
 
 
 def _nothing(_done: int, _total: int) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import os
+import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,6 +21,30 @@ PICTURE_KINDS: Final = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp":
 """Suffix -> kind of picture that is written."""
 
 
+WRITING: Final = "Check the folder, its permissions and the free space."
+"""What to do when something cannot be written."""
+
+
+def reason(problem: OSError) -> str:
+    """What the system says about a failed operation, in a few words."""
+    return problem.strerror or str(problem)[:100] or type(problem).__name__
+
+
+@contextlib.contextmanager
+def refusing(
+    what: str, error: type[Depth2ImgError] = Depth2ImgError, *, fix: str = "Check its name and permissions."
+) -> Iterator[None]:
+    """Raises `error` where the block fails to read or write: what could not be done, the system's reason, the remedy.
+
+    Raises:
+        error: the block raised `OSError`.
+    """
+    try:
+        yield
+    except OSError as problem:
+        raise error(what, got=reason(problem), fix=fix) from problem
+
+
 @contextlib.contextmanager
 def replacing(path: Path, error: type[Depth2ImgError] = Depth2ImgError, *, what: str = "The file") -> Iterator[Path]:
     """Yields a file beside `path` and renames it to `path` on leaving; after an error nothing is left.
@@ -32,7 +57,7 @@ def replacing(path: Path, error: type[Depth2ImgError] = Depth2ImgError, *, what:
     Raises:
         error: the folder cannot be written.
     """
-    try:
+    with refusing(f"{what} cannot be written to {path.name}.", error, fix=WRITING):
         handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
         os.close(handle)
         beside = Path(name)
@@ -42,12 +67,33 @@ def replacing(path: Path, error: type[Depth2ImgError] = Depth2ImgError, *, what:
             beside.replace(path)
         finally:
             beside.unlink(missing_ok=True)
-    except OSError as problem:
-        raise error(
-            f"{what} cannot be written to {path.name}.",
-            got=problem.strerror or type(problem).__name__,
-            fix="Check the folder, its permissions and the free space.",
-        ) from problem
+
+
+@contextlib.contextmanager
+def appearing(folder: Path, error: type[Depth2ImgError] = Depth2ImgError) -> Iterator[Path]:
+    """Yields a folder beside `folder`, which must not exist, and renames it on leaving; after an error nothing is left.
+
+    Raises:
+        error: the folder cannot be written.
+    """
+    with refusing(f"{folder.name} cannot be written.", error, fix=WRITING):
+        beside = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
+        try:
+            yield beside
+            beside.chmod(0o755)
+            beside.rename(folder)
+        finally:
+            shutil.rmtree(beside, ignore_errors=True)
+
+
+def free_space(folder: Path, error: type[Depth2ImgError] = Depth2ImgError) -> int:
+    """Bytes that can still be written to a folder.
+
+    Raises:
+        error: there is no such folder, or it cannot be reached.
+    """
+    with refusing(f"The folder {folder} cannot be used.", error, fix="Create it first."):
+        return shutil.disk_usage(folder).free
 
 
 def write_file(

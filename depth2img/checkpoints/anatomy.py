@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Final, cast
 
 from ..errors import CheckpointError
+from ..files import refusing
 from . import pairs
 from .pairs import Pair
 
@@ -173,13 +174,7 @@ def read_json(path: Path) -> Config:
 
 
 def read_text(path: Path) -> str:
-    try:
+    with refusing(f"{path.parent.name}/{path.name} cannot be read.", CheckpointError, fix="Copy the whole folder."):
         if path.stat().st_size > MAX_CONFIG_BYTES:
             raise CheckpointError(f"{path.name} is too large for a configuration.", fix="Get the file again.")
         return path.read_text(encoding="utf-8")
-    except OSError as problem:
-        raise CheckpointError(
-            f"{path.parent.name}/{path.name} cannot be read.",
-            got=problem.strerror or type(problem).__name__,
-            fix="Copy the whole folder.",
-        ) from problem

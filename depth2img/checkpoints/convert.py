@@ -8,17 +8,14 @@ tensor bit for bit.
 
 from __future__ import annotations
 
-import contextlib
 import json
-import shutil
-import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Literal
 
 from ..errors import CheckpointError
-from ..files import write_file
+from ..files import appearing, free_space, write_file
 from . import ldm_only, pairs
 from .anatomy import FOLDERS, Anatomy
 from .clip_tokens import write_tokenizer
@@ -144,7 +141,7 @@ def to_folder(model: Model, folder: Path, progress: Progress | None = None) -> L
         lines += [Line(key, (), "kept aside") for key in model.aside.keys()]
     total = _room_for([lazy for lazies in files.values() for lazy in lazies], folder.parent)
     done = 0
-    with _appearing(folder) as beside:
+    with appearing(folder, CheckpointError) as beside:
         for name, lazies in files.items():
             (beside / name).parent.mkdir(exist_ok=True)
             write_safetensors(beside / name, lazies, {"format": "pt"}, _from(progress, done, total))
@@ -175,12 +172,7 @@ def _from(progress: Progress | None, start: int, total: int) -> Progress | None:
 
 def _room_for(lazies: Sequence[Lazy], folder: Path) -> int:
     total = sum(lazy.size for lazy in lazies)
-    try:
-        free = shutil.disk_usage(folder).free
-    except OSError as problem:
-        raise CheckpointError(
-            f"The folder {folder} cannot be used.", got=problem.strerror or "no access", fix="Create it first."
-        ) from problem
+    free = free_space(folder, CheckpointError)
     if total * FREE_SPACE > free:
         raise CheckpointError(
             "There is not enough room for the converted checkpoint.",
@@ -188,25 +180,6 @@ def _room_for(lazies: Sequence[Lazy], folder: Path) -> int:
             fix="Free some space or choose another disk.",
         )
     return total
-
-
-@contextlib.contextmanager
-def _appearing(folder: Path) -> Iterator[Path]:
-    """Yields a folder beside `folder` and renames it on leaving; after an error nothing is left."""
-    try:
-        beside = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
-        try:
-            yield beside
-            beside.chmod(0o755)
-            beside.rename(folder)
-        finally:
-            shutil.rmtree(beside, ignore_errors=True)
-    except OSError as problem:
-        raise CheckpointError(
-            f"{folder.name} cannot be written.",
-            got=problem.strerror or type(problem).__name__,
-            fix="Check the folder, its permissions and the free space.",
-        ) from problem
 
 
 def _write_texts(folder: Path, anatomy: Anatomy) -> None:

@@ -15,7 +15,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 
 from ..errors import CheckpointError
-from ..files import replacing
+from ..files import reason, replacing
 
 PICKLE_SUFFIXES: Final = (".ckpt", ".pt", ".pth", ".bin")
 
@@ -153,7 +153,7 @@ def _size(path: Path) -> str:
     try:
         return f"{path.stat().st_size:,} bytes"
     except OSError as problem:
-        return problem.strerror or type(problem).__name__
+        return reason(problem)
 
 
 def open_pickle(path: Path) -> InMemory:

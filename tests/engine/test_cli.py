@@ -6,10 +6,11 @@ import json
 import shlex
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import click
 import numpy as np
 import pytest
 import torch
@@ -157,7 +158,7 @@ def test_compare_draws_a_labelled_grid(run: Run, model: Path, picture: Path, tmp
 def test_convert_there_and_back(run: Run, model: Path, tmp_path: Path) -> None:
     first = run("convert", model, "folder", "--ledger", "ledger.json", "--json")
     assert first.code == 0, first.err
-    assert run("convert", "folder", "again.safetensors").code == 0
+    assert run("checkpoint", "convert", "folder", "again.safetensors").code == 0
     one, two = load_file(model), load_file(tmp_path / "again.safetensors")
     assert one.keys() == two.keys()
     assert all(torch.equal(one[key], two[key]) for key in one)
@@ -319,23 +320,34 @@ def test_interruption_leaves_nothing(
 # --- guides -----------------------------------------------------------------------------------------------------------
 
 
+def commands(group: click.Group) -> Iterator[click.Command]:
+    """All commands of a group and of the groups in it."""
+    for command in group.commands.values():
+        yield command
+        if isinstance(command, click.Group):
+            yield from commands(command)
+
+
 def examples() -> list[str]:
-    """Every command line in the guide and in the commands' own help."""
+    """Every command line in the guides and in the commands' own help."""
     from depth2img.cli import app
 
-    guide = (Path(__file__).parents[2] / "docs" / "standalone.md").read_text(encoding="utf-8")
-    texts = [guide, *(command.epilog or "" for command in app.commands.values())]
+    docs = Path(__file__).parents[2] / "docs"
+    guides = [(docs / f"{name}.md").read_text(encoding="utf-8") for name in ("standalone", "checkpoints")]
+    texts = [*guides, *(command.epilog or "" for command in commands(app))]
     lines = [line.strip().partition(" #")[0] for text in texts for line in text.splitlines()]
-    return [line for line in lines if line.startswith("depth2img ")]
+    return list(dict.fromkeys(line for line in lines if line.startswith("depth2img ")))
 
 
 @pytest.mark.parametrize("line", examples())
 def test_examples_are_command_lines_that_exist(line: str) -> None:
     from depth2img.cli import app
 
-    words = shlex.split(line)[1:]
-    command = app.commands[words[0]]
-    command.make_context(words[0], words[1:])
+    words, command = shlex.split(line)[1:], app
+    while isinstance(command, click.Group):
+        name, *words = words
+        command = command.commands[name]
+    command.make_context(name, words)
 
 
 def test_there_are_examples() -> None:

@@ -1,0 +1,49 @@
+"""`depth2img checkpoint …`: getting, checking and converting depth checkpoints."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import click
+
+from ..files import write_file
+from ..flags import PATH, json_flag, progress, report
+
+
+@click.group(
+    epilog="""\b
+Example:
+  depth2img checkpoint convert 512-depth-ema.ckpt stable-diffusion-2-depth"""
+)
+def checkpoint() -> None:
+    """Get, check and convert depth checkpoints."""
+
+
+@checkpoint.command(
+    epilog="""\b
+Examples:
+  depth2img convert 512-depth-ema.ckpt stable-diffusion-2-depth
+  depth2img convert stable-diffusion-2-depth 512-depth-ema.safetensors
+  depth2img convert tiny depth2img-tiny.safetensors"""
+)
+@click.argument("source")
+@click.argument("target", type=PATH)
+@click.option("--ledger", type=PATH, help="Also write what became of every tensor, as JSON.")
+@json_flag
+def convert(source: str, target: Path, ledger: Path | None, as_json: bool) -> None:
+    """Convert between a diffusers folder and a single file with its YAML, MiDaS included.
+
+    SOURCE is 'tiny', a folder, or a .safetensors or .ckpt file; TARGET ends in .safetensors, or is a folder that does
+    not exist yet. Every tensor is carried over bit for bit, both ways.
+    """
+    from ..checkpoints import convert_model
+    from ..diffusion import find
+
+    with progress("Converting", quiet=as_json) as tell:
+        done = convert_model(find(source), target, tell)
+    if ledger is not None:
+        write_file(ledger, (json.dumps(done.to_json(), indent=1) + "\n").encode(), what="The ledger")
+    counted = ", ".join(f"{count} {what}" for what, count in done.counts().items())
+    values = {"target": str(target), "bytes": done.bytes, "counts": done.counts()}
+    report(values, [f"{source} -> {target} ({done.bytes / 1e6:,.1f} MB): {counted}."], as_json=as_json)
