@@ -28,7 +28,7 @@ TARGETS = {"cold, batch 1": 5, "cold, batch 4": 18, "warm, batch 1": 500}
 MEASURE = """
 import gc, resource, time
 from modules.processing import StableDiffusionProcessingImg2Img as P
-hook = sys.modules["depth2img_webui.hook"]
+hook, maps = sys.modules["depth2img_webui.hook"], sys.modules["depth2img_webui.maps"]
 estimators = sys.modules["depth2img.estimators"]
 network = shared.sd_model.depth_model
 generator = torch.Generator().manual_seed(7)
@@ -57,7 +57,7 @@ def conditioned(batch, ours, picture):
     return seconds(lambda: p.img2img_image_conditioning(picture, latent))
 
 def bare(picture):
-    array = hook.pictures_of(picture)[0]
+    array = maps.pictures_of(picture)[0]
     def call():
         network.forward(torch.from_numpy(estimators.midas_input(array))[None])
     return seconds(call)
@@ -69,7 +69,7 @@ for batch in (1, 4):
     native, cold, warm, forward = [], [], [], []
     for _ in range(RUNS if batch == 1 else 1):
         picture = source(batch)
-        hook.CACHE.clear()
+        maps.CACHE.clear()
         cold.append(conditioned(batch, True, picture))
         warm += [conditioned(batch, True, picture) for _ in range(5)]
         forward.append(bare(picture))
@@ -93,7 +93,7 @@ def peak(call):
     finally:
         stop.set(); thread.join()
     return max(seen) - seen[0]
-hook.CACHE.clear()
+maps.CACHE.clear()
 result["peak"] = {
     "ours": peak(lambda: conditioned(4, True, source(4))), "native": peak(lambda: conditioned(4, False, source(4)))
 }

@@ -1,7 +1,8 @@
 """How a depth map of another size or of a whole picture is brought into the frame that the sampler works in.
 
 The rules are those the host applies to pictures (modules/images.py, `resize_image`; 1.10.1), done on the map without
-resampling: only proportions change here, and `conditioning` resizes once.
+resampling: only proportions change here, and `conditioning` resizes once. A map of the whole picture is adjusted before
+a part of it is cut, and the part keeps the whole map's range.
 """
 
 from __future__ import annotations
@@ -10,12 +11,20 @@ import dataclasses
 from typing import Final
 
 import numpy as np
+import numpy.typing as npt
 
-from .depth_map import DepthMap
+from .adjust import adjust, adjusted_span, under_mask
+from .depth_map import DepthMap, Span
 from .errors import OptionError
+from .options import DepthOptions
+
+Box = tuple[int, int, int, int]
+"""left, top, right, bottom in pixels, ends excluded."""
 
 RESIZE_MODES: Final = ("Just resize", "Crop and resize", "Resize and fill", "Just resize (latent upscale)")
 """The host's names, by its index."""
+
+RESIZE_AND_FILL: Final = RESIZE_MODES.index("Resize and fill")
 
 SAME_PROPORTIONS: Final = 0.01
 """Proportions that differ by less than this part are the same: sizes are rounded to whole pixels and multiples of 8."""
@@ -64,3 +73,90 @@ def crop(depth: DepthMap, *, picture_size: tuple[int, int], box: tuple[int, int,
         box: left, top, right, bottom in pixels of the picture, ends excluded (the host's `crop_region`).
     """
     return depth.resized(*picture_size).cropped(*box)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Placed:
+    """A map in the frame.
+
+    Attributes:
+        depth: adjusted, with the frame's proportions.
+        span: the values that are farthest and nearest, None for the map's own.
+        raw: what was adjusted: the map in the frame, or of the whole picture where `whole` is given.
+        whole: the adjusted map of the whole picture where the frame is a box of it and the map covers more.
+    """
+
+    depth: DepthMap
+    span: Span | None
+    raw: DepthMap
+    whole: DepthMap | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Placement:
+    """Where the sampler's frame lies in the picture.
+
+    Attributes:
+        covers: width and height of what a map of the whole picture covers: the picture where the frame is a box of it,
+            else the frame.
+        frame: width and height of the frame.
+        box: the frame in pixels of the picture, None where it is the whole picture.
+        resize_mode: index into `RESIZE_MODES`.
+    """
+
+    covers: tuple[int, int]
+    frame: tuple[int, int]
+    box: Box | None
+    resize_mode: int
+
+    def fitted(self, depth: DepthMap) -> DepthMap:
+        """A map of the whole picture, any proportions, with those of what it covers."""
+        width, height = self.covers
+        return fit(depth, width=width, height=height, resize_mode=self.resize_mode)
+
+    def boxed(self, depth: DepthMap) -> DepthMap:
+        """The part of a fitted map that lies in the frame, with the frame's proportions."""
+        if self.box is None:
+            return depth
+        width, height = self.frame
+        part = crop(depth, picture_size=self.covers, box=self.box)
+        return fit(part, width=width, height=height, resize_mode=RESIZE_AND_FILL)
+
+    def part(self, depth: DepthMap) -> DepthMap:
+        """What of a map of the whole picture, any proportions, lies in the frame."""
+        return self.boxed(self.fitted(depth))
+
+    def of_picture(
+        self,
+        depth: DepthMap,
+        options: DepthOptions,
+        own: DepthMap | None,
+        mask: npt.NDArray[np.float32] | None,
+        span: Span | None = None,
+    ) -> Placed:
+        """A map of the whole picture in the frame, adjusted, the part under the mask as the options say.
+
+        Args:
+            depth: any proportions.
+            options: the adjustments and `under_mask` are read.
+            own: the user's map of the whole picture for `under_mask` "map".
+            mask: float32 (H, W), 0 keep .. 1 repaint, of what the map covers; None without one.
+            span: a range that several pictures share, in raw values; None for the map's own.
+        """
+        raw = under_mask(self.fitted(depth), options, None if own is None else self.fitted(own), mask)
+        whole, kept = adjust(raw, options, span), adjusted_span(options, span)
+        if self.box is None:
+            return Placed(whole, kept, raw)
+        return Placed(self.boxed(whole), kept or whole.range, raw, whole)
+
+    def of_frame(
+        self,
+        depth: DepthMap,
+        options: DepthOptions,
+        own: DepthMap | None,
+        mask: npt.NDArray[np.float32] | None,
+        span: Span | None = None,
+    ) -> Placed:
+        """The same for a map that was estimated in the frame; the mask is of the frame."""
+        raw = under_mask(depth, options, None if own is None else self.part(own), mask)
+        return Placed(adjust(raw, options, span), adjusted_span(options, span), raw)

@@ -33,7 +33,8 @@ from depth2img import (
 from depth2img.images import to_float
 from depth2img.options import ADJUSTMENTS
 
-from . import compat, hook, status
+from . import compat, maps, status
+from .job import for_client
 
 PREFIX: Final = "/depth2img/v1"
 LARGEST_BODY: Final = 64 * 1024 * 1024
@@ -165,14 +166,14 @@ def post_estimate(request: EstimateRequest) -> MapResponse:
         picture = read_picture(request.image)
         if request.estimator == CHECKPOINT:
             with call_queue.queue_lock:
-                depth = hook.estimate(picture, shared.sd_model)
+                depth = maps.estimate(picture, shared.sd_model)
                 devices.torch_gc()
             return depth
         if request.estimator not in estimators.names():
             known = ", ".join([CHECKPOINT, *estimators.names()])
             raise OptionError("estimator", "There is no such estimator.", got=request.estimator[:40], fix=known)
         with call_queue.queue_lock:
-            return hook.CACHE.get_or_estimate(to_float(picture), estimators.get(request.estimator))
+            return maps.CACHE.get_or_estimate(to_float(picture), estimators.get(request.estimator))
 
     return _answer(make, request.options, request.colour_map)
 
@@ -194,7 +195,7 @@ def _answer(make: Callable[[], DepthMap], options: dict[str, Any], colour_map: s
         preview = io.BytesIO()
         shown.to_image(colour_map).save(preview, "PNG")
     except Depth2ImgError as error:
-        answer: Any = hook.for_client(error)
+        answer: Any = for_client(error)
         raise HTTPException(answer.status_code, answer.detail) from error
     low, high = raw.range
     return MapResponse(

@@ -15,7 +15,8 @@ from modules import shared
 
 from depth2img import Depth2ImgError, neutral, schedule
 
-from . import compat, hook
+from . import compat, maps
+from .job import JOB, Job, wants_given_depth
 
 
 def on_cfg_denoiser(params: Any) -> None:
@@ -23,7 +24,7 @@ def on_cfg_denoiser(params: Any) -> None:
     checkpoints, and for jobs into which one may come."""
     if params.denoiser is None:
         return
-    if hasattr(params.denoiser.p, hook.JOB):
+    if hasattr(params.denoiser.p, JOB):
         _let_go_of_the_refiner(params.denoiser)
     if compat.depth_network(shared.sd_model) is None:
         return
@@ -35,7 +36,7 @@ def on_cfg_denoiser(params: Any) -> None:
         params.image_cond = torch.cat(
             [fitted[index].expand(count, -1, -1, -1) for index, count in _repeats(params, rows)] + [fitted]
         )
-    job: hook.Job | None = getattr(params.denoiser.p, hook.JOB, None)
+    job: Job | None = getattr(params.denoiser.p, JOB, None)
     if job is not None and job.options.enabled and not schedule.constant(job.options):
         params.image_cond = _scheduled(params, job, rows)
     if skips_uncond(params.denoiser, params.sigma):
@@ -67,7 +68,7 @@ def skips_uncond(denoiser: Any, sigma: torch.Tensor) -> bool:
     return bool((denoiser.step % 2 or every) and limit > 0 and sigma[0] < limit)
 
 
-def _scheduled(params: Any, job: hook.Job, rows: int) -> torch.Tensor:
+def _scheduled(params: Any, job: Job, rows: int) -> torch.Tensor:
     """All rows as they are to be at this step: the conditional ones, then the unconditional ones.
 
     A step is one call of the network, counted anew in each pass; samplers of second order call it twice per step.
@@ -108,11 +109,11 @@ def _fitted(params: Any, rows: int) -> torch.Tensor:
     given = params.image_cond[-rows:]
     if given.shape[1] == 1:
         return truncated(p, given, latent)
-    job: hook.Job | None = getattr(p, hook.JOB, None)
+    job: Job | None = getattr(p, JOB, None)
     reason = "no depth map is given and there is no picture to take depth from"
-    if job is not None and (job.pictures or hook.wants_given_depth(job.options) or not job.options.enabled):
+    if job is not None and (job.pictures or wants_given_depth(job.options) or not job.options.enabled):
         try:
-            return hook.condition(p, job, job.pictures, latent)
+            return maps.condition(p, job, job.pictures, latent)
         except Depth2ImgError as error:
             # The host swallows exceptions of this callback and would fail with a message about tensor sizes.
             reason = str(error)

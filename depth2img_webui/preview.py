@@ -26,7 +26,8 @@ from depth2img import (
 from depth2img.images import FloatPicture, Picture, read_picture
 from depth2img.options import ADJUSTMENTS, OPTIONS
 
-from . import hook, place, settings
+from . import maps, place, settings
+from .job import JOB, Job, load, read_options
 
 TABS: Final = ("img2img_image", "img2img_sketch", "img2maskimg", "inpaint_sketch", "img_inpaint_base")
 """The host's picture components, by the number of the tab (`get_tab_index('mode_img2img')`)."""
@@ -154,9 +155,9 @@ def frame(tab: int, scale_tab: int, pictures: tuple[Any, ...], form: Form) -> Fr
     box = _crop_box(mask, form, width, height)
     whole = np.asarray(flat) if box is not None else None
     if box is not None:
-        flat = images.resize_image(place.RESIZE_AND_FILL, flat.crop(box), width, height)
+        flat = images.resize_image(geometry.RESIZE_AND_FILL, flat.crop(box), width, height)
         overlay = mask
-        mask = images.resize_image(place.RESIZE_AND_FILL, mask.convert("L").crop(box), width, height)
+        mask = images.resize_image(geometry.RESIZE_AND_FILL, mask.convert("L").crop(box), width, height)
     elif form.resize_mode != LATENT_UPSCALE:
         flat = images.resize_image(int(form.resize_mode), flat, width, height)
     if mask is not None and box is None:
@@ -227,7 +228,7 @@ def failed(error: Depth2ImgError) -> tuple[str, str]:
 
 def _show(framed: Framed, args: tuple[Any, ...]) -> tuple[str, str]:
     started = time.perf_counter()
-    job = hook.load(hook.read_options((True, *args[1:])))
+    job = load(read_options((True, *args[1:])))
     model, options = shared.sd_model, job.options
     comments: list[str] = []
     p = _like_a_job(framed, comments)
@@ -235,24 +236,25 @@ def _show(framed: Framed, args: tuple[Any, ...]) -> tuple[str, str]:
     if job.own is not None and options.source == "map":
         raw = job.own
     elif job.reference is not None:
-        raw = hook.estimate(job.reference, model)
+        raw = maps.estimate(job.reference, model)
     elif framed.picture is None:
         raise PictureError("There is no picture in the open tab.", fix="Put one there first.")
     elif place.estimates_on_original(p, options):
-        raw = hook.estimate(place.original(p, 0), model)
+        raw = maps.estimate(place.original(p, 0), model)
     else:
-        raw, whole = hook.estimate(_exact(framed.picture), model), False
+        raw, whole = maps.estimate(_exact(framed.picture), model), False
     own = job.own if options.under_mask == "map" else None
     # With the adjustments at their defaults `raw` is what the page adjusts.
     plain = dataclasses.replace(options, **{name: OPTIONS[name].default for name in ADJUSTMENTS})
-    given = "depth map" if options.source != "picture" else ""
     if whole:
-        placed = place.place(p, raw, plain, own, framed.mask, given=given)
+        placed = place.of_picture(p, raw, plain, own, framed.mask)
+        if options.source != "picture":
+            place.tell_proportions(p, raw, "depth map")
     else:
-        placed = place.entering(p, raw, plain, own, framed.mask)
+        placed = place.of_frame(p, raw, plain, own, framed.mask)
     devices.torch_gc()
     picture = framed.picture if framed.picture is not None else job.reference
-    shown = view.View(placed.raw or raw, picture, framed.whole, place.box_of(p), own=options.source == "map", cut=whole)
+    shown = view.View(placed.raw, picture, framed.whole, place.box_of(p), own=options.source == "map", cut=whole)
     text = " ".join([view.describe(raw, seconds=time.perf_counter() - started), *comments])
     return view.to_html(shown), panel.note(text)
 
@@ -260,7 +262,7 @@ def _show(framed: Framed, args: tuple[Any, ...]) -> tuple[str, str]:
 def _exact(picture: Picture) -> FloatPicture:
     """The picture to the last bit as a job gets it, so that the job finds the map in the cache."""
     channels = np.moveaxis(picture.astype(np.float32) / 255.0, 2, 0)
-    return hook.pictures_of(torch.from_numpy(channels)[None].to(devices.dtype_vae) * 2 - 1)[0]
+    return maps.pictures_of(torch.from_numpy(channels)[None].to(devices.dtype_vae) * 2 - 1)[0]
 
 
 def _like_a_job(framed: Framed, comments: list[str]) -> Any:
@@ -316,10 +318,11 @@ class Jobs:
 JOBS: Final = Jobs()
 
 
-def keep(processed: Any, job: hook.Job) -> None:
+def keep(p: Any, processed: Any) -> None:
     """Keep what a finished job used, for `recall`; `processed` is the host's result."""
-    placed = next((one for used in job.used.values() for one in used), None)
-    if placed is None or placed.raw is None:
+    job: Job | None = getattr(p, JOB, None)
+    placed = None if job is None else next((one for used in job.used.values() for one in used), None)
+    if job is None or placed is None:
         return
     picture = np.round(np.clip(job.seen[0], 0, 1) * 255).astype(np.uint8) if job.seen else job.reference
     JOBS.put(Jobs.name(shared.state.job_timestamp, processed.all_seeds), view.View(placed.raw, picture))

@@ -10,7 +10,7 @@ from modules import script_callbacks, scripts, ui_components
 from depth2img import Depth2ImgError, panel
 from depth2img.options import OPTIONS
 
-from . import api, compat, denoise, hook, infotext, loader, preview, settings, tiles, xyz
+from . import api, compat, denoise, hook, infotext, job, loader, preview, results, settings, tiles, xyz
 
 TITLE = OPTIONS["enabled"].label
 
@@ -85,7 +85,7 @@ class DepthToImage(scripts.Script):
         if chosen is None or p.override_settings.get("sd_model_checkpoint"):
             return
         try:
-            wanted = hook.wants_given_depth(hook.read_options(args, xyz.values(p)))
+            wanted = job.wants_given_depth(job.read_options(args, xyz.values(p)))
         except Depth2ImgError:
             return  # `process` reports it
         if wanted and not loader.selected_is_depth():
@@ -99,16 +99,15 @@ class DepthToImage(scripts.Script):
 
     def postprocess_image(self, p: Any, pp: Any, *args: Any) -> None:
         """One picture is done; its infotext is not made yet."""
-        hook.score(p, pp.image)
+        results.score(p, pp.image)
 
     def postprocess(self, p: Any, processed: Any, *args: Any) -> None:
         """All pictures are done."""
-        job = getattr(p, hook.JOB, None)
         try:
-            if job is not None:
-                preview.keep(processed, job)
+            preview.keep(p, processed)
+            results.add_maps(p, processed)
         finally:
-            hook.finish(p, processed)
+            hook.take_off(p)
 
 
 def register() -> None:

@@ -13,19 +13,15 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from .. import geometry
-from ..adjust import adjust, adjusted_span, under_mask
 from ..depth_map import DepthMap, Span
 from ..errors import PictureError
+from ..geometry import Box, Placement
 from ..images import Picture
 from ..options import DepthOptions
 from .settings import RESIZE_MODES, SIDE_STEP, Settings
 
 Mask = npt.NDArray[np.float32]
 """float32 (H, W), 0 keep .. 1 repaint."""
-
-Box = tuple[int, int, int, int]
-"""left, top, right, bottom in pixels, ends excluded."""
 
 FILL_RADII: Final = (1 / 2, 1 / 8, 1 / 32, 1 / 64, 1 / 128)
 """Standard deviations of the colours that run in under a mask, as parts of the longer side, coarse to fine."""
@@ -58,22 +54,15 @@ class Frame:
         """Width and height of the frame."""
         return self.picture.shape[1], self.picture.shape[0]
 
-    def fitted(self, depth: DepthMap) -> DepthMap:
-        """The map of a picture with the proportions of `whole`."""
-        width, height = self.size if self.box is None else (self.whole.shape[1], self.whole.shape[0])
-        return geometry.fit(depth, width=width, height=height, resize_mode=self.resize_mode)
-
-    def boxed(self, depth: DepthMap) -> DepthMap:
-        """The part of a fitted map that lies in the frame."""
-        if self.box is None:
-            return depth
-        part = geometry.crop(depth, picture_size=(self.whole.shape[1], self.whole.shape[0]), box=self.box)
-        fill = RESIZE_MODES.index("resize and fill")
-        return geometry.fit(part, width=self.size[0], height=self.size[1], resize_mode=fill)
+    @property
+    def placement(self) -> Placement:
+        """Where the frame lies in the picture."""
+        covers = self.size if self.box is None else (self.whole.shape[1], self.whole.shape[0])
+        return Placement(covers, self.size, self.box, self.resize_mode)
 
     def place(self, depth: DepthMap) -> DepthMap:
         """The map of a whole picture as it lies in the frame."""
-        return self.boxed(self.fitted(depth))
+        return self.placement.part(depth)
 
     def estimates_on_original(self, options: DepthOptions) -> bool:
         """Whether depth is to be estimated on `original`; see `DepthOptions.estimate_on`."""
@@ -95,13 +84,11 @@ class Frame:
             The map, and the range that it keeps: the whole picture's if the frame is a box of it.
         """
         if entering:
-            own = None if own is None else self.place(own)
-            return adjust(under_mask(depth, options, own, self.mask), options, span), adjusted_span(options, span)
-        own = None if own is None else self.fitted(own)
-        whole = under_mask(self.fitted(depth), options, own, self.mask if self.box is None else self.overlay)
-        whole = adjust(whole, options, span)
-        kept = adjusted_span(options, span)
-        return self.boxed(whole), whole.range if kept is None and self.box is not None else kept
+            placed = self.placement.of_frame(depth, options, own, self.mask, span)
+        else:
+            mask = self.mask if self.box is None else self.overlay
+            placed = self.placement.of_picture(depth, options, own, mask, span)
+        return placed.depth, placed.span
 
     def finish(self, result: Picture) -> Picture:
         """The result, uint8 (h, w, 3), laid over the picture where the mask says so."""

@@ -239,10 +239,10 @@ def test_the_fitted_conditioning_is_kept_for_the_next_steps(
     host: Host, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The depth network of a refiner runs once per picture, and the maps are made once."""
-    hook = host.ours("hook")
+    maps = host.ours("maps")
     made: list[Any] = []
-    inner = hook.condition
-    monkeypatch.setattr(hook, "condition", lambda *args: made.append(args) or inner(*args))
+    inner = maps.condition
+    monkeypatch.setattr(maps, "condition", lambda *args: made.append(args) or inner(*args))
     host.select("plain")
     host.run(host.img2img(ramp(), steps=10, refiner_checkpoint="depth", refiner_switch_at=0.3))
     assert len(host.seen) == 7 and len(made) == 1

@@ -11,7 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
-from depth2img import Depth2ImgError, DepthOptions, OptionError
+from depth2img import Depth2ImgError, DepthOptions, OptionError, geometry
 from tests.webui_fake.standin import Host, blobs, depth_of, map_file, ramp, stretched
 
 OFF = {"enabled": False}
@@ -161,7 +161,7 @@ def test_unforeseen_errors_stop_the_job_too(host: Host, monkeypatch: pytest.Monk
     def broken(payload: object) -> None:
         raise ZeroDivisionError("a fault of our own")
 
-    monkeypatch.setattr(host.ours("hook"), "read_depth_map", broken)
+    monkeypatch.setattr(host.ours("job"), "read_depth_map", broken)
     p = host.img2img(ramp(), args=({"depth_map": b"x"},))
     with pytest.raises(ZeroDivisionError):
         host.run(p)
@@ -312,7 +312,7 @@ def test_given_depth_needs_a_depth_checkpoint(host: Host, tmp_path: Path) -> Non
 
 @pytest.mark.parametrize("own", [True, False])
 def test_wants_given_depth(own: bool, host: Host) -> None:
-    wants = host.ours("hook").wants_given_depth
+    wants = host.ours("job").wants_given_depth
     assert wants(DepthOptions(source="map", depth_map=b"x", enabled=own)) is own
     assert wants(DepthOptions(source="reference", reference=b"x", enabled=own)) is own
     assert not wants(DepthOptions(source="picture", reference=b"x", depth_map=b"x"))
@@ -413,7 +413,7 @@ def test_a_hires_map_is_saved_beside_its_own_picture(host: Host, tmp_path: Path)
 @pytest.mark.parametrize("kind", [torch.float32, torch.float16, torch.bfloat16])
 def test_pictures_of_keeps_range_and_every_bit(host: Host, kind: torch.dtype) -> None:
     source = (torch.rand(2, 3, 6, 9) * 2 - 1).to(kind)
-    pictures = host.ours("hook").pictures_of(source)
+    pictures = host.ours("maps").pictures_of(source)
     wanted = ((source.float() + 1.0) * 0.5).permute(0, 2, 3, 1).numpy()
     for picture, value in zip(pictures, wanted, strict=True):
         assert picture.dtype == np.float32 and picture.shape == (6, 9, 3) and picture.flags.c_contiguous
@@ -424,56 +424,55 @@ def test_pictures_of_keeps_range_and_every_bit(host: Host, kind: torch.dtype) ->
 def test_pictures_of_computes_in_single_precision(host: Host) -> None:
     """As `AddMiDaS` does with what `--no-half-vae` gives; in half precision the last bits would be lost."""
     source = (torch.rand(1, 3, 64, 64) * 2 - 1).half()
-    (picture,) = host.ours("hook").pictures_of(source)
+    (picture,) = host.ours("maps").pictures_of(source)
     assert not np.array_equal(picture, ((source + 1.0) * 0.5).float()[0].permute(1, 2, 0).numpy())
 
 
 def test_pictures_of_a_hires_pass_are_taken_as_they_are(host: Host) -> None:
     source = torch.rand(1, 3, 5, 7)
-    (picture,) = host.ours("hook").pictures_of(source, zero_to_one=True)
+    (picture,) = host.ours("maps").pictures_of(source, zero_to_one=True)
     assert np.array_equal(picture, source[0].permute(1, 2, 0).numpy())
 
 
 def test_equal_pictures_are_the_same_object(host: Host) -> None:
     one, other = torch.rand(3, 4, 6), torch.rand(3, 4, 6)
-    pictures = host.ours("hook").pictures_of(torch.stack([one, other, one, other]))
+    pictures = host.ours("maps").pictures_of(torch.stack([one, other, one, other]))
     assert pictures[0] is pictures[2] and pictures[1] is pictures[3] and pictures[0] is not pictures[1]
 
 
 def count_adjust(host: Host, monkeypatch: pytest.MonkeyPatch) -> list[Any]:
-    place = host.ours("place")
     seen: list[Any] = []
-    inner = place.adjust
+    inner = geometry.adjust
 
     def adjust(depth: Any, *more: Any) -> Any:
         seen.append(depth)
         return inner(depth, *more)
 
-    monkeypatch.setattr(place, "adjust", adjust)
+    monkeypatch.setattr(geometry, "adjust", adjust)
     return seen
 
 
 def test_maps_are_adjusted_once_each(host: Host, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    hook = host.ours("hook")
+    maps, job = host.ours("maps"), host.ours("job")
     adjusted = count_adjust(host, monkeypatch)
     p = host.img2img(ramp())
     one, other = (np.asarray(picture, np.float32) / 255 for picture in (ramp(), blobs(5)))
     options = DepthOptions(gamma=2.0)
-    made = hook.maps(p, hook.Job(options), [one, other, one], 3, host.model)
+    made = maps.of_job(p, job.Job(options), [one, other, one], 3, host.model)
     assert len(adjusted) == 2 and made[0] is made[2] and made[0] is not made[1]
-    made = hook.maps(p, hook.Job(options), [one, other], 4, host.model)  # fewer pictures than samples
+    made = maps.of_job(p, job.Job(options), [one, other], 4, host.model)  # fewer pictures than samples
     assert made[0] is made[2] and made[1] is made[3] and made[0] is not made[1]
 
     adjusted.clear()
     depth_map = map_file(depth_of(ramp()), tmp_path / "map.npy").read_bytes()
     given = DepthOptions(source="map", depth_map=depth_map, gamma=2.0)
-    made = hook.maps(p, hook.load(given), [], 3, host.model)
+    made = maps.of_job(p, job.load(given), [], 3, host.model)
     assert len(adjusted) == 1 and made[0] is made[1] is made[2]
 
     adjusted.clear()
     runs = host.count_estimates()
     given = DepthOptions(source="reference", reference=png(blobs(6)), gamma=2.0)
-    made = hook.maps(p, hook.load(given), [one, other], 2, host.model)
+    made = maps.of_job(p, job.load(given), [one, other], 2, host.model)
     assert len(adjusted) == len(runs) == 1 and made[0] is made[1]
 
 
@@ -521,14 +520,14 @@ def test_hires_pixels_are_zero_to_one(host: Host, monkeypatch: pytest.MonkeyPatc
     """A plain first pass, a depth checkpoint for hires: the host hands over 0..1 there, -1..1 elsewhere."""
     host.select("plain")
     ranges = []
-    hook = host.ours("hook")
-    inner = hook.pictures_of
+    maps = host.ours("maps")
+    inner = maps.pictures_of
 
     def pictures_of(source: torch.Tensor, *, zero_to_one: bool = False) -> Any:
         ranges.append((zero_to_one, float(source.min()) < 0))
         return inner(source, zero_to_one=zero_to_one)
 
-    monkeypatch.setattr(hook, "pictures_of", pictures_of)
+    monkeypatch.setattr(maps, "pictures_of", pictures_of)
     p = host.txt2img(enable_hr=True, hr_upscaler="Lanczos", hr_checkpoint_name="depth")
     p.hr_upscale_to_x, p.hr_upscale_to_y = 96, 64
     host.run(p)

@@ -63,7 +63,7 @@ def host(models: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Hos
 def depth_host(host: Host) -> Iterator[Host]:
     """The same, with the depth checkpoint loaded, nothing cached and nothing recorded."""
     host.use("small-depth")
-    host.run("sys.modules['depth2img_webui.hook'].CACHE.clear(); probe.clear(); probe.watch()")
+    host.run("sys.modules['depth2img_webui.maps'].CACHE.clear(); probe.clear(); probe.watch()")
     host.run("probe.settings = set(shared.opts.data)")
     yield host
     # The host does not take back an overridden setting that was never saved (`stored_opts` in `process_images`).

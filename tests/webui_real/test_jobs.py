@@ -126,7 +126,7 @@ def test_flat_depth_is_no_division_by_zero(depth_host: Host, astronaut: Image.Im
         assert all((step == 0).all() for step in conditionings(depth_host))
     finally:
         depth_host.run("shared.sd_model.depth_model.forward = probe.kept")
-        depth_host.run("sys.modules['depth2img_webui.hook'].CACHE.clear()")
+        depth_host.run("sys.modules['depth2img_webui.maps'].CACHE.clear()")
 
 
 def test_extreme_proportions(depth_host: Host, astronaut: Image.Image) -> None:
@@ -234,7 +234,7 @@ def test_hires_depth_checkpoint_sees_the_right_range(depth_host: Host) -> None:
     """A plain first pass, a depth checkpoint for hires: depth comes from the first pass' picture, in 0..1."""
     depth_host.use("small-plain")
     fields = {"enable_hr": True, "hr_scale": 1.5, "hr_upscaler": "Lanczos", "denoising_strength": 0.6}
-    depth_host.run("sys.modules['depth2img_webui.hook'].CACHE.clear(); probe.clear()")
+    depth_host.run("sys.modules['depth2img_webui.maps'].CACHE.clear(); probe.clear()")
     watch = "sys.modules['depth2img.estimators'].MidasEstimator"
     code = f"cls = {watch}; probe.kept = cls.estimate; probe.pictures = []\n"
     code += "def estimate(self, picture):\n    probe.pictures.append([float(picture.min()), float(picture.max())])\n"
