@@ -22,7 +22,8 @@ from .clip_tokens import write_tokenizer
 from .description import METADATA, to_yaml
 from .model import ASIDE, RECREATED, WEIGHTS, Model, open_model
 from .pairs import Pair
-from .tensors import Lazy, Progress, Tensors, write_safetensors
+from .tensors import Progress, Tensors
+from .writing import Lazy, write_safetensors
 
 What = Literal["same", "stacked", "pointwise", "kept aside", "re-created", "constant"]
 

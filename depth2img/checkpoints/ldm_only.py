@@ -14,7 +14,7 @@ import torch
 
 from . import pairs
 from .anatomy import Anatomy
-from .tensors import Lazy
+from .writing import Lazy
 
 LOGIT_SCALE: Final = math.log(1 / 0.07)
 """CLIP's logit scale before training."""

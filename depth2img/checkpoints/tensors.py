@@ -1,11 +1,17 @@
-"""Named tensors in files, one at a time: safetensors in and out, `.ckpt` in."""
+"""Named tensors in files, read one at a time.
+
+Values are read into memory of their own, not mapped: what is held is what was asked for, and a file that shrinks while
+it is read ends in a message instead of a crash.
+"""
 
 from __future__ import annotations
 
+import io
 import json
-import pickle
+import math
+import os
 import struct
-import warnings
+import zlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,7 +21,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 
 from ..errors import CheckpointError
-from ..files import reason, replacing
+from ..files import reason
 
 PICKLE_SUFFIXES: Final = (".ckpt", ".pt", ".pth", ".bin")
 
@@ -32,6 +38,9 @@ TYPE_NAMES: Final[Mapping[torch.dtype, str]] = {
     torch.bool: "BOOL",
 }
 """Element types as the safetensors header names them."""
+
+READ_BYTES: Final = 1 << 24
+"""Bytes asked for at once: some systems refuse more than 2 GB."""
 
 Progress = Callable[[int, int], None]
 """Called with the bytes done and the bytes in all."""
@@ -86,7 +95,119 @@ class InMemory:
         return self.state[key]
 
 
-class Safetensors:
+@dataclass(frozen=True)
+class Place:
+    """Where a tensor lies in a file, little-endian.
+
+    Attributes:
+        path: the file.
+        start: its first byte.
+        kind: its element type, as the safetensors header names it.
+        shape: its shape.
+        strides: elements from one to the next along each side; None: one after another.
+        crc: CRC-32 of its bytes, where the file has one.
+    """
+
+    path: Path
+    start: int
+    kind: str
+    shape: tuple[int, ...]
+    strides: tuple[int, ...] | None = None
+    crc: int | None = None
+
+
+class Stored:
+    """Tensors that lie in files and are read when asked for.
+
+    Args:
+        places: where each is.
+        metadata: texts that came with the files.
+    """
+
+    def __init__(self, places: Mapping[str, Place], metadata: Mapping[str, str]) -> None:
+        self._places = dict(places)
+        self._metadata = dict(metadata)
+        self._states = {path: _state(path) for path in {place.path for place in places.values()}}
+
+    @property
+    def metadata(self) -> Mapping[str, str]:
+        """See `Tensors.metadata`."""
+        return self._metadata
+
+    def keys(self) -> Sequence[str]:
+        """See `Tensors.keys`."""
+        return list(self._places)
+
+    def shape(self, key: str) -> tuple[int, ...]:
+        """See `Tensors.shape`."""
+        return self._places[key].shape
+
+    def dtype(self, key: str) -> torch.dtype:
+        """See `Tensors.dtype`."""
+        kind = self._places[key].kind
+        for dtype, known in TYPE_NAMES.items():
+            if known == kind:
+                return dtype
+        raise CheckpointError(
+            f"Tensor '{key[:100]}' has an element type that is not supported.",
+            got=kind,
+            fix="Save the checkpoint in float16 or float32.",
+        )
+
+    def get(self, key: str) -> torch.Tensor:
+        """See `Tensors.get`; the tensor is the caller's own.
+
+        Raises:
+            CheckpointError: the file has become shorter or another one since it was opened, or is damaged.
+        """
+        place, dtype = self._places[key], self.dtype(key)
+        strides = place.strides or _row_major(place.shape)
+        count = 1 + sum(step * (side - 1) for step, side in zip(strides, place.shape, strict=True))
+        if 0 in place.shape:
+            return torch.empty(place.shape, dtype=dtype)
+        raw = torch.empty(count * dtype.itemsize, dtype=torch.uint8)
+        try:
+            with place.path.open("rb", buffering=0) as file:
+                if _identity(os.fstat(file.fileno())) != self._states[place.path]:
+                    raise _damaged(place.path, "it was changed while it was read")
+                file.seek(place.start)
+                _read_into(file, raw.numpy().data, place.path)
+        except OSError as problem:
+            raise _damaged(place.path, reason(problem)) from problem
+        if place.crc is not None and zlib.crc32(raw.numpy().data) != place.crc:
+            raise _damaged(place.path, f"the bytes of '{key[:80]}' do not give their checksum")
+        return raw.view(dtype).as_strided(place.shape, strides)
+
+
+def _row_major(shape: Sequence[int]) -> tuple[int, ...]:
+    return tuple(math.prod(shape[side + 1 :]) for side in range(len(shape)))
+
+
+def _identity(state: os.stat_result) -> tuple[int, ...]:
+    return state.st_ino, state.st_size, state.st_mtime_ns
+
+
+def _state(path: Path) -> tuple[int, ...]:
+    try:
+        return _identity(path.stat())
+    except OSError as problem:
+        raise _damaged(path, reason(problem)) from problem
+
+
+def _read_into(file: io.FileIO, target: memoryview, path: Path) -> None:
+    done = 0
+    while done < len(target):
+        count = file.readinto(target[done : done + READ_BYTES])
+        if not count:
+            raise _damaged(path, "it ends early")
+        done += count
+
+
+def _damaged(path: Path, why: str) -> CheckpointError:
+    return CheckpointError(f"{path.name} cannot be read to its end.", got=why, fix="Get or copy the file again.")
+
+
+class Safetensors(Stored):
     """One or several safetensors files seen as one; headers are read at once, tensors when asked for.
 
     Args:
@@ -97,98 +218,38 @@ class Safetensors:
     """
 
     def __init__(self, *paths: Path) -> None:
-        self._files: list[Any] = []
-        self._owner: dict[str, Any] = {}
+        places: dict[str, Place] = {}
         metadata: dict[str, str] = {}
         for path in paths:
-            file = _open(path)
-            self._files.append(file)
-            metadata.update(file.metadata() or {})
-            self._owner.update((key, file) for key in file.keys())
-        self._metadata = metadata
-
-    @property
-    def metadata(self) -> Mapping[str, str]:
-        """See `Tensors.metadata`."""
-        return self._metadata
-
-    def keys(self) -> Sequence[str]:
-        """See `Tensors.keys`."""
-        return list(self._owner)
-
-    def shape(self, key: str) -> tuple[int, ...]:
-        """See `Tensors.shape`."""
-        return tuple(self._owner[key].get_slice(key).get_shape())
-
-    def dtype(self, key: str) -> torch.dtype:
-        """See `Tensors.dtype`."""
-        name = str(self._owner[key].get_slice(key).get_dtype())
-        for dtype, known in TYPE_NAMES.items():
-            if known == name:
-                return dtype
-        raise CheckpointError(
-            f"Tensor '{key[:100]}' has an element type that is not supported.",
-            got=name,
-            fix="Save the checkpoint in float16 or float32.",
-        )
-
-    def get(self, key: str) -> torch.Tensor:
-        """See `Tensors.get`."""
-        tensor: torch.Tensor = self._owner[key].get_tensor(key)
-        return tensor
+            header, start = _read_header(path)
+            metadata.update(header.pop("__metadata__", None) or {})
+            for key, entry in header.items():
+                places[key] = Place(path, start + entry["data_offsets"][0], entry["dtype"], tuple(entry["shape"]))
+        super().__init__(places, metadata)
 
 
-def _open(path: Path) -> Any:
+def _read_header(path: Path) -> tuple[dict[str, Any], int]:
+    """A safetensors file's header, and where its data begin."""
     try:
-        return safe_open(path, framework="pt", device="cpu")
-    except (SafetensorError, OSError, ValueError) as problem:
+        with safe_open(path, framework="numpy"):  # checks every offset and size, and reads no value
+            pass
+        with path.open("rb") as file:
+            (length,) = struct.unpack("<Q", file.read(8))
+            return json.loads(file.read(length)), 8 + length
+    except (SafetensorError, OSError, ValueError, struct.error) as problem:
         raise CheckpointError(
             f"{path.name} cannot be read as safetensors.",
-            got=_size(path),
+            got=size_of(path),
             fix="It is truncated, missing or another kind of file; download or copy it again.",
         ) from problem
 
 
-def _size(path: Path) -> str:
+def size_of(path: Path) -> str:
+    """A file's size in words, or why it has none."""
     try:
         return f"{path.stat().st_size:,} bytes"
     except OSError as problem:
         return reason(problem)
-
-
-def open_pickle(path: Path) -> InMemory:
-    """The tensors of a `.ckpt`; only tensors and plain containers are unpickled, never code.
-
-    Raises:
-        CheckpointError: the file is damaged, names anything else, or holds no tensors by name.
-    """
-    try:
-        with warnings.catch_warnings():  # about pickle protocols that are refused in the same breath
-            warnings.simplefilter("ignore", UserWarning)
-            loaded: Any = torch.load(str(path), map_location="cpu", weights_only=True, mmap=_mappable(path))
-    except pickle.UnpicklingError as problem:
-        raise CheckpointError(
-            f"{path.name} is no plain checkpoint: it is damaged or wants to run code, and was not loaded.",
-            fix="Use the .safetensors file of the same checkpoint.",
-        ) from problem
-    except (OSError, RuntimeError, EOFError, ValueError, KeyError) as problem:
-        raise CheckpointError(
-            f"{path.name} cannot be read as a PyTorch checkpoint.",
-            got=_size(path),
-            fix="It is truncated, missing or another kind of file; download or copy it again.",
-        ) from problem
-    state: Any = loaded.get("state_dict", loaded) if isinstance(loaded, Mapping) else None
-    tensors = {key: value for key, value in state.items() if isinstance(value, torch.Tensor)} if state else {}
-    if not tensors or not all(isinstance(key, str) for key in tensors):
-        raise CheckpointError(
-            f"{path.name} holds no tensors by name.", got=type(loaded).__name__, fix="Choose a Stable Diffusion file."
-        )
-    return InMemory(tensors)
-
-
-def _mappable(path: Path) -> bool:
-    with path.open("rb") as file:
-        return file.read(2) == b"PK"
 
 
 def open_file(path: Path) -> Tensors:
@@ -203,71 +264,11 @@ def open_file(path: Path) -> Tensors:
     if suffix == ".safetensors":
         return Safetensors(path)
     if suffix in PICKLE_SUFFIXES:
+        from .pickled import open_pickle
+
         return open_pickle(path)
     raise CheckpointError(
         f"{path.name} is no checkpoint file.",
         got=f"suffix '{suffix}'",
         fix="Give a .safetensors or .ckpt file, or a folder in the layout of diffusers.",
     )
-
-
-@dataclass(frozen=True)
-class Lazy:
-    """A tensor that is still to be made: its name, type and shape, and how to get it."""
-
-    key: str
-    dtype: torch.dtype
-    shape: tuple[int, ...]
-    make: Callable[[], torch.Tensor]
-
-    @property
-    def size(self) -> int:
-        """Bytes."""
-        count = 1
-        for side in self.shape:
-            count *= side
-        return count * self.dtype.itemsize
-
-
-def _header(tensors: Sequence[Lazy], metadata: Mapping[str, str]) -> bytes:
-    header: dict[str, Any] = {"__metadata__": dict(metadata)} if metadata else {}
-    start = 0
-    for tensor in tensors:
-        header[tensor.key] = {
-            "dtype": TYPE_NAMES[tensor.dtype],
-            "shape": list(tensor.shape),
-            "data_offsets": [start, start + tensor.size],
-        }
-        start += tensor.size
-    text = json.dumps(header, separators=(",", ":")).encode()
-    text += b" " * (-len(text) % 8)
-    return struct.pack("<Q", len(text)) + text
-
-
-def write_safetensors(
-    path: Path, tensors: Sequence[Lazy], metadata: Mapping[str, str], progress: Progress | None = None
-) -> None:
-    """Write tensors one after another, holding one at a time; the file appears whole or not at all.
-
-    The format is that of the safetensors project: an 8-byte little-endian length, a JSON header, the bytes.
-
-    Raises:
-        CheckpointError: the folder cannot be written, or a tensor came out other than announced.
-    """
-    # Larger types first, so that each tensor starts at a multiple of its element's size.
-    tensors = sorted(tensors, key=lambda tensor: (-tensor.dtype.itemsize, tensor.key))
-    total, done = sum(tensor.size for tensor in tensors), 0
-    with replacing(path, CheckpointError, what="The checkpoint") as beside, beside.open("wb") as file:
-        file.write(_header(tensors, metadata))
-        for tensor in tensors:
-            value = tensor.make()
-            if value.dtype != tensor.dtype or tuple(value.shape) != tensor.shape:
-                raise CheckpointError(
-                    f"Tensor '{tensor.key[:100]}' is not what its pair announced.",
-                    got=f"{value.dtype} {tuple(value.shape)} for {tensor.dtype} {tensor.shape}",
-                    fix="Please report it.",
-                )
-            file.write(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
-            done += tensor.size
-            if progress is not None:
-                progress(done, total)
