@@ -1,7 +1,7 @@
 """The command line: `depth2img estimate | generate | compare | checkpoint | convert | app | demo`.
 
-What a user can correct ends in one sentence and exit code 2. diffusers, transformers and gradio are imported by the
-commands that need them, when they need them.
+What a user can correct ends in one sentence and exit code 2. torch, diffusers, transformers and gradio are imported by
+the commands that need them, when they need them.
 """
 
 from __future__ import annotations
@@ -10,21 +10,25 @@ import dataclasses
 import os
 import sys
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import click
-from PIL import Image
 
 from . import flags
 from .adjust import adjust
 from .commands.checkpoint import checkpoint, convert
 from .depth_map import COLOUR_MAPS, DepthMap
-from .diffusion import Engine, Settings, load_estimator
+from .diffusion.settings import Settings
 from .errors import Depth2ImgError, OptionError
 from .files import picture_path, save_picture
 from .flags import device_flag, dtype_flag, json_flag, model_flag, output_flag, pictures_argument, progress, report
 from .images import Picture, read_picture, to_float
 from .options import ADJUSTMENTS, OPTIONS, DepthOptions
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+    from .diffusion import Engine
 
 USER_ERROR: Final = 2
 INTERRUPTED: Final = 130
@@ -66,6 +70,8 @@ def main() -> None:
 
 
 def _engine(model: str, device: str, dtype: str) -> Engine:
+    from .diffusion import Engine
+
     return Engine.open(model, device=device, dtype=dtype)
 
 
@@ -98,6 +104,8 @@ def estimate(
     as_json: bool,
 ) -> None:
     """Estimate depth: 16-bit PNG (white = near), or .tiff or .npy with the network's raw values."""
+    from .diffusion import load_estimator
+
     several = len(pictures) > 1
     targets = [flags.output_path(output, source, "-depth.png", several=several) for source in pictures]
     decoded = [read_picture(source) for source in pictures]

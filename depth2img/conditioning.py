@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Final
-
-import torch
+from typing import TYPE_CHECKING, Final
 
 from .depth_map import DepthMap, Span
 from .errors import DepthMapError
+
+if TYPE_CHECKING:
+    import torch
 
 FLAT: Final = 1e-5
 """A map whose range is below this part of its largest magnitude is flat. Bicubic resizing makes ripples of up to 3e-6
@@ -37,6 +38,8 @@ def conditioning(
     Raises:
         DepthMapError: there are no maps, or the size is not positive.
     """
+    import torch
+
     if not depths or height < 1 or width < 1:
         raise DepthMapError(
             "Conditioning needs at least one depth map and a positive size.",
@@ -57,10 +60,14 @@ def neutral(batch: int, *, height: int, width: int, level: float = 0.0) -> torch
         batch, height, width: the shape; the latent's size.
         level: the one distance that stands for "no depth", -1..1 (`DepthOptions.neutral`).
     """
+    import torch
+
     return torch.full((batch, 1, height, width), level)
 
 
 def _one(depth: DepthMap, height: int, width: int, span: Span | None) -> torch.Tensor:
+    import torch
+
     lowest, highest = depth.range if span is None else span
     if lowest == highest:
         return torch.zeros(1, 1, height, width)

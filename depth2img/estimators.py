@@ -5,16 +5,18 @@ from __future__ import annotations
 import contextlib
 import threading
 from collections.abc import Callable, Iterator
-from typing import Final, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
 import cv2
 import numpy as np
 import numpy.typing as npt
-import torch
 
 from . import images
 from .depth_map import LARGEST, DepthMap
 from .errors import EstimatorError
+
+if TYPE_CHECKING:
+    import torch
 
 NET_SIDE: Final = 384
 """Side that MiDaS' transform aims at, in pixels (ldm/modules/midas/api.py, `load_midas_transform`)."""
@@ -140,6 +142,8 @@ class MidasEstimator:
 
     def estimate(self, picture: npt.NDArray[np.float32]) -> DepthMap:
         """See `Estimator.estimate`; the map has the size that `midas_size` gives."""
+        import torch
+
         network_input = torch.from_numpy(midas_input(images.to_float(picture)))[None]
         with self._lock, torch.no_grad(), in_float32(self._network) as device, without_autocast(device):
             output = self._network.forward(network_input.to(device))
@@ -168,6 +172,8 @@ def in_float32(network: torch.nn.Module) -> Iterator[torch.device]:
     Raises:
         EstimatorError: the network has no weights, or they lie on several devices or on `meta`.
     """
+    import torch
+
     tensors = [t for t in (*network.parameters(), *network.buffers()) if t.is_floating_point()]
     devices = {t.device for t in tensors}
     if len(devices) != 1 or next(iter(devices)).type == "meta":
@@ -188,6 +194,8 @@ def in_float32(network: torch.nn.Module) -> Iterator[torch.device]:
 
 def without_autocast(device: torch.device) -> contextlib.AbstractContextManager[object]:
     """A context in which autocast is off for a device; does nothing where torch has no autocast for it."""
+    import torch
+
     if device.type in ("cpu", "cuda", "xpu"):
         return torch.autocast(device.type, enabled=False)
     return contextlib.nullcontext()

@@ -53,6 +53,8 @@ NOWHERE = {
 }
 """What the library never imports."""
 
+COMMANDS = ("estimate", "generate", "compare", "app", "demo")
+
 HEAVY = {*ROOMS, *NOWHERE, "fastapi", "omegaconf", "pandas", "pytorch_lightning", "requests", "scipy"}
 """What `import depth2img` must not bring in, directly or through others."""
 
@@ -87,12 +89,24 @@ def run(code: str) -> str:
 
 def test_importing_the_library_brings_in_nothing_heavy():
     loaded = set(run("import sys, depth2img; print(*{name.partition('.')[0] for name in sys.modules})").split())
-    assert {"depth2img", "torch", "numpy", "cv2", "PIL"} <= loaded
-    # Torch itself may bring one in (it tests for numpy's friends in some releases).
-    with_torch = set(
-        run("import sys, torch, cv2, PIL.Image; print(*{n.partition('.')[0] for n in sys.modules})").split()
+    assert {"depth2img", "numpy", "cv2", "PIL"} <= loaded
+    assert not loaded & {*HEAVY, "torch", "yaml", "safetensors"}
+
+
+@pytest.mark.parametrize("arguments", [["--help"], *([name, "--help"] for name in COMMANDS), ["generate"]])
+def test_the_command_lines_help_brings_in_nothing_heavy(arguments: list[str]):
+    """Neither does parsing: the last one is refused for want of a picture."""
+    loaded = run(
+        "import sys\n"
+        f"sys.argv = ['depth2img', *{arguments!r}]\n"
+        "from depth2img.cli import main\n"
+        "try: main()\n"
+        "except SystemExit: pass\n"
+        "print('\\n', *{name.partition('.')[0] for name in sys.modules})"
     )
-    assert not (loaded - with_torch) & HEAVY
+    names = set(loaded.splitlines()[-1].split())
+    assert {"depth2img", "click"} <= names
+    assert not names & {*HEAVY - {"click", "typer", "rich"}, "torch", "yaml", "safetensors"}
 
 
 def test_each_module_of_the_way_can_be_imported_first():
