@@ -95,11 +95,18 @@ class Page:
         picture, mask = picture_and_mask(drawn)
         plain = dataclasses.replace(options, **{name: OPTIONS[name].default for name in ADJUSTMENTS})
         frame = self._engine.frame(picture, Settings(**settings), mask=mask)
-        depth = self._engine.preview(picture, Settings(**settings), plain, mask=mask)
-        if depth is None:
+        placed = self._engine.preview(picture, Settings(**settings), plain, mask=mask)
+        if placed is None:
             raise NoDepthError("Depth is off.", fix=f"Switch '{OPTIONS['enabled'].label}' on.")
-        whole = frame.whole if frame.box is not None else None
-        return view.View(depth, frame.picture, whole, frame.box, own=options.source == "map")
+        return view.View(
+            placed.depth if placed.whole is None else placed.whole,
+            frame.picture,
+            frame.whole if frame.box is not None else None,
+            frame.box,
+            own=options.source == "map",
+            cut=placed.whole is not None,
+            span=placed.span,
+        )
 
     def recall(self, session: str) -> tuple[str, str]:
         """Data and message for the map of the latest job of a session."""

@@ -23,7 +23,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from .conditioning import FLAT
-from .depth_map import COLOUR_MAPS, DepthMap
+from .depth_map import COLOUR_MAPS, DepthMap, Span
 from .errors import NoDepthError
 from .images import Picture
 
@@ -51,6 +51,7 @@ class View:
         box: that part: left, top, right, bottom in pixels of `whole`, ends excluded.
         own: whether the map is the user's.
         cut: whether the map covers `whole`, so that the page cuts the box out after it has adjusted the map.
+        span: the values that are farthest and nearest, in the map's own; None for its extremes.
     """
 
     depth: DepthMap
@@ -59,6 +60,7 @@ class View:
     box: tuple[int, int, int, int] | None = None
     own: bool = False
     cut: bool = False
+    span: Span | None = None
 
 
 class Kept:
@@ -107,7 +109,7 @@ def to_html(view: View | None, *, sentence: str = "") -> str:
     content: dict[str, Any] = {"id": uuid.uuid4().hex, "error": sentence}
     if view is not None:
         KEPT.put(content["id"], view)
-        low, high = view.depth.range
+        low, high = view.depth.range if view.span is None else view.span
         small = bounded(view.depth)
         content |= {
             "depth": _url(encode_map(small, low, high), "png"),
@@ -137,11 +139,12 @@ def bounded(depth: DepthMap) -> DepthMap:
 def encode_map(depth: DepthMap, low: float, high: float) -> bytes:
     """The map as an RGB PNG, low..high stretched to 0..`FULL_SCALE`: red is the high byte, blue the low one.
 
-    Browsers bring 16-bit PNGs down to 8 bits; three channels of 8 bits come through. A flat map gives the middle.
+    Browsers bring 16-bit PNGs down to 8 bits; three channels of 8 bits come through. A flat range gives the middle;
+    values outside of the range are limited to it.
     """
     span = high - low
     unit = (depth.values.astype(np.float64) - low) / span if span > 0 else np.full(depth.values.shape, 0.5)
-    codes = np.round(unit * FULL_SCALE).astype(np.uint32)
+    codes = np.round(np.clip(unit, 0.0, 1.0) * FULL_SCALE).astype(np.uint32)
     blue, green, red = codes & 255, codes >> 8 & 255, codes >> 16
     done, content = cv2.imencode(".png", np.stack([blue, green, red], axis=2).astype(np.uint8))
     assert done

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
@@ -18,8 +18,9 @@ from .. import schedule
 from ..adjust import joint_span
 from ..cache import DepthCache
 from ..conditioning import conditioning, neutral
-from ..depth_map import DepthMap, Span, read_depth_map
+from ..depth_map import DepthMap, read_depth_map
 from ..errors import Depth2ImgError, DepthMapError, OptionError, PictureError
+from ..geometry import Placed
 from ..images import Picture, read_picture, to_float
 from ..options import DepthOptions
 from . import sampling
@@ -49,13 +50,6 @@ class Generated:
     seed: int
 
 
-class Placed(NamedTuple):
-    """A map in the frame, None where depth is off, and the range that it keeps, None for its own."""
-
-    depth: DepthMap | None
-    span: Span | None
-
-
 class Engine:
     """A depth model that generates.
 
@@ -78,13 +72,13 @@ class Engine:
 
     def preview(
         self, picture: object, settings: Settings, options: DepthOptions, *, mask: object = None
-    ) -> DepthMap | None:
+    ) -> Placed | None:
         """The adjusted map that `generate` would use for one picture; None where depth is off.
 
         Raises:
             Depth2ImgError: as in `generate`.
         """
-        return self._maps([self.frame(picture, settings, mask=mask)], options)[0].depth
+        return self._maps([self.frame(picture, settings, mask=mask)], options)[0]
 
     def frame(self, picture: object, settings: Settings, *, mask: object = None) -> Frame:
         """One picture as `generate` would bring it to the sampler.
@@ -147,9 +141,9 @@ class Engine:
             frames.append(make_frame(read_picture(source), mask, settings, self.networks.side))
         return frames
 
-    def _maps(self, frames: Sequence[Frame], options: DepthOptions) -> list[Placed]:
+    def _maps(self, frames: Sequence[Frame], options: DepthOptions) -> Sequence[Placed | None]:
         if not options.enabled:
-            return [Placed(None, None)] * len(frames)
+            return [None] * len(frames)
         given: DepthMap | None = None
         own: DepthMap | None = None
         if "map" in (options.source, options.under_mask):
@@ -163,7 +157,7 @@ class Engine:
                 raise PictureError("Depth is to come from another picture, but there is none.", fix="Give a picture.")
             given = self.estimate(read_picture(options.reference))
         if given is not None:
-            return [Placed(*frame.adjusted(given, options, own, None, entering=False)) for frame in frames]
+            return [frame.adjusted(given, options, own, None, entering=False) for frame in frames]
         original = [frame.estimates_on_original(options) for frame in frames]
         depths = [
             self.estimate(frame.original if whole else frame.picture)
@@ -171,13 +165,13 @@ class Engine:
         ]
         span = joint_span(depths) if options.range == "shared" else None
         return [
-            Placed(*frame.adjusted(depth, options, own, span, entering=not whole))
+            frame.adjusted(depth, options, own, span, entering=not whole)
             for frame, depth, whole in zip(frames, depths, original, strict=True)
         ]
 
     def _run(
         self,
-        group: Sequence[tuple[Frame, Placed, str]],
+        group: Sequence[tuple[Frame, Placed | None, str]],
         seeds: Sequence[int],
         settings: Settings,
         options: DepthOptions,
@@ -201,19 +195,20 @@ class Engine:
         unit = (decoded / 2 + 0.5).clamp(0, 1).permute(0, 2, 3, 1).numpy()
         results = (unit * 255).round().astype(np.uint8)
         return [
-            Generated(frame.finish(result), frame.picture, one.depth, depth[index : index + 1], seed)
+            Generated(frame.finish(result), frame.picture, one and one.depth, depth[index : index + 1], seed)
             for index, (frame, one, result, seed) in enumerate(zip(frames, maps, results, seeds, strict=True))
         ]
 
     @staticmethod
     def _conditioning(
-        frames: Sequence[Frame], maps: Sequence[Placed], region: DepthMap | None, options: DepthOptions
+        frames: Sequence[Frame], maps: Sequence[Placed | None], region: DepthMap | None, options: DepthOptions
     ) -> torch.Tensor:
         width, height = frames[0].size[0] // LATENT_FACTOR, frames[0].size[1] // LATENT_FACTOR
-        known = [one.depth for one in maps if one.depth is not None]
+        known = [one for one in maps if one is not None]
         if not known:
             return neutral(len(maps), height=height, width=width, level=options.neutral)
-        tensor = conditioning(known, height=height, width=width, spans=[one.span for one in maps])
+        depths, spans = [one.depth for one in known], [one.span for one in known]
+        tensor = conditioning(depths, height=height, width=width, spans=spans)
         if region is None:
             return tensor
         regions = [schedule.region_tensor(frame.place(region), height=height, width=width) for frame in frames]

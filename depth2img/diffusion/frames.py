@@ -15,7 +15,7 @@ from PIL import Image
 
 from ..depth_map import DepthMap, Span
 from ..errors import PictureError
-from ..geometry import Box, Placement
+from ..geometry import Box, Placed, Placement
 from ..images import Picture
 from ..options import DepthOptions
 from .settings import RESIZE_MODES, SIDE_STEP, Settings
@@ -70,7 +70,7 @@ class Frame:
 
     def adjusted(
         self, depth: DepthMap, options: DepthOptions, own: DepthMap | None, span: Span | None, *, entering: bool
-    ) -> tuple[DepthMap, Span | None]:
+    ) -> Placed:
         """A map as it conditions: in the frame, adjusted, the part under the mask as the options say.
 
         Args:
@@ -81,14 +81,12 @@ class Frame:
             entering: `depth` was estimated on the picture as it enters the sampler.
 
         Returns:
-            The map, and the range that it keeps: the whole picture's if the frame is a box of it.
+            The map, which keeps the whole picture's range if the frame is a box of it.
         """
         if entering:
-            placed = self.placement.of_frame(depth, options, own, self.mask, span)
-        else:
-            mask = self.mask if self.box is None else self.overlay
-            placed = self.placement.of_picture(depth, options, own, mask, span)
-        return placed.depth, placed.span
+            return self.placement.of_frame(depth, options, own, self.mask, span)
+        mask = self.mask if self.box is None else self.overlay
+        return self.placement.of_picture(depth, options, own, mask, span)
 
     def finish(self, result: Picture) -> Picture:
         """The result, uint8 (h, w, 3), laid over the picture where the mask says so."""

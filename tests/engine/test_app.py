@@ -64,6 +64,34 @@ def test_only_masked_sends_the_whole_picture_and_the_box(engine: Engine) -> None
     assert 0 <= top < bottom <= 1
 
 
+def test_only_masked_is_shown_with_the_whole_pictures_range(engine: Engine) -> None:
+    """As the job uses it: the page gets the whole map and cuts the box out of it."""
+    settings = SETTINGS | {"inpaint_area": "only masked", "only_masked_padding": 0, "mask_blur": 0}
+    held = drawn(masked=True)
+    shown = sent(app.Page(engine, None).estimate(held, settings, DEPTH)[0])
+    whole = engine.estimate(np.asarray(held["image"]))
+    assert shown["cut"]
+    assert shown["range"] == list(whole.range)
+    assert shown["size"] == [whole.width, whole.height]
+    entering = [{"estimate_on": "entering"}.get(name, value) for name, value in zip(OPTIONS, DEPTH, strict=True)]
+    native = sent(app.Page(engine, None).estimate(held, settings, entering)[0])
+    assert not native["cut"]
+    assert native["range"] != shown["range"]
+
+
+def test_a_shared_range_is_shown(engine: Engine) -> None:
+    """What fills a mask has another range than the picture; the job keeps the picture's."""
+    changes: dict[str, Any] = {"under_mask": "fill", "range": "shared"}
+    held = drawn(masked=True)
+    held["mask"] = Image.fromarray(np.pad(np.full((56, 88, 3), 255, np.uint8), ((4, 4), (4, 4), (0, 0))))
+    shown = {}
+    for span in ("own", "shared"):
+        options = [{**changes, "range": span}.get(name, option.default) for name, option in OPTIONS.items()]
+        shown[span] = sent(app.Page(engine, None).estimate(held, SETTINGS, options)[0])["range"]
+    assert shown["shared"] == list(engine.estimate(np.asarray(held["image"])).range)
+    assert shown["shared"][0] < shown["own"][0] or shown["own"][1] < shown["shared"][1]
+
+
 def test_depth_of_the_latest_job(engine: Engine) -> None:
     page = app.Page(engine, None)
     assert "depth" not in sent(page.recall("a")[0])
