@@ -201,8 +201,8 @@ def note(text: str, kind: str = "info", *, state: str = "", side: int | None = N
 def uploaded(value: Any) -> Any:
     """What an upload component hands over -> a payload for the options.
 
-    A file of `gr.File` becomes its path, but only if it lies in a temporary folder: the page names the file, and a
-    page may lie. Everything else is passed on.
+    A file of `gr.File` becomes its path, but only if it lies in Gradio's own folder of uploads: the page names the
+    file, and a page may lie. Everything else is passed on.
 
     Raises:
         DepthMapError: the page named a file that was not uploaded.
@@ -210,7 +210,8 @@ def uploaded(value: Any) -> Any:
     name = getattr(value, "orig_name", None)
     if name is None or not hasattr(value, "name"):
         return value
-    folders = [tempfile.gettempdir(), os.environ.get("GRADIO_TEMP_DIR", "")]
+    # As Gradio chooses it (`Component.DEFAULT_TEMP_DIR`, 3.41), when it starts; the host may set the variable later.
+    folders = [str(Path(tempfile.gettempdir()) / "gradio"), os.environ.get("GRADIO_TEMP_DIR", "")]
     inside = any(folder and Path(name).resolve().is_relative_to(Path(folder).resolve()) for folder in folders)
     # A file sent inside the event has a bare name; Gradio has written its content to a temporary folder itself. From
     # the current folder it would have copied what the page named.

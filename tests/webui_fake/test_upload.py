@@ -57,9 +57,16 @@ def test_content_in_the_event(outside: Path) -> None:
     assert isinstance(path, Path) and path.read_bytes() == outside.read_bytes()
 
 
-def test_an_upload_before_the_event(tmp_path: Path, outside: Path) -> None:
-    """Gradio's upload route puts files below the temporary folder."""
-    inside = Path(tempfile.mkdtemp()) / "depth.png"
+def uploads() -> Path:
+    """Where Gradio's upload route puts files."""
+    with gr.Blocks() as blocks:
+        gr.File()
+    return Path(gr.routes.App.create_app(blocks).uploaded_file_dir)
+
+
+def test_an_upload_before_the_event(outside: Path) -> None:
+    inside = uploads() / "0123" / "depth.png"
+    inside.parent.mkdir(parents=True)
     inside.write_bytes(outside.read_bytes())
     path = panel.uploaded(received(named(inside)))
     assert path.read_bytes() == inside.read_bytes()
@@ -74,13 +81,19 @@ def test_the_hosts_own_temporary_folder(monkeypatch: pytest.MonkeyPatch, outside
     assert panel.uploaded(value).read_bytes() == outside.read_bytes()
 
 
-@pytest.mark.parametrize("way", ["plain", "dots", "link"])
+@pytest.mark.parametrize("way", ["plain", "temporary", "dots", "link"])
 def test_other_files_are_refused(temporary: Path, outside: Path, way: str) -> None:
+    folder = uploads()
+    folder.mkdir(exist_ok=True)
     name = {
         "plain": str(outside),
-        "dots": f"{temporary}/../private/{outside.name}",
-        "link": str(temporary / "link.png"),
+        "temporary": str(temporary / "other-program" / "depth.png"),
+        "dots": f"{folder}/../../private/{outside.name}",
+        "link": str(folder / "link.png"),
     }[way]
+    if way == "temporary":
+        Path(name).parent.mkdir()
+        Path(name).write_bytes(outside.read_bytes())
     if way == "link":
         Path(name).symlink_to(outside)
     with pytest.raises(DepthMapError, match="was not uploaded through the page"):
