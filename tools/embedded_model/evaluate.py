@@ -18,6 +18,8 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from depth2img import DepthMap
+from depth2img.scores import structure
 from tools.embedded_model.captions import plain_caption
 from tools.embedded_model.dataset import Rendered, load_or_render
 from tools.embedded_model.export import Networks, read
@@ -44,15 +46,6 @@ class Case:
     name: str
     pictures: Tensor
     looks: Sequence[Look]
-
-
-def structure(
-    true: npt.NDArray[np.float32], estimated: npt.NDArray[np.float32], mean: npt.NDArray[np.float32]
-) -> float:
-    """Pearson correlation of two maps (S, S) with the mean map removed from both."""
-    one, two = (true - mean).ravel(), (estimated - mean).ravel()
-    one, two = one - one.mean(), two - two.mean()
-    return float(one @ two / max(float(np.linalg.norm(one) * np.linalg.norm(two)), 1e-9))
 
 
 def overlap(one: npt.NDArray[np.bool_], two: npt.NDArray[np.bool_]) -> float:
@@ -88,7 +81,8 @@ def score(
             index = start + offset
             regions, true = held_out.regions[index], held_out.inverse_depth[index].astype(np.float32)
             found = colour_scores(part[offset].numpy(), case.looks[index], regions, true)
-            found["structure"] = structure(relative[index], depth[offset, 0].numpy(), mean)
+            maps = (relative[index], depth[offset, 0].numpy(), mean)
+            found["structure"] = structure(*(DepthMap(values) for values in maps))
             found["iou"] = overlap(regions >= 2, logit[offset, 0].numpy() > 0)
             rows.append(found)
     return {key: mean_and_error([row[key] for row in rows]) for key in ("structure", "iou", "objects", "floor", "sky")}
