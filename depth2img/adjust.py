@@ -67,6 +67,18 @@ def joint_span(depths: Iterable[DepthMap]) -> Span | None:
     return (min(low for low, _ in ranges), max(high for _, high in ranges)) if ranges else None
 
 
+def sequence_span(options: DepthOptions, depths: Iterable[DepthMap]) -> Span | None:
+    """The range that the options give to maps that belong together: fixed, or their joint one; None for each its own.
+
+    Args:
+        options: `range`, `range_far` and `range_near` are read.
+        depths: all maps of the sequence, or those that stand for it.
+    """
+    if options.range == "fixed":
+        return options.range_far, options.range_near
+    return joint_span(depths) if options.range == "shared" else None
+
+
 def adjusted_span(options: DepthOptions, span: Span | None) -> Span | None:
     """What is farthest and nearest in a map that `adjust` has made with a shared range."""
     return (0.0, 1.0) if span is not None and options.adjusts else span

@@ -86,6 +86,8 @@ def _depth_flag(option: Option) -> Callable[[Command], Command]:
         names = [PAYLOAD_FLAGS.get(option.name, _dashes(option.name))]
     elif option.kind == "switch":
         names = [f"{_dashes(option.name)}/{_dashes('no_' + option.name)}"]
+    elif option.kind == "text":
+        settings["type"] = str
     elif option.kind == "choice":
         settings["type"] = click.Choice(list(option.choices))
     else:

@@ -13,7 +13,9 @@ from typing import Any, Final, Literal
 
 from .errors import OptionError
 
-Kind = Literal["switch", "number", "choice", "image"]
+Kind = Literal["switch", "number", "choice", "text", "image"]
+
+LONGEST_TEXT: Final = 4096
 
 
 @dataclasses.dataclass(frozen=True)
@@ -22,14 +24,14 @@ class Option:
 
     Attributes:
         name: field of `DepthOptions`, API field, command line option.
-        kind: `switch` (bool), `number` (float), `choice` (one of `choices`), `image` (a payload:
-            file content, data URL, base64 or an already decoded picture; see `images.py`).
+        kind: `switch` (bool), `number` (float), `choice` (one of `choices`), `text` (one line of str), `image` (a
+            payload: file content, data URL, base64 or an already decoded picture; see `images.py`).
         default: the value that leaves the host's own depth-to-image as it is.
         label: what the panel calls it; unique.
         help: tooltip and docs, one or two sentences.
-        minimum, maximum, step: range of a `number`, inclusive.
+        minimum, maximum, step: range of a `number`, inclusive; step 0 for a range too wide for a slider.
         choices: API value -> label, for a `choice`.
-        infotext: key in the infotext; empty for what a text cannot carry (images).
+        infotext: key in the infotext; empty for what it does not carry (images, places on the server).
     """
 
     name: str
@@ -55,7 +57,7 @@ class Option:
             return self._check_number(value)
         if self.kind == "choice":
             return self._check_choice(value)
-        return self._check_image(value)
+        return self._check_text(value) if self.kind == "text" else self._check_image(value)
 
     def parse(self, text: str) -> Any:
         """The value from the text of an infotext (`str` of what `check` returned).
@@ -77,6 +79,7 @@ class Option:
             "switch": "true or false",
             "number": f"a number from {self.minimum:g} to {self.maximum:g}",
             "choice": " or ".join(f"'{name}'" for name in self.choices),
+            "text": f"one line of text, at most {LONGEST_TEXT} characters",
             "image": "a picture: base64, a data URL or file content",
         }[self.kind]
         shown = repr(value) if isinstance(value, (str, int, float, bool, type(None))) else type(value).__name__
@@ -106,6 +109,13 @@ class Option:
             if isinstance(value, str) and value in (name, label):
                 return name
         raise self._error(value)
+
+    def _check_text(self, value: object) -> str:
+        if value is None:
+            return ""
+        if not isinstance(value, str) or len(value) > LONGEST_TEXT or not all(map(str.isprintable, value)):
+            raise self._error(value)
+        return value.strip()
 
     def _check_image(self, value: object) -> object:
         if value is None or (isinstance(value, str) and not value):
@@ -321,8 +331,9 @@ class DepthOptions:
         "own",
         "Range",
         "Which distances are farthest and nearest. Own: each picture's. Shared, against flicker in sequences: those of "
-        "all pictures of a batch together; in a batch folder and in Loopback those of the first picture.",
-        choices={"own": "Each picture's own", "shared": "Shared"},
+        "all pictures of a batch together; in a batch folder and in Loopback those of the first picture. Fixed: Range "
+        "far and Range near.",
+        choices={"own": "Each picture's own", "shared": "Shared", "fixed": "Fixed"},
         infotext="Depth range",
     )
     score: bool = _option(
@@ -332,6 +343,24 @@ class DepthOptions:
         "Estimate the depth of each result and write into its infotext how far it agrees with the depth that was asked "
         "for: 1 = in everything, 0 = by chance. Costs one estimation per picture.",
         infotext="Depth score",
+    )
+
+    range_far: float = _option(
+        "number",
+        0.0,
+        "Range far",
+        "With a fixed range: the farthest value, in the map's own units, as the preview names them; what lies "
+        "beyond counts as farthest.",
+        span=(-1e6, 1e6, 0.0),
+        infotext="Depth range far",
+    )
+    range_near: float = _option(
+        "number",
+        0.0,
+        "Range near",
+        "With a fixed range: the nearest value, in the map's own units; it must be greater than Range far.",
+        span=(-1e6, 1e6, 0.0),
+        infotext="Depth range near",
     )
 
     def __post_init__(self) -> None:
@@ -350,6 +379,14 @@ class DepthOptions:
                 "Depth option 'start' must not be greater than 'end'.",
                 got=f"start {self.start:g} and end {self.end:g}",
                 fix="Both are parts of the steps: 0 is before the first, 1 after the last.",
+            )
+
+        if self.range == "fixed" and self.range_near <= self.range_far:
+            raise OptionError(
+                "range_near",
+                "With a fixed range, depth option 'range_near' must be greater than 'range_far'.",
+                got=f"range_near {self.range_near:g} and range_far {self.range_far:g}",
+                fix="Give both in the map's own units; the preview and /depth2img/v1/estimate name those of a picture.",
             )
 
     @property

@@ -20,7 +20,7 @@ import gradio as gr
 
 from . import view
 from .errors import DepthMapError, NoDepthError
-from .options import ADJUSTMENTS, OPTIONS, SOURCE_OF_PAYLOAD, Option
+from .options import ADJUSTMENTS, OPTIONS, Option
 
 UPLOAD_HEIGHT: Final = 200
 """Height of a picture that is put into the panel, in CSS pixels."""
@@ -33,6 +33,9 @@ GROUPS: Final[Mapping[str, tuple[str, ...]]] = {
 }
 """Place -> the options there, in this order. An option that is named nowhere goes where its own `group` says, or to
 "effect"."""
+
+DECIDING: Final = ("source", "under_mask", "range")
+"""The options on which `visible` depends."""
 
 HELP: Final[Mapping[str, str]] = {
     "estimate": "Show the depth map of the picture as it will enter the sampler, before generating.",
@@ -140,16 +143,24 @@ def build(*, tab: str, elem_id: Callable[[str], str], page: Page | None = None) 
         data = gr.HTML(view.to_html(None), elem_id=elem_id("data"), elem_classes=["depth2img-data"])
         shown = gr.Textbox(visible=False, elem_id=elem_id("shown"))
     controls = {name: controls[name] for name in OPTIONS if name in controls}
-    source = controls["source"]
-    for choice in (source, controls["under_mask"]):
+    names = list(visible("", "", ""))
+    choices = [controls[name] for name in DECIDING]
+    for choice in choices:
         choice.change(
-            fn=lambda *values: [gr.update(visible=values[0] == "reference"), gr.update(visible="map" in values)],
-            inputs=[source, controls["under_mask"]],
-            outputs=[controls["reference"], controls["depth_map"]],
+            fn=lambda *values: [gr.update(visible=shown) for shown in visible(*values).values()],
+            inputs=choices,
+            outputs=[controls[name] for name in names],
             show_progress="hidden",
             queue=False,
         )
     return Panel(controls, estimate, interrupt, recall, reuse, shown, data, message, status, refresh, install)
+
+
+def visible(source: str, under_mask: str, range: str) -> dict[str, bool]:
+    """Which of the options that only some choices need are shown; by the values of `DECIDING`."""
+    maps = "map" in (source, under_mask)
+    fixed = range == "fixed"
+    return {"reference": source == "reference", "depth_map": maps, "range_far": fixed, "range_near": fixed}
 
 
 def connect_reuse(panel: Panel, tab: str) -> None:
@@ -252,8 +263,14 @@ def _button(title: str, name: str, elem_id: Callable[[str], str], variant: str =
 
 def _component(option: Option, elem_id: Callable[[str], str]) -> Any:
     shared: dict[str, Any] = {"label": option.label, "elem_id": elem_id(option.name)}
+    defaults = {name: OPTIONS[name].default for name in DECIDING}
+    shared["visible"] = visible(**defaults).get(option.name, True)
     if option.kind == "switch":
         return gr.Checkbox(value=option.default, **shared)
+    if option.kind == "text":
+        return gr.Textbox(value=option.default, max_lines=1, **shared)
+    if option.kind == "number" and not option.step:
+        return gr.Number(value=option.default, **shared)
     if option.kind == "number":
         return gr.Slider(
             value=option.default,
@@ -266,6 +283,6 @@ def _component(option: Option, elem_id: Callable[[str], str]) -> Any:
         choices = [(label, name) for name, label in option.choices.items()]
         return gr.Radio(choices=choices, value=option.default, **shared)
     if option.name == "reference":
-        return gr.Image(type="pil", image_mode="RGBA", visible=False, height=UPLOAD_HEIGHT, **shared)
+        return gr.Image(type="pil", image_mode="RGBA", height=UPLOAD_HEIGHT, **shared)
     kinds = [".png", ".tif", ".tiff", ".exr", ".npy", "image"]
-    return gr.File(type="file", file_types=kinds, visible=option.name not in SOURCE_OF_PAYLOAD, **shared)
+    return gr.File(type="file", file_types=kinds, **shared)

@@ -54,7 +54,7 @@ class Status(BaseModel):
 
 class OptionItem(BaseModel):
     name: str
-    kind: str = Field(description="switch, number, choice or image")
+    kind: str = Field(description="switch, number, choice, text or image")
     default: Any
     label: str
     help: str

@@ -18,7 +18,7 @@ from depth2img import (
     neutral,
     schedule,
 )
-from depth2img.adjust import joint_span
+from depth2img.adjust import sequence_span
 from depth2img.depth_map import Span
 from depth2img.geometry import Placed
 from depth2img.images import FloatPicture, Picture, to_float
@@ -118,13 +118,14 @@ def _maps(p: Any, job: Job, pictures: list[FloatPicture], model: Any) -> list[Pl
             given = estimate(job.reference, model)
         if given is not None:
             count = len(p.init_images) if place.tiled(p) else 1
-            placed = [place.of_picture(p, given, options, own, mask, index=index) for index in range(count)]
+            span = _span(p, options, [given])
+            placed = [place.of_picture(p, given, options, own, mask, index=index, span=span) for index in range(count)]
             place.tell_proportions(p, given, "depth map")
             return placed
     if not anew and place.estimates_on_original(p, options):
         originals = {id(picture): index for index, picture in reversed(list(enumerate(p.init_images)))}
         whole = {key: estimate(place.original(p, index), model) for key, index in originals.items()}
-        span = _shared_span(p, options, whole.values())
+        span = _span(p, options, whole.values())
         known = {
             key: place.of_picture(p, whole[key], options, own, mask, index=index, span=span)
             for key, index in originals.items()
@@ -132,16 +133,16 @@ def _maps(p: Any, job: Job, pictures: list[FloatPicture], model: Any) -> list[Pl
         return [known[id(picture)] for picture in p.init_images]
     estimated = [estimate(picture, model) for picture in pictures]
     distinct = {id(depth): depth for depth in estimated}
-    span = _shared_span(p, options, distinct.values())
+    span = _span(p, options, distinct.values())
     known = {key: place.of_frame(p, depth, options, own, mask, span) for key, depth in distinct.items()}
     return [known[id(depth)] for depth in estimated]
 
 
-def _shared_span(p: Any, options: DepthOptions, depths: Iterable[DepthMap]) -> Span | None:
+def _span(p: Any, options: DepthOptions, depths: Iterable[DepthMap]) -> Span | None:
     """The range that these maps share with each other and with the earlier pictures of a sequence; None for none."""
-    if options.range != "shared":
-        return None
-    span: Span | None = p.__dict__.setdefault(SPAN, joint_span(depths))
+    span = sequence_span(options, depths)
+    if options.range == "shared":
+        span = p.__dict__.setdefault(SPAN, span)
     return span
 
 

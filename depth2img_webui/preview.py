@@ -23,6 +23,7 @@ from depth2img import (
     panel,
     view,
 )
+from depth2img.adjust import sequence_span
 from depth2img.images import FloatPicture, Picture, read_picture
 from depth2img.options import ADJUSTMENTS, OPTIONS
 
@@ -245,16 +246,25 @@ def _show(framed: Framed, args: tuple[Any, ...]) -> tuple[str, str]:
         raw, whole = maps.estimate(_exact(framed.picture), model), False
     own = job.own if options.under_mask == "map" else None
     # With the adjustments at their defaults `raw` is what the page adjusts.
+    span = sequence_span(options, [raw])
     plain = dataclasses.replace(options, **{name: OPTIONS[name].default for name in ADJUSTMENTS})
     if whole:
-        placed = place.of_picture(p, raw, plain, own, framed.mask)
+        placed = place.of_picture(p, raw, plain, own, framed.mask, span=span)
         if options.source != "picture":
             place.tell_proportions(p, raw, "depth map")
     else:
-        placed = place.of_frame(p, raw, plain, own, framed.mask)
+        placed = place.of_frame(p, raw, plain, own, framed.mask, span)
     devices.torch_gc()
     picture = framed.picture if framed.picture is not None else job.reference
-    shown = view.View(placed.raw, picture, framed.whole, place.box_of(p), own=options.source == "map", cut=whole)
+    shown = view.View(
+        placed.raw,
+        picture,
+        framed.whole,
+        place.box_of(p),
+        own=options.source == "map",
+        cut=whole,
+        span=placed.span,
+    )
     text = " ".join([view.describe(raw, seconds=time.perf_counter() - started), *comments])
     return view.to_html(shown), panel.note(text)
 
@@ -325,7 +335,10 @@ def keep(p: Any, processed: Any) -> None:
     if job is None or placed is None:
         return
     picture = np.round(np.clip(job.seen[0], 0, 1) * 255).astype(np.uint8) if job.seen else job.reference
-    JOBS.put(Jobs.name(shared.state.job_timestamp, processed.all_seeds), view.View(placed.raw, picture))
+    JOBS.put(
+        Jobs.name(shared.state.job_timestamp, processed.all_seeds),
+        view.View(placed.raw, picture, span=sequence_span(job.options, [])),
+    )
 
 
 def recall(info: str) -> tuple[str, str]:

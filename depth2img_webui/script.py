@@ -46,11 +46,8 @@ class DepthToImage(scripts.Script):
         for name, component in built.controls.items():
             if OPTIONS[name].kind != "image":
                 component.value = settings.default(name)
-        built.controls["reference"].visible = built.controls["source"].value == "reference"
-        built.controls["depth_map"].visible = "map" in (
-            built.controls["source"].value,
-            built.controls["under_mask"].value,
-        )
+        for name, shown in panel.visible(*(built.controls[name].value for name in panel.DECIDING)).items():
+            built.controls[name].visible = shown
         for component in (*built.buttons, *components.values()):
             component.do_not_save_to_config = component in built.buttons
         self.infotext_fields = infotext.paste_fields(components)

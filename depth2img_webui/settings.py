@@ -50,7 +50,7 @@ def add() -> None:
         ),
     }
     for option in OPTIONS.values():
-        if option.kind != "image":
+        if option.infotext:
             options[default_key(option.name)] = _default(option)
     for key, info in options.items():
         shared.opts.add_option(key, info)
@@ -97,6 +97,10 @@ def _default(option: Option) -> Any:
     label = f"Default of '{option.label}' (after Reload UI)"
     if option.kind == "switch":
         return shared.OptionInfo(option.default, label, gr.Checkbox, section=SECTION)
+    if option.kind == "text":
+        return shared.OptionInfo(option.default, label, section=SECTION)
+    if option.kind == "number" and not option.step:
+        return shared.OptionInfo(option.default, label, gr.Number, section=SECTION)
     if option.kind == "number":
         span = {"minimum": option.minimum, "maximum": option.maximum, "step": option.step}
         return shared.OptionInfo(option.default, label, gr.Slider, span, section=SECTION)

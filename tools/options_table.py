@@ -39,7 +39,7 @@ def _values(option: Option) -> str:
         return f"{option.minimum:g} to {option.maximum:g}"
     if option.kind == "choice":
         return ", ".join(f"`{name}` ({label})" for name, label in option.choices.items())
-    return "base64, data URL"
+    return "text" if option.kind == "text" else "base64, data URL"
 
 
 def _default(option: Option) -> str:

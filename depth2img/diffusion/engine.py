@@ -15,7 +15,7 @@ import numpy.typing as npt
 import torch
 
 from .. import schedule
-from ..adjust import joint_span
+from ..adjust import sequence_span
 from ..cache import DepthCache
 from ..conditioning import conditioning, neutral
 from ..depth_map import DepthMap, read_depth_map
@@ -157,13 +157,14 @@ class Engine:
                 raise PictureError("Depth is to come from another picture, but there is none.", fix="Give a picture.")
             given = self.estimate(read_picture(options.reference))
         if given is not None:
-            return [frame.adjusted(given, options, own, None, entering=False) for frame in frames]
+            span = sequence_span(options, [given])
+            return [frame.adjusted(given, options, own, span, entering=False) for frame in frames]
         original = [frame.estimates_on_original(options) for frame in frames]
         depths = [
             self.estimate(frame.original if whole else frame.picture)
             for frame, whole in zip(frames, original, strict=True)
         ]
-        span = joint_span(depths) if options.range == "shared" else None
+        span = sequence_span(options, depths)
         return [
             frame.adjusted(depth, options, own, span, entering=not whole)
             for frame, depth, whole in zip(frames, depths, original, strict=True)

@@ -162,14 +162,15 @@ def test_a_shared_range_does_not_flicker(
     """A camera that pans over a slope: what stays in view keeps its conditioning."""
     slope = np.tile(np.linspace(0, 10, WIDTH + 32, dtype=np.float32) ** 2, (HEIGHT, 1))
     frames = [slope[:, start : start + WIDTH] for start in (0, 16, 32)]
-    maps = iter([DepthMap(values=frame) for frame in frames] * 2)
+    maps = iter([DepthMap(values=frame) for frame in frames] * 3)
     monkeypatch.setattr(engine, "estimate", lambda picture: next(maps))
 
     def flicker(range: str) -> float:
-        options = DepthOptions(range=range, **adjustments)
+        options = DepthOptions(range=range, range_far=0.0, range_near=100.0, **adjustments)
         made = engine.generate([grey(), grey(1), grey(2)], settings(steps=1), options)
         rows = [one.conditioning[0, 0, 4] for one in made]
         return max(float((rows[0][2:-2] - rows[1][:-4]).abs().max()), float((rows[1][2:-2] - rows[2][:-4]).abs().max()))
 
-    own, shared = flicker("own"), flicker("shared")
+    own, shared, fixed = flicker("own"), flicker("shared"), flicker("fixed")
     assert shared < 0.05 < own
+    assert fixed < 0.05

@@ -32,6 +32,8 @@ def values_of(option: Option) -> st.SearchStrategy[Any]:
         return st.floats(option.minimum, option.maximum)
     if option.kind == "choice":
         return st.sampled_from(sorted(option.choices))
+    if option.kind == "text":
+        return st.text(st.characters(categories=["L", "N", "P"]), max_size=40)
     return st.none()
 
 
@@ -45,6 +47,8 @@ def fields(draw: st.DrawFn) -> dict[str, Any]:
         drawn.pop("near", None)
     if drawn.get("start", 0.0) > drawn.get("end", 1.0):
         drawn.pop("start", None)
+    if drawn.get("range_far", 0.0) >= drawn.get("range_near", 0.0):
+        drawn["range"] = "shared"
     return drawn
 
 
@@ -83,7 +87,8 @@ def test_labels_keys_and_help():
     assert len(set(keys)) == len(keys)
     for option in OPTIONS.values():
         assert option.help.endswith(".")
-        assert bool(option.infotext) == (option.kind != "image"), "a text cannot carry a picture"
+        assert option.kind in ("image", "text") or option.infotext
+        assert not (option.kind == "image" and option.infotext), "a text cannot carry a picture"
         assert not option.infotext or HOST_KEY.fullmatch(option.infotext)
 
 
@@ -96,7 +101,7 @@ def test_defaults_pass_their_own_check():
 def test_ends_of_a_range_are_allowed(name):
     option = OPTIONS[name]
     assert option.minimum < option.maximum
-    assert option.step > 0
+    assert option.step > 0 or option.maximum - option.minimum > 1000, "too wide for a slider"
     assert option.check(option.minimum) == option.minimum
     assert option.check(option.maximum) == option.maximum
     assert option.minimum <= option.default <= option.maximum
@@ -133,7 +138,6 @@ BAD_NUMBERS = [
     10**400,
     -(10**400),
     1e9,
-    -2,
     1j,
     [0.5],
     {},
@@ -148,6 +152,8 @@ BAD_IMAGES = [True, False, 7, 0.5, {}, {"image": "x"}]
     ("name", "value"),
     [
         *((name, value) for name in NUMBERS for value in BAD_NUMBERS),
+        *((name, OPTIONS[name].minimum - 1) for name in NUMBERS),
+        *((name, OPTIONS[name].maximum + 1) for name in NUMBERS),
         *((name, value) for name in SWITCHES for value in BAD_SWITCHES),
         *((name, value) for name in CHOICES for value in BAD_CHOICES),
         *((name, value) for name in IMAGES for value in BAD_IMAGES),
@@ -291,7 +297,7 @@ def test_infotext_of_a_picture(name):
     assert value_from_infotext(name, {"": "x", name: "y"}) is None
 
 
-@pytest.mark.parametrize("text", ["", "many", "nan", "inf", "1e999", "-2", "999", "0,5"])
+@pytest.mark.parametrize("text", ["", "many", "nan", "inf", "1e999", "-2e6", "2e6", "0,5"])
 @pytest.mark.parametrize("name", NUMBERS)
 def test_bad_number_in_an_infotext(name, text):
     with pytest.raises(OptionError) as caught:
@@ -361,3 +367,10 @@ def test_a_map_under_the_mask_alone():
     assert DepthOptions.from_args([given, *page]).source == "picture"
     both = DepthOptions.from_mapping({**given, "reference": "BBBB"})
     assert both.source == "reference"
+
+
+def test_a_fixed_range_needs_its_ends():
+    for bad in ({}, {"range_near": -1.0}, {"range_far": 3.0, "range_near": 3.0}):
+        with pytest.raises(OptionError, match="'range_near' must be greater than 'range_far'"):
+            DepthOptions.from_mapping({"range": "fixed", **bad})
+    assert DepthOptions(range="fixed", range_far=-3.0).range_near == 0

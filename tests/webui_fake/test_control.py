@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
 
-from tests.webui_fake.standin import Host, ramp
+from depth2img import OptionError
+from tests.webui_fake.standin import Host, depth_of, map_file, ramp
 
 
 def steps_of(host: Host, p: Any) -> list[torch.Tensor]:
@@ -97,3 +100,43 @@ def test_fill_and_own_map_under_the_mask(host: Host) -> None:
     rows["map"] = steps_of(host, p)[0][0, 0, 4, 4:8]
     assert rows["keep"].min() > 0.9
     assert (rows["fill"].diff() > 0).all() and (rows["map"].diff() < 0).all()
+
+
+def fixed(far: float, near: float, **more: Any) -> dict[str, Any]:
+    return {"range": "fixed", "range_far": far, "range_near": near, **more}
+
+
+@pytest.mark.parametrize("given", ["picture", "reference", "map"])
+@pytest.mark.parametrize("adjustments", [{}, {"invert": True, "gamma": 2.0}])
+def test_a_fixed_range_is_in_the_maps_own_units(
+    host: Host, tmp_path: Path, given: str, adjustments: dict[str, Any]
+) -> None:
+    """Wherever the map comes from: far and near are its own values, and what lies beyond is limited."""
+    raw = depth_of(ramp())
+    far, near = np.quantile(raw, [0.2, 0.7])
+    payload: dict[str, Any] = {"map": {"depth_map": map_file(raw, tmp_path / "map.npy").read_bytes()}}
+    payload["reference"] = {"reference": ramp()}
+    depth = fixed(float(far), float(near), **payload.get(given, {}), **adjustments)
+    step = steps_of(host, host.img2img(ramp(), args=(depth,)))[0][0, 0].numpy()
+    unit = np.clip((raw - far) / (near - far), 0, 1)
+    unit = (1 - unit) ** 0.5 if adjustments else unit
+    whole = Image.fromarray(unit.astype(np.float32)).resize((12, 8), Image.Resampling.BOX)
+    # The host resizes bicubically before it limits; a box of 8 x 8 pixels is close to that on a ramp.
+    assert np.abs(step - (2 * np.asarray(whole) - 1)).mean() < 0.03
+    assert (step == -1).any() and (step == 1).any()
+
+
+def test_a_fixed_range_is_the_same_in_every_picture_of_a_batch(host: Host) -> None:
+    """Two pictures alike but for one bright pixel: with own ranges all of the second one changes."""
+    changed = ramp()
+    changed.paste((255, 255, 255), (80, 48, 96, 64))
+    found = {}
+    for name, depth in {"own": {}, "fixed": fixed(-0.5, 2.0)}.items():
+        rows = steps_of(host, host.img2img(ramp(), changed, batch_size=2, args=(depth,)))[0]
+        found[name] = float((rows[0, 0, :4] - rows[1, 0, :4]).abs().max())
+    assert found["fixed"] == 0 < found["own"]
+
+
+def test_a_fixed_range_without_its_ends_is_refused(host: Host) -> None:
+    with pytest.raises(OptionError, match="range_near"):
+        host.run(host.img2img(ramp(), args=({"range": "fixed"},)))
