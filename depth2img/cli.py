@@ -46,11 +46,12 @@ def app() -> None:
 
 
 def main() -> None:
-    """Entry point: runs a command and exits with 0, 2 (the user can correct it) or 130 (interrupted)."""
+    """Entry point: runs a command and exits with 0, 1 (the answer is no), 2 (the user can correct it) or 130
+    (interrupted)."""
     for name in ("TRANSFORMERS_VERBOSITY", "DIFFUSERS_VERBOSITY"):
         os.environ.setdefault(name, "error")
     try:
-        app(standalone_mode=False)
+        code = app(standalone_mode=False)
     except click.ClickException as error:
         error.show()
         sys.exit(error.exit_code)
@@ -67,6 +68,8 @@ def main() -> None:
     except (click.Abort, KeyboardInterrupt):
         click.echo("Interrupted; nothing half-written is left.", err=True)
         sys.exit(INTERRUPTED)
+    if code:  # what a command that found something gave to `Context.exit`
+        sys.exit(code)
 
 
 def _engine(model: str, device: str, dtype: str) -> Engine:

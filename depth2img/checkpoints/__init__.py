@@ -9,5 +9,8 @@ from .convert import convert_model as convert_model
 from .convert import to_folder as to_folder
 from .convert import to_single_file as to_single_file
 from .description import open_clip_config as open_clip_config
+from .inspection import inspect as inspect
 from .model import Model as Model
 from .model import open_model as open_model
+from .report import Fault as Fault
+from .report import Report as Report

@@ -88,7 +88,7 @@ def from_json(text: str) -> Anatomy:
     try:
         anatomy = Anatomy(**json.loads(text))
         checked(anatomy)
-    except (ValueError, TypeError, KeyError, AttributeError) as problem:
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as problem:
         raise bad("description in the file's metadata", problem) from problem
     return anatomy
 
@@ -101,6 +101,7 @@ def checked(anatomy: Anatomy) -> Anatomy:
             depth network is an unknown one.
     """
     unet, depth = anatomy.unet, anatomy.depth_estimator
+    _bounded(anatomy)
     if unet["in_channels"] != 5:
         raise CheckpointError(
             "This is no depth checkpoint.",
@@ -118,6 +119,27 @@ def checked(anatomy: Anatomy) -> Anatomy:
     if "target" not in depth and not depth["is_hybrid"]:
         raise CheckpointError("The depth network is not MiDaS' DPT-hybrid.", fix="Use the folder's own pipeline.")
     return anatomy
+
+
+MAX_LEVELS: Final = 8
+MAX_LAYERS: Final = 64
+"""Of a network, or of a level of one; Stable Diffusion 2 has 4 levels, and 24 layers at most. What says more is no
+description of one, and would take forever to follow."""
+
+
+def _bounded(anatomy: Anatomy) -> None:
+    depth = anatomy.depth_estimator
+    levels = [*(len(part["block_out_channels"]) for part in (anatomy.unet, anatomy.vae))]
+    layers = [int(part["layers_per_block"]) for part in (anatomy.unet, anatomy.vae)]
+    layers.append(int(anatomy.text_encoder["num_hidden_layers"]))
+    if anatomy.is_midas:
+        layers += [int(depth["num_hidden_layers"]), *((depth.get("backbone_config") or {}).get("depths") or [])]
+    if max(levels) > MAX_LEVELS or max(layers) > MAX_LAYERS:
+        raise CheckpointError(
+            "The description is not of a Stable Diffusion model.",
+            got=f"networks of {max(levels)} levels and {max(layers)} layers",
+            fix="Get the checkpoint again.",
+        )
 
 
 def _known_block(name: str) -> bool:
@@ -173,8 +195,13 @@ def read_json(path: Path) -> Config:
     return cast(Config, value)
 
 
-def read_text(path: Path) -> str:
+def read_text(path: Path, limit: int = MAX_CONFIG_BYTES) -> str:
+    """The text of a file of at most so many bytes.
+
+    Raises:
+        CheckpointError: it cannot be read, or is larger.
+    """
     with refusing(f"{path.parent.name}/{path.name} cannot be read.", CheckpointError, fix="Copy the whole folder."):
-        if path.stat().st_size > MAX_CONFIG_BYTES:
+        if path.stat().st_size > limit:
             raise CheckpointError(f"{path.name} is too large for a configuration.", fix="Get the file again.")
         return path.read_text(encoding="utf-8")

@@ -14,7 +14,18 @@ import yaml
 
 from ..errors import CheckpointError
 from . import pairs
-from .anatomy import TINY_DEPTH, VIT_H, Anatomy, Config, bad, checked, from_json, read_text
+from .anatomy import (
+    MAX_LAYERS,
+    MAX_LEVELS,
+    TINY_DEPTH,
+    VIT_H,
+    Anatomy,
+    Config,
+    bad,
+    checked,
+    from_json,
+    read_text,
+)
 from .tensors import Tensors
 
 METADATA: Final = "depth2img.anatomy"
@@ -253,29 +264,12 @@ def from_single_file(path: Path, tensors: Tensors) -> Anatomy:
 
 def _from_description(description: Any, tensors: Tensors) -> Anatomy:
     params = description["model"]["params"]
-    unet = params["unet_config"]["params"]
-    widths = [int(unet["model_channels"]) * int(factor) for factor in unet["channel_mult"]]
-    crossed = [2**level in list(unet["attention_resolutions"]) for level in range(len(widths))]
-    ddconfig = params["first_stage_config"]["params"]["ddconfig"]
     text = params["cond_stage_config"].get("params") or {}
     penultimate = text.get("layer", "last") == "penultimate"
     depth = params.get("depth_stage_config") or {}
     return Anatomy(
-        unet={
-            "_class_name": "UNet2DConditionModel",
-            "sample_size": int(params.get("image_size", 64)),
-            "in_channels": int(unet["in_channels"]),
-            "out_channels": int(unet["out_channels"]),
-            "block_out_channels": widths,
-            "down_block_types": ["CrossAttnDownBlock2D" if cross else "DownBlock2D" for cross in crossed],
-            "up_block_types": ["CrossAttnUpBlock2D" if cross else "UpBlock2D" for cross in reversed(crossed)],
-            "layers_per_block": int(unet["num_res_blocks"]),
-            "cross_attention_dim": int(unet["context_dim"]),
-            "attention_head_dim": [width // int(unet["num_head_channels"]) for width in widths],
-            "use_linear_projection": bool(unet.get("use_linear_in_transformer", False)),
-            "norm_num_groups": 32,
-        },
-        vae=_vae_from_ldm(ddconfig, float(params["scale_factor"])),
+        unet=unet_from_ldm(params),
+        vae=vae_from_ldm(params),
         text_encoder=_text_from_ldm(text, penultimate, tensors),
         depth_estimator=_depth_from_ldm(depth, tensors),
         scheduler=scheduler_config(
@@ -288,8 +282,38 @@ def _from_description(description: Any, tensors: Tensors) -> Anatomy:
     )
 
 
-def _vae_from_ldm(ddconfig: Mapping[str, Any], scale: float) -> Config:
-    widths = [int(ddconfig["ch"]) * int(factor) for factor in ddconfig["ch_mult"]]
+def unet_from_ldm(params: Mapping[str, Any]) -> Config:
+    """The UNet's configuration from a description's `model.params`; `KeyError` and the like where it is none."""
+    unet = params["unet_config"]["params"]
+    widths = _widths(unet["model_channels"], unet["channel_mult"], unet["num_res_blocks"])
+    crossed = [2**level in list(unet["attention_resolutions"]) for level in range(len(widths))]
+    return {
+        "_class_name": "UNet2DConditionModel",
+        "sample_size": int(params.get("image_size", 64)),
+        "in_channels": int(unet["in_channels"]),
+        "out_channels": int(unet["out_channels"]),
+        "block_out_channels": widths,
+        "down_block_types": ["CrossAttnDownBlock2D" if cross else "DownBlock2D" for cross in crossed],
+        "up_block_types": ["CrossAttnUpBlock2D" if cross else "UpBlock2D" for cross in reversed(crossed)],
+        "layers_per_block": int(unet["num_res_blocks"]),
+        "cross_attention_dim": int(unet["context_dim"]),
+        "attention_head_dim": [width // int(unet["num_head_channels"]) for width in widths],
+        "use_linear_projection": bool(unet.get("use_linear_in_transformer", False)),
+        "norm_num_groups": 32,
+    }
+
+
+def _widths(first: Any, factors: Any, layers: Any) -> list[int]:
+    widths = [int(first) * int(factor) for factor in factors]
+    if not 0 < len(widths) <= MAX_LEVELS or not 0 < int(layers) <= MAX_LAYERS:
+        raise ValueError(f"{len(widths)} levels of {layers} layers")
+    return widths
+
+
+def vae_from_ldm(params: Mapping[str, Any]) -> Config:
+    """The autoencoder's configuration from a description's `model.params`, as `unet_from_ldm`."""
+    ddconfig = params["first_stage_config"]["params"]["ddconfig"]
+    widths = _widths(ddconfig["ch"], ddconfig["ch_mult"], ddconfig["num_res_blocks"])
     return {
         "_class_name": "AutoencoderKL",
         "in_channels": int(ddconfig["in_channels"]),
@@ -302,7 +326,7 @@ def _vae_from_ldm(ddconfig: Mapping[str, Any], scale: float) -> Config:
         "act_fn": "silu",
         "norm_num_groups": 32,
         "sample_size": int(ddconfig.get("resolution", 256)),
-        "scaling_factor": scale,
+        "scaling_factor": float(params["scale_factor"]),
     }
 
 
@@ -340,30 +364,31 @@ def _names(tensors: Tensors) -> frozenset[str]:
     return frozenset(tensors.keys())
 
 
-SD2_DESCRIPTION: Final[Config] = to_description(
-    Anatomy(
-        unet={
-            "in_channels": 5,
-            "out_channels": 4,
-            "sample_size": 64,
-            "block_out_channels": [320, 640, 1280, 1280],
-            "down_block_types": ["CrossAttnDownBlock2D"] * 3 + ["DownBlock2D"],
-            "layers_per_block": 2,
-            "attention_head_dim": [5, 10, 20, 20],
-            "cross_attention_dim": 1024,
-        },
-        vae={
-            "scaling_factor": 0.18215,
-            "block_out_channels": [128, 256, 512, 512],
-            "layers_per_block": 2,
-            "latent_channels": 4,
-            "in_channels": 3,
-            "out_channels": 3,
-        },
-        text_encoder=text_config(width=1024, heads=16, layers=23),
-        depth_estimator={"is_hybrid": True},
-        scheduler=scheduler_config(beta_start=0.00085, beta_end=0.012, steps=1000, prediction="epsilon"),
-        penultimate=True,
-    )
+SD2: Final = Anatomy(
+    unet={
+        "in_channels": 5,
+        "out_channels": 4,
+        "sample_size": 64,
+        "block_out_channels": [320, 640, 1280, 1280],
+        "down_block_types": ["CrossAttnDownBlock2D"] * 3 + ["DownBlock2D"],
+        "layers_per_block": 2,
+        "attention_head_dim": [5, 10, 20, 20],
+        "cross_attention_dim": 1024,
+    },
+    vae={
+        "scaling_factor": 0.18215,
+        "block_out_channels": [128, 256, 512, 512],
+        "layers_per_block": 2,
+        "latent_channels": 4,
+        "in_channels": 3,
+        "out_channels": 3,
+    },
+    text_encoder=text_config(width=1024, heads=16, layers=23),
+    depth_estimator={"is_hybrid": True},
+    scheduler=scheduler_config(beta_start=0.00085, beta_end=0.012, steps=1000, prediction="epsilon"),
+    penultimate=True,
 )
-"""Stable Diffusion 2's depth model."""
+"""Stable Diffusion 2's depth model; of each part what the single file's description needs."""
+
+SD2_DESCRIPTION: Final[Config] = to_description(SD2)
+"""The same as `ldm` wants it."""

@@ -77,7 +77,7 @@ def recreated(anatomy: Anatomy, dtype: torch.dtype) -> list[Lazy]:
     if anatomy.penultimate:
         inner = int(anatomy.text_encoder["intermediate_size"])
         layer = pairs.text_layer(int(anatomy.text_encoder["num_hidden_layers"]))
-        for name, shape in _text_layer_shapes(width, inner).items():
+        for name, shape in text_layer_shapes(width, inner).items():
             fill = torch.ones if name in ("ln_1.weight", "ln_2.weight") else torch.zeros
             add(layer + name, shape, _filled(fill, shape))
     if anatomy.is_midas:
@@ -99,7 +99,8 @@ def _filled(fill: Callable[[tuple[int, ...]], torch.Tensor], shape: tuple[int, .
     return lambda: fill(shape)
 
 
-def _text_layer_shapes(width: int, inner: int) -> dict[str, tuple[int, ...]]:
+def text_layer_shapes(width: int, inner: int) -> dict[str, tuple[int, ...]]:
+    """Name -> shape of one layer of OpenCLIP's text transformer, behind `pairs.text_layer`."""
     return {
         "ln_1.weight": (width,),
         "ln_1.bias": (width,),

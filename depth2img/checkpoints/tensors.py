@@ -39,6 +39,9 @@ TYPE_NAMES: Final[Mapping[torch.dtype, str]] = {
 }
 """Element types as the safetensors header names them."""
 
+MAX_HEADER: Final = 16 * 1024 * 1024
+"""Longest safetensors header that is read, in bytes; a Stable Diffusion checkpoint's is about 0.2 MB."""
+
 READ_BYTES: Final = 1 << 24
 """Bytes asked for at once: some systems refuse more than 2 GB."""
 
@@ -235,13 +238,28 @@ def _read_header(path: Path) -> tuple[dict[str, Any], int]:
             pass
         with path.open("rb") as file:
             (length,) = struct.unpack("<Q", file.read(8))
+            if length > MAX_HEADER:
+                raise ValueError("a header that is too long")
             return json.loads(file.read(length)), 8 + length
-    except (SafetensorError, OSError, ValueError, struct.error) as problem:
+    except (SafetensorError, OSError, ValueError, RecursionError, struct.error) as problem:
         raise CheckpointError(
             f"{path.name} cannot be read as safetensors.",
-            got=size_of(path),
+            got=size_of(path) + _announced(path),
             fix="It is truncated, missing or another kind of file; download or copy it again.",
         ) from problem
+
+
+def _announced(path: Path) -> str:
+    """How long a file should be that its header can be read of, in words."""
+    try:
+        with path.open("rb") as file:
+            (length,) = struct.unpack("<Q", file.read(8))
+            entries = json.loads(file.read(length)) if length <= MAX_HEADER else {}
+        ends = [entry["data_offsets"][1] for name, entry in entries.items() if name != "__metadata__"]
+        whole = 8 + length + max(ends)
+        return f" of {whole:,}" if whole > path.stat().st_size else ""
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, IndexError, RecursionError, struct.error):
+        return ""
 
 
 def size_of(path: Path) -> str:

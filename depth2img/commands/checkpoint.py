@@ -13,11 +13,37 @@ from ..flags import PATH, json_flag, progress, report
 
 @click.group(
     epilog="""\b
-Example:
+Examples:
+  depth2img checkpoint inspect 512-depth-ema.safetensors
   depth2img checkpoint convert 512-depth-ema.ckpt stable-diffusion-2-depth"""
 )
 def checkpoint() -> None:
     """Get, check and convert depth checkpoints."""
+
+
+@checkpoint.command(
+    epilog="""\b
+Examples:
+  depth2img checkpoint inspect 512-depth-ema.safetensors
+  depth2img checkpoint inspect 512-depth-ema.ckpt --hash --json
+
+Exit code 0: a depth checkpoint that works; 1: something else, or something is wrong with it; 2: it cannot be read."""
+)
+@click.argument("file", type=PATH)
+@click.option("--hash", "whole", is_flag=True, help="Read the whole file: SHA-256, checksums.")
+@json_flag
+@click.pass_context
+def inspect(context: click.Context, file: Path, whole: bool, as_json: bool) -> None:
+    """Say what a checkpoint is and what is wrong with it: version, depth, MiDaS, precision, text encoder, YAML.
+
+    FILE is read from its header alone, in a moment; nothing in it is run.
+    """
+    from ..checkpoints import inspect as look
+
+    with progress("Reading", quiet=as_json) as tell:
+        found = look(file, whole=whole, progress=tell)
+    report(found.to_json(), found.lines(), as_json=as_json)
+    context.exit(0 if found.usable else 1)
 
 
 @checkpoint.command(

@@ -1,0 +1,405 @@
+"""What is this checkpoint, and does it work for depth? Answered from names and shapes; no tensor is read.
+
+report = inspect(Path("512-depth-ema.safetensors"))
+report.usable, report.faults
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import zipfile
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Final
+
+from ..errors import CheckpointError
+from ..files import refusing
+from . import known, pairs, shapes
+from .anatomy import Anatomy, bad, from_json
+from .beside import judge
+from .description import HEAD_WIDTH, METADATA, SD2, text_config
+from .pickled import open_pickle
+from .report import DEPTH_CHANNELS, Deviation, Fault, Format, Midas, Report, TextLayout
+from .shapes import Shape
+from .tensors import MAX_HEADER, Progress, Safetensors, Tensors
+
+INPUT: Final = pairs.UNET + "input_blocks.0.0.weight"
+CONTEXT: Final = pairs.UNET + "input_blocks.1.1.transformer_blocks.0.attn2.to_k.weight"
+SD1_TEXT: Final = "cond_stage_model.transformer."
+EMA: Final = "model_ema."
+BUNDLED: Final = "depth2img-embedded"
+SUFFIXES: Final[Mapping[Format, tuple[str, ...]]] = {
+    "safetensors": (".safetensors",),
+    "pickle": (".ckpt", ".pt", ".pth", ".bin"),
+}
+
+GET_AGAIN: Final = "Get the file again from where it came from, and compare its SHA-256."
+GET_DEPTH: Final = "A depth checkpoint's UNet has 5 input channels; get one such as 512-depth-ema."
+INSTALL: Final = (
+    "The panel's button installs it; so does `depth2img checkpoint convert tiny depth2img-tiny.safetensors`."
+)
+SETUP: Final = "`depth2img checkpoint setup` and 'Set up' in the panel write the right one and keep a copy of the old."
+
+
+def inspect(path: Path, *, whole: bool = False, sha256: str | None = None, progress: Progress | None = None) -> Report:
+    """What a checkpoint file is, from its header alone unless `whole`.
+
+    Args:
+        path: a safetensors file, or one that `torch.save` wrote; nothing in it is run, whatever it asks for.
+        whole: also read the whole file, for its SHA-256 and the checksums that a pickle has.
+        sha256: of the file, if it is known already.
+        progress: with `whole`, told the bytes done and the bytes in all.
+
+    Raises:
+        CheckpointError: it is neither, it is damaged, or it wants to run code.
+    """
+    form = sniff(path)
+    tensors = Safetensors(path) if form == "safetensors" else open_pickle(path)
+    names = tensors.keys()
+    found = {name: tuple(tensors.shape(name)) for name in names}
+    types, odd = _types(tensors, found)
+    kind, channels = _kind(found, tensors.metadata)
+    short = known.model_hash(path)
+    faults = []
+    if whole:
+        sha256 = known.sha256_of(path, progress)
+        faults = _checksum_faults(path, form)
+    report = Report(
+        path=path,
+        format=form,
+        bytes=path.stat().st_size,
+        tensors=len(names),
+        values=sum(math.prod(shape) for shape in found.values()),
+        kind=kind,
+        channels=channels,
+        midas=None,
+        types=types,
+        ema=sum(name.startswith(EMA) for name in names),
+        text_layout=_text_layout(names),
+        missing=(),
+        extra=(),
+        misshaped=(),
+        model_hash=short,
+        sha256=sha256,
+        published=known.PUBLISHED.get(sha256 or "", "" if sha256 else known.MODEL_HASHES.get(short, "")),
+        beside=None,
+        faults=[*faults, *_file_faults(path, form, odd, sha256, short)],
+        metadata=tensors.metadata,
+    )
+    if channels != DEPTH_CHANNELS:
+        fix = INSTALL if tensors.metadata.get("kind") == BUNDLED else GET_DEPTH
+        fault = Fault("kind", f"{path.name} is no depth checkpoint: {kind}.", fix)
+        return dataclasses.replace(report, faults=[*report.faults, fault])
+    return _depth(report, tensors, found)
+
+
+def _depth(report: Report, tensors: Tensors, found: Mapping[str, Shape]) -> Report:
+    anatomy = anatomy_of(tensors)
+    required, unused = _wanted(anatomy)
+    midas: Midas = "inside"
+    depth = {name for name in found if name.startswith(pairs.DEPTH)}
+    if not depth:
+        midas = "missing"
+        required = {name: shape for name, shape in required.items() if not name.startswith(pairs.DEPTH)}
+    elif not anatomy.is_midas or pairs.MIDAS + "pretrained.model.cls_token" not in depth:
+        midas = "other"
+        required = {name: shape for name, shape in required.items() if not name.startswith(pairs.DEPTH)}
+    layout = report.text_layout
+    if layout != "OpenCLIP":  # one sentence about that, instead of hundreds of names
+        required = {name: shape for name, shape in required.items() if not name.startswith(pairs.TEXT)}
+    missing = [name for name in required if name not in found]
+    if midas == "inside" and any(name.startswith(pairs.DEPTH) for name in missing):
+        midas = "incomplete"
+    misshaped = [
+        Deviation(name, found[name], shape)
+        for name, shape in {**unused, **required}.items()
+        if name in found and found[name] != shape
+    ]
+    ignored = {*required, *unused, *HARMLESS} | (depth if midas == "other" else set())
+    extra = [name for name in found if name not in ignored and not name.startswith((EMA, SD1_TEXT))]
+    beside = judge(report.path, tensors)
+    report = dataclasses.replace(report, midas=midas, missing=missing, misshaped=misshaped, extra=extra, beside=beside)
+    faults = [*report.faults, *_depth_faults(report, anatomy, len(required)), *_yaml_faults(report, anatomy)]
+    return dataclasses.replace(report, faults=sorted(faults, key=lambda fault: not fault.serious))
+
+
+def _wanted(anatomy: Anatomy) -> tuple[dict[str, Shape], dict[str, Shape]]:
+    try:
+        return shapes.required(anatomy), shapes.unused(anatomy)
+    except (KeyError, ValueError, TypeError, IndexError, AttributeError, ZeroDivisionError) as problem:
+        raise bad("description in the file's metadata", problem) from problem
+
+
+HARMLESS: Final = (
+    "cond_stage_model.model.attn_mask",
+    "depth_model.model.pretrained.model.head.weight",
+    "depth_model.model.pretrained.model.head.bias",
+    "model_ema.decay",
+    "model_ema.num_updates",
+)
+"""Names that some tools write and nobody reads."""
+
+
+# --- the file ---------------------------------------------------------------------------------------------------------
+
+
+def sniff(path: Path) -> Format:
+    """How a file is stored, by its first bytes.
+
+    Raises:
+        CheckpointError: it cannot be read, or is no checkpoint at all; the message says what it is instead.
+    """
+    with refusing(f"{path.name} cannot be read.", CheckpointError):
+        if path.is_dir():
+            raise CheckpointError(
+                f"{path.name} is a folder.",
+                fix="Give a file; `depth2img checkpoint convert` makes one of a folder in the layout of diffusers.",
+            )
+        if not path.is_file():
+            raise CheckpointError(f"There is no file {path.name}.", got=str(path), fix="Check the path.")
+        with path.open("rb") as file:
+            start, total = file.read(512), path.stat().st_size
+    for mark, what, fix in SIGNS:
+        if start.lstrip()[:40].lower().startswith(mark):
+            raise CheckpointError(f"{path.name} is {what}, no checkpoint.", got=f"{total:,} bytes", fix=fix)
+    if start.startswith((b"PK\x03\x04", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")):
+        return "pickle"
+    header = int.from_bytes(start[:8], "little")
+    if start[8:9] == b"{":
+        if header > MAX_HEADER:
+            raise CheckpointError(
+                f"The header of {path.name} is too long.",
+                got=f"{header:,} bytes",
+                fix=f"At most {MAX_HEADER:,} are read; the file is damaged, or not meant to be read.",
+            )
+        return "safetensors"
+    what = "is empty" if not start else "is neither a safetensors nor a PyTorch file"
+    raise CheckpointError(f"{path.name} {what}.", got=f"{total:,} bytes", fix=GET_AGAIN)
+
+
+PAGE: Final = ("an HTML page", "The download was answered by a web page; get the file itself, perhaps after a login.")
+PACKED: Final = ("a packed archive", "Unpack it first.")
+
+SIGNS: Final[Sequence[tuple[bytes, str, str]]] = [
+    (b"<!doctype", *PAGE),
+    (b"<html", *PAGE),
+    (b"<?xml", *PAGE),
+    (b"version https://git-lfs", "a pointer of Git LFS", "Run `git lfs pull` in its folder, or download the file."),
+    (b"gguf", "a GGUF file", "The WebUI reads safetensors and .ckpt files."),
+    (b"\x1f\x8b", *PACKED),
+    (b"7z\xbc\xaf", *PACKED),
+    (b"rar!", *PACKED),
+]
+"""First bytes, in lower case -> what the file is, and what to do."""
+
+
+def _types(tensors: Tensors, found: Mapping[str, Shape]) -> tuple[dict[str, int], list[str]]:
+    """Bytes by element type, most first; and the tensors whose type nothing here can read."""
+    counts: dict[str, int] = {}
+    odd = []
+    for name, shape in found.items():
+        try:
+            dtype = tensors.dtype(name)
+        except CheckpointError:
+            odd.append(name)
+            continue
+        label = str(dtype).removeprefix("torch.")
+        counts[label] = counts.get(label, 0) + math.prod(shape) * dtype.itemsize
+    return dict(sorted(counts.items(), key=lambda item: -item[1])), odd
+
+
+def _checksum_faults(path: Path, form: Format) -> list[Fault]:
+    """What the checksums of a pickle's archive say; a safetensors file has none."""
+    if form != "pickle" or not zipfile.is_zipfile(path):
+        return []
+    with zipfile.ZipFile(path) as archive:
+        entry = archive.testzip()
+    return [] if entry is None else [Fault("damaged", f"It is damaged: '{entry[:80]}' in it has changed.", GET_AGAIN)]
+
+
+def _file_faults(path: Path, form: Format, odd: Sequence[str], sha256: str | None, short: str) -> list[Fault]:
+    faults = []
+    if path.suffix.lower() not in SUFFIXES[form]:
+        what = f"{path.name} is a {form} file, and its name says another kind; the WebUI goes by the name."
+        faults.append(Fault("suffix", what, f"Rename it to {path.stem}{SUFFIXES[form][0]}."))
+    if odd:
+        what = f"{len(odd)} tensors have an element type that cannot be read, such as '{odd[0][:80]}'."
+        faults.append(Fault("type", what, "Get the file in float16 or float32."))
+    published = {name: digest for digest, name in known.PUBLISHED.items()}
+    if sha256 is not None and sha256 not in known.PUBLISHED:
+        if short in known.MODEL_HASHES:
+            what = f"It begins like {known.MODEL_HASHES[short]}, but its SHA-256 is another: it is damaged or changed."
+            faults.append(Fault("damaged", what, GET_AGAIN))
+        elif path.name in published:
+            what = f"It has the name of the published {path.name}, but it is another file or damaged."
+            faults.append(Fault("hash", what, f"The published one has the SHA-256 {published[path.name]}.", False))
+    return faults
+
+
+# --- what it is -------------------------------------------------------------------------------------------------------
+
+
+def _text_layout(names: Sequence[str]) -> TextLayout:
+    if any(name.startswith(pairs.TEXT) for name in names):
+        return "OpenCLIP"
+    return "SD1" if any(name.startswith(SD1_TEXT) for name in names) else "none"
+
+
+VERSIONS: Final[Mapping[int, str]] = {768: "Stable Diffusion 1", 1024: "Stable Diffusion 2"}
+INPUTS: Final[Mapping[int, str]] = {
+    4: "text to image",
+    5: "depth",
+    7: "upscaler",
+    8: "instruct-pix2pix",
+    9: "inpainting",
+}
+
+PARTS: Final[Sequence[tuple[Callable[[str], bool], str]]] = [
+    (lambda name: name.startswith(("lora_unet_", "lora_te", "lora_unet.")), "a LoRA"),
+    (lambda name: ".lora_A." in name or ".lora_down." in name or ".lora.down." in name, "a LoRA"),
+    (lambda name: name.startswith(("control_model.", "controlnet_")), "a ControlNet"),
+    (lambda name: name.startswith(("double_blocks.", "model.diffusion_model.double_blocks.")), "a Flux model"),
+    (lambda name: name == "pretrained.model.cls_token", "MiDaS alone"),
+    (lambda name: name.startswith("dpt.embeddings."), "the depth network of a diffusers folder, alone"),
+    (lambda name: name.startswith("down_blocks.0.resnets."), "the UNet of a diffusers folder, alone"),
+    (lambda name: name.startswith(("text_model.", "transformer.text_model.")), "a text encoder alone"),
+    (lambda name: name.startswith(("encoder.conv_in.", pairs.VAE)), "an autoencoder (VAE) alone"),
+    (lambda name: name.startswith("diffusion_model."), "a UNet alone"),
+]
+"""What a file without a whole Stable Diffusion is, by any of its names."""
+
+
+def _kind(found: Mapping[str, Shape], metadata: Mapping[str, str]) -> tuple[str, int | None]:
+    """What the file is in words, and the input channels of its UNet."""
+    if metadata.get("kind") == BUNDLED:
+        return "the bundled model in its compact form", None
+    if any(name.startswith(pairs.UNET + "joint_blocks.") for name in found):
+        return "Stable Diffusion 3", None
+    convolution = found.get(INPUT)
+    if convolution is None or len(convolution) != 4:
+        for test, what in PARTS:
+            if any(map(test, found)):
+                return what, None
+        return "no Stable Diffusion checkpoint", None
+    channels = convolution[1]
+    task = INPUTS.get(channels, f"UNet with {channels} input channels")
+    if any(name.startswith("conditioner.embedders.1.") for name in found):
+        return f"Stable Diffusion XL, {task}", channels
+    context = found.get(CONTEXT, ())
+    width = context[1] if len(context) == 2 else 0
+    version = VERSIONS.get(width, "Stable Diffusion of another width")
+    if any(name.startswith(pairs.TEXT) for name in found) and width not in VERSIONS:
+        version = "Stable Diffusion 2 in another width"
+    return f"{version}, {task}", channels
+
+
+def anatomy_of(tensors: Tensors) -> Anatomy:
+    """The anatomy that a depth checkpoint must have, whatever is missing of it: the one in its metadata, else Stable
+    Diffusion 2's with the widths of a few of its tensors.
+
+    Raises:
+        CheckpointError: the metadata cannot be used.
+    """
+    own = tensors.metadata.get(METADATA)
+    if own is not None:
+        return from_json(own)
+    names = set(tensors.keys())
+
+    def side(name: str, index: int, default: int) -> int:
+        shape = tensors.shape(name) if name in names else ()
+        return shape[index] if len(shape) > index else default
+
+    widths = [side(INPUT, 0, 320) * factor for factor in (1, 2, 4, 4)]
+    text = side(pairs.TEXT + "ln_final.weight", 0, 1024)
+    layers = sum(f"{pairs.text_layer(number)}ln_1.weight" in names for number in range(64)) if text != 1024 else 24
+    return dataclasses.replace(
+        SD2,
+        unet={
+            **SD2.unet,
+            "block_out_channels": widths,
+            "attention_head_dim": [max(1, width // HEAD_WIDTH) for width in widths],
+            "cross_attention_dim": side(CONTEXT, 1, text),
+        },
+        vae={
+            **SD2.vae,
+            "block_out_channels": [
+                side(pairs.VAE + "encoder.conv_in.weight", 0, 128) * factor for factor in (1, 2, 4, 4)
+            ],
+        },
+        text_encoder=text_config(width=text, heads=max(1, text // HEAD_WIDTH), layers=max(1, layers - 1)),
+        depth_estimator=dict(shapes.DPT_HYBRID),
+    )
+
+
+# --- faults -----------------------------------------------------------------------------------------------------------
+
+
+def _depth_faults(report: Report, anatomy: Anatomy, required: int) -> list[Fault]:
+    faults = []
+    if report.text_layout == "SD1":
+        what = (
+            "Its text encoder is laid out like Stable Diffusion 1's (cond_stage_model.transformer.*), as some "
+            "converters write it: the WebUI loads none of it, and pictures come out black or as noise."
+        )
+        fix = "Convert the diffusers folder again with `depth2img checkpoint convert`, or get the original file."
+        faults.append(Fault("text-layout", what, fix))
+    elif report.text_layout == "none":
+        faults.append(Fault("text-missing", "It has no text encoder.", "Get the whole checkpoint."))
+    if report.midas == "missing":
+        what = "It holds no depth network (depth_model.*): it was converted without MiDaS."
+        fix = "Get the original, or put dpt_hybrid-midas-501f0c75.pt into the WebUI's models/midas."
+        faults.append(Fault("midas-missing", what, fix))
+    if report.midas == "other" and anatomy.is_midas and (report.beside is None or report.beside.state != "right"):
+        faults.append(Fault("depth-unknown", "Its depth network is none that is known.", "Use a MiDaS checkpoint."))
+    if report.missing:
+        what = f"{len(report.missing):,} of {required:,} tensors are missing, such as '{report.missing[0][:100]}'."
+        faults.append(Fault("missing", what, GET_AGAIN))
+    if report.misshaped:
+        one = report.misshaped[0]
+        what = (
+            f"{len(report.misshaped):,} tensors have another shape than Stable Diffusion 2's, such as "
+            f"'{one.name[:100]}' with {_sides(one.shape)} instead of {_sides(one.wanted)}."
+        )
+        faults.append(Fault("misshaped", what, "It was merged or converted wrongly; get the original file."))
+    if report.ema:
+        what = f"It carries {report.ema:,} tensors of EMA weights, which nothing reads when pictures are made."
+        faults.append(Fault("ema", what, serious=False))
+    if report.extra:
+        what = f"{len(report.extra):,} tensors belong to no part of the model, such as '{report.extra[0][:100]}'."
+        faults.append(Fault("extra", what, serious=False))
+    return faults
+
+
+def _sides(shape: Shape) -> str:
+    return " x ".join(map(str, shape)) or "no sides"
+
+
+def _yaml_faults(report: Report, anatomy: Anatomy) -> list[Fault]:
+    beside = report.beside
+    if beside is None:
+        return []
+    name = beside.path.name
+    if beside.state == "hostile":
+        what = f"The YAML beside it may be malicious: {beside.detail}; the WebUI would run that code."
+        return [Fault("yaml-hostile", what, f"Do not load it. {SETUP}")]
+    if beside.is_bad:
+        what = f"{name} beside it is not the one for this checkpoint: {beside.detail}."
+        return [Fault(f"yaml-{beside.state}", what, SETUP)]
+    if beside.state == "none" and not _is_standard(anatomy):
+        what = f"It needs a YAML of its own, {name} beside it, since it is not as wide as Stable Diffusion 2."
+        return [Fault("yaml-none", what, SETUP)]
+    return []
+
+
+def _is_standard(anatomy: Anatomy) -> bool:
+    """Whether the WebUI's own v2-midas-inference.yaml describes it."""
+    return anatomy.is_midas and all(
+        list(part[name]) == list(wanted[name]) if isinstance(wanted[name], list) else part[name] == wanted[name]
+        for part, wanted, name in (
+            (anatomy.unet, SD2.unet, "block_out_channels"),
+            (anatomy.unet, SD2.unet, "cross_attention_dim"),
+            (anatomy.vae, SD2.vae, "block_out_channels"),
+            (anatomy.text_encoder, SD2.text_encoder, "hidden_size"),
+        )
+    )

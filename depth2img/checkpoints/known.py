@@ -1,0 +1,56 @@
+"""Published files by what they contain: SHA-256, and the short hashes that the WebUI shows."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Final
+
+from ..errors import CheckpointError
+from ..files import refusing
+from .tensors import Progress
+
+PUBLISHED: Final[Mapping[str, str]] = {
+    "ece79d931a1f3c27fb98a0c0bc6aa7d61168879cd52b4ad7b26e3106f9748ef1": "512-depth-ema.ckpt",
+    "59cb052d4409654936139693b57e4632d119bdd38df9a3cdf30d4a63799a4853": "512-depth-ema.safetensors",
+    "1edad0394713bc4393bbdc06f1940c77ed78c6be4cc8c3a25da972caf5003903": "512-depth-ema-fp16.safetensors",
+    "501f0c75b3bca7daec6b3682c5054c09b366765aef6fa3a09d03a5cb4b230853": "dpt_hybrid-midas-501f0c75.pt",
+}
+"""SHA-256 -> name, as the publishing pages state them."""
+
+MODEL_HASHES: Final[Mapping[str, str]] = {"d0522d12": "512-depth-ema.ckpt"}
+"""The WebUI's old short hash -> name."""
+
+CHUNK: Final = 1024 * 1024
+
+
+def model_hash(path: Path) -> str:
+    """The WebUI's old short hash (`modules.sd_models.model_hash`): of 64 kB at 1 MB, 8 digits. Many files share one.
+
+    Raises:
+        CheckpointError: the file cannot be read.
+    """
+    with refusing(f"{path.name} cannot be read.", CheckpointError), path.open("rb") as file:
+        file.seek(0x100000)
+        return hashlib.sha256(file.read(0x10000)).hexdigest()[:8]
+
+
+def sha256_of(path: Path, progress: Progress | None = None) -> str:
+    """The SHA-256 of a file, 64 digits; its first ten are the WebUI's short hash.
+
+    Args:
+        progress: told the bytes done and the bytes in all.
+
+    Raises:
+        CheckpointError: the file cannot be read.
+    """
+    digest, done = hashlib.sha256(), 0
+    with refusing(f"{path.name} cannot be read.", CheckpointError), path.open("rb") as file:
+        total = path.stat().st_size
+        while chunk := file.read(CHUNK):
+            digest.update(chunk)
+            done += len(chunk)
+            if progress is not None:
+                progress(done, total)
+    return digest.hexdigest()
