@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import io
-import os
 import shutil
+import sys
 import tempfile
+import time
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
@@ -16,6 +18,9 @@ import numpy.typing as npt
 from PIL import Image
 
 from .errors import Depth2ImgError, OptionError
+
+if sys.platform != "win32":
+    import fcntl
 
 PICTURE_KINDS: Final = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP"}
 """Suffix -> kind of picture that is written."""
@@ -47,7 +52,9 @@ def refusing(
 
 @contextlib.contextmanager
 def replacing(path: Path, error: type[Depth2ImgError] = Depth2ImgError, *, what: str = "The file") -> Iterator[Path]:
-    """Yields a file beside `path` and renames it to `path` on leaving; after an error nothing is left.
+    """Yields where to write what will be `path`, and renames it on leaving; after an error nothing is left.
+
+    What a killed process leaves is taken away by `remove_stale`.
 
     Args:
         path: where the file will be.
@@ -57,33 +64,69 @@ def replacing(path: Path, error: type[Depth2ImgError] = Depth2ImgError, *, what:
     Raises:
         error: the folder cannot be written.
     """
-    with refusing(f"{what} cannot be written to {path.name}.", error, fix=WRITING):
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-        os.close(handle)
-        beside = Path(name)
-        try:
-            yield beside
-            beside.chmod(0o644)
-            beside.replace(path)
-        finally:
-            beside.unlink(missing_ok=True)
+    with refusing(f"{what} cannot be written to {path.name}.", error, fix=WRITING), _part(path) as beside:
+        yield beside
+        beside.replace(path)
 
 
 @contextlib.contextmanager
 def appearing(folder: Path, error: type[Depth2ImgError] = Depth2ImgError) -> Iterator[Path]:
-    """Yields a folder beside `folder`, which must not exist, and renames it on leaving; after an error nothing is left.
+    """Yields a folder that becomes `folder`, which must not exist, on leaving; after an error nothing is left.
 
     Raises:
         error: the folder cannot be written.
     """
-    with refusing(f"{folder.name} cannot be written.", error, fix=WRITING):
-        beside = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
-        try:
-            yield beside
-            beside.chmod(0o755)
-            beside.rename(folder)
-        finally:
-            shutil.rmtree(beside, ignore_errors=True)
+    with refusing(f"{folder.name} cannot be written.", error, fix=WRITING), _part(folder) as beside:
+        beside.mkdir()
+        yield beside
+        beside.rename(folder)
+
+
+PART: Final = ".part"
+LOCK: Final = "in-use"
+FRESH_SECONDS: Final = 60
+"""A part without a lock that is younger than this may be another process' that is just beginning."""
+
+
+def _part_prefix(path: Path) -> str:
+    # A checksum, since the name itself may be as long as names can be.
+    return f".depth2img-{zlib.crc32(path.name.encode()):08x}-"
+
+
+@contextlib.contextmanager
+def _part(path: Path) -> Iterator[Path]:
+    """Yields a place of `path`'s name in a folder of its own beside it, which is locked meanwhile and removed then."""
+    folder = Path(tempfile.mkdtemp(dir=path.parent, prefix=_part_prefix(path), suffix=PART))
+    try:
+        with (folder / f"{LOCK}.new").open("wb") as file:
+            if sys.platform != "win32":  # there an open file cannot be removed, which is lock enough
+                with contextlib.suppress(OSError):  # a network drive without locks
+                    fcntl.flock(file, fcntl.LOCK_EX)
+                Path(file.name).rename(folder / LOCK)
+            yield folder / path.name
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def remove_stale(path: Path) -> None:
+    """Remove what killed writers of `path` have left beside it. Parts that a living process writes stay."""
+    for folder in path.parent.glob(f"{_part_prefix(path)}*{PART}"):
+        with contextlib.suppress(OSError):
+            _remove_unless_in_use(folder)
+
+
+def _remove_unless_in_use(folder: Path) -> None:
+    if sys.platform == "win32":
+        (folder / f"{LOCK}.new").unlink()  # refused while it is open
+        shutil.rmtree(folder, ignore_errors=True)
+        return
+    if not (folder / LOCK).exists():
+        if time.time() - folder.stat().st_mtime > FRESH_SECONDS:
+            shutil.rmtree(folder, ignore_errors=True)
+        return
+    with (folder / LOCK).open("rb") as file:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # refused while its writer lives
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def free_space(folder: Path, error: type[Depth2ImgError] = Depth2ImgError) -> int:

@@ -11,6 +11,7 @@ from .convert import to_single_file as to_single_file
 from .description import open_clip_config as open_clip_config
 from .inspection import inspect as inspect
 from .model import Model as Model
+from .model import open_midas as open_midas
 from .model import open_model as open_model
 from .report import Fault as Fault
 from .report import Report as Report

@@ -156,8 +156,12 @@ def bad(what: str, problem: Exception) -> CheckpointError:
 # --- folder -----------------------------------------------------------------------------------------------------------
 
 
-def from_folder(folder: Path) -> Anatomy:
+def from_folder(folder: Path, depth: Config | None = None) -> Anatomy:
     """The anatomy of a folder in the diffusers layout.
+
+    Args:
+        folder: holds `model_index.json`.
+        depth: configuration of a depth network that takes the place of the folder's own.
 
     Raises:
         CheckpointError: a JSON file is missing or unusable, or it is no depth model.
@@ -168,10 +172,19 @@ def from_folder(folder: Path) -> Anatomy:
             got="no 'unet' folder in it",
             fix="Give the folder that holds model_index.json.",
         )
+    if depth is None and (folder / "model_index.json").is_file() and not (folder / "depth_estimator").is_dir():
+        raise CheckpointError(
+            f"The folder {folder.name} holds no depth network.",
+            got="no 'depth_estimator' folder in it",
+            fix="Take one from another file: depth2img checkpoint convert --midas FILE.",
+        )
     try:
+        configs = {name: read_json(folder / name / "config.json") for name in FOLDERS if name != "depth_estimator"}
+        own = read_json(folder / "depth_estimator" / "config.json") if depth is None else depth
         return checked(
             Anatomy(
-                **{name: read_json(folder / name / "config.json") for name in FOLDERS},
+                **configs,
+                depth_estimator=own,
                 scheduler=read_json(folder / "scheduler" / "scheduler_config.json"),
                 penultimate=False,
             )

@@ -10,20 +10,26 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, Final, Literal
 
+import torch
+
 from ..errors import CheckpointError
-from ..files import appearing, free_space, write_file
+from ..files import appearing, free_space, remove_stale, replacing
 from . import ldm_only, pairs
 from .anatomy import FOLDERS, Anatomy
 from .clip_tokens import write_tokenizer
 from .description import METADATA, to_yaml
-from .model import ASIDE, RECREATED, WEIGHTS, Model, open_model
+from .model import ASIDE, RECREATED, WEIGHTS, Model, ToLdm, open_model
 from .pairs import Pair
-from .tensors import Progress, Tensors
-from .writing import Lazy, write_safetensors
+from .tensors import Progress, Renamed, Tensors
+from .writing import Lazy, as_type, write_safetensors
+
+NETWORKS: Final = (pairs.UNET, pairs.VAE, "cond_stage_model.", pairs.DEPTH, "model_ema.")
+"""What is stored in half precision where that is asked for; rounding the noise schedule would change every picture."""
 
 What = Literal["same", "stacked", "pointwise", "kept aside", "re-created", "constant"]
 
@@ -49,10 +55,17 @@ class Line:
 
 @dataclass(frozen=True)
 class Ledger:
-    """What became of every tensor of a conversion."""
+    """What became of every tensor of a conversion.
+
+    Attributes:
+        lines: one for each tensor.
+        bytes: of all tensors, as written.
+        sha256: of each weights file that was written, by its name.
+    """
 
     lines: Sequence[Line]
     bytes: int
+    sha256: Mapping[str, str] = field(default_factory=dict)
 
     def counts(self) -> dict[str, int]:
         """How many lines there are of each kind."""
@@ -62,66 +75,89 @@ class Ledger:
     def to_json(self) -> dict[str, Any]:
         """The ledger as plain data."""
         lines = [{"ldm": line.ldm, "diffusers": list(line.other), "what": line.what} for line in self.lines]
-        return {"tensors": lines, "counts": self.counts(), "bytes": self.bytes}
+        return {"tensors": lines, "counts": self.counts(), "bytes": self.bytes, "sha256": dict(self.sha256)}
 
 
-def convert(source: Path, target: Path, progress: Progress | None = None) -> Ledger:
+def convert(
+    source: Path, target: Path, progress: Progress | None = None, *, half: bool = False, midas: Path | None = None
+) -> Ledger:
     """A single file to a folder, or a folder to a single file.
 
     Args:
         source: a folder in the diffusers layout, or a `.safetensors` or `.ckpt` file.
         target: a `.safetensors` file (its YAML is written beside it) or a folder that does not exist yet.
-        progress: told the bytes written and the bytes in all.
+        progress: told the bytes done and the bytes in all.
+        half: store the networks in float16; the noise schedule keeps its precision.
+        midas: take the depth network from here; see `open_midas`.
 
     Raises:
         CheckpointError: the source is no depth model, or the target cannot be written.
     """
-    return convert_model(open_model(source), target, progress)
+    return convert_model(open_model(source, midas), target, progress, half=half)
 
 
-def convert_model(model: Model, target: Path, progress: Progress | None = None) -> Ledger:
+def convert_model(model: Model, target: Path, progress: Progress | None = None, *, half: bool = False) -> Ledger:
     """A model to a single file if the target's name ends in `.safetensors`, else to a folder.
 
     Raises:
         CheckpointError: the target cannot be written.
     """
     if target.suffix.lower() == ".safetensors":
-        return to_single_file(model, target, progress)
+        return to_single_file(model, target, progress, half=half)
     if target.suffix.lower() in (".ckpt", ".pt", ".pth", ".bin"):
         raise CheckpointError(
             "Checkpoints are written as safetensors only.", got=f"'{target.name}'", fix="End the name in .safetensors."
         )
-    return to_folder(model, target, progress)
+    return to_folder(model, target, progress, half=half)
 
 
-def to_single_file(model: Model, path: Path, progress: Progress | None = None) -> Ledger:
+def to_single_file(model: Model, path: Path, progress: Progress | None = None, *, half: bool = False) -> Ledger:
     """Write a model as one safetensors file in `ldm`'s layout, and its YAML beside it.
 
     Raises:
         CheckpointError: the folder cannot be written or the model does not fit the layout.
     """
-    text = to_yaml(model.anatomy)
-    lazies = [_to_ldm(pair, model.parts[pair.component]) for pair in model.pairs]
-    lines = [_line(pair) for pair in model.pairs]
+    lazies, lines = lazy_list(ToLdm(model.parts, model.pairs)), [_line(pair) for pair in model.pairs]
     lines += [Line("", (name,), "constant") for name in model.constants]
-    for name in model.aside.keys():
-        lazies.append(_as_it_is(model.aside, name, name))
-        lines.append(Line(name, (), "kept aside"))
-    table = next(pair.names[0] for pair in model.pairs if pair.ldm == pairs.TEXT + "token_embedding.weight")
-    dtype, there = model.parts["text_encoder"].dtype(table), {lazy.key for lazy in lazies}
+    lazies += lazy_list(model.aside)
+    lines += [Line(name, (), "kept aside") for name in model.aside.keys() if name not in model.noted]
+    table = next(pair for pair in model.pairs if pair.ldm == pairs.TOKEN_TABLE)
+    dtype, there = model.parts["text_encoder"].dtype(table.names[0]), {lazy.key for lazy in lazies}
     again = [lazy for lazy in ldm_only.recreated(model.anatomy, dtype) if lazy.key not in there]
     lazies += again
-    lines += [Line(lazy.key, (), "re-created") for lazy in again]
-    metadata = {"format": "pt", METADATA: model.anatomy.to_json()}
-    if again:
-        metadata[RECREATED] = "\n".join(lazy.key for lazy in again)
+    noted = [*model.noted, *(lazy.key for lazy in again)]
+    lines += [Line(name, (), "re-created") for name in noted]
+    metadata = {METADATA: model.anatomy.to_json(), **({RECREATED: "\n".join(noted)} if noted else {})}
+    total, digest = write_single_file(path, lazies, model.anatomy, metadata, progress, half=half)
+    return Ledger(lines, total, {path.name: digest})
+
+
+def write_single_file(
+    path: Path,
+    lazies: Sequence[Lazy],
+    anatomy: Anatomy,
+    metadata: Mapping[str, str],
+    progress: Progress | None = None,
+    *,
+    half: bool = False,
+) -> tuple[int, str]:
+    """Write tensors under their names in `ldm`, and the YAML beside; bytes of the tensors, and the file's SHA-256.
+
+    Raises:
+        CheckpointError: the folder cannot be written.
+    """
+    lazies = [_halved(lazy) if half and lazy.key.startswith(NETWORKS) else lazy for lazy in lazies]
     total = _room_for(lazies, path.parent)
-    write_safetensors(path, lazies, metadata, progress)
-    write_file(path.with_suffix(".yaml"), text.encode(), CheckpointError, what="The description")
-    return Ledger(lines, total)
+    beside = path.with_suffix(".yaml")
+    remove_stale(path)
+    # The one inside gets its name first: a file without its YAML would be worse than none.
+    with replacing(beside, CheckpointError, what="The description") as described:
+        described.write_text(to_yaml(anatomy), encoding="utf-8")
+        digest = write_safetensors(path, lazies, {"format": "pt", **metadata}, progress)
+    return total, digest
 
 
-def to_folder(model: Model, folder: Path, progress: Progress | None = None) -> Ledger:
+def to_folder(model: Model, folder: Path, progress: Progress | None = None, *, half: bool = False) -> Ledger:
     """Write a model as a folder in the diffusers layout; the folder appears whole or not at all.
 
     Raises:
@@ -131,37 +167,39 @@ def to_folder(model: Model, folder: Path, progress: Progress | None = None) -> L
         raise CheckpointError(
             f"{folder.name} exists already.", fix="Give the name of a folder that does not exist yet."
         )
-    files: dict[str, list[Lazy]] = {
-        f"{name}/{stem}.safetensors": [_as_it_is(model.parts[name], key, key) for key in model.parts[name].keys()]
-        for name, stem in WEIGHTS.items()
-    }
+    again = model.still_as_recreated()
+    kept = Renamed(model.aside, {name: name for name in model.aside.keys() if name not in again})
+    files = {f"{name}/{stem}.safetensors": lazy_list(model.parts[name]) for name, stem in WEIGHTS.items()}
     lines = [_line(pair) for pair in model.pairs]
-    lines += [Line(name, (), "re-created") for name in model.recreated]
-    if model.aside.keys():
-        files[ASIDE] = [_as_it_is(model.aside, key, key) for key in model.aside.keys()]
-        lines += [Line(key, (), "kept aside") for key in model.aside.keys()]
+    lines += [Line(name, (), "re-created") for name in again]
+    lines += [Line(name, (), "kept aside") for name in kept.keys()]
+    if half:
+        files = {name: [_halved(lazy) for lazy in lazies] for name, lazies in files.items()}
+    if kept.keys():
+        files[ASIDE] = [_halved(z) if half and z.key.startswith(NETWORKS) else z for z in lazy_list(kept)]
+    remove_stale(folder)
     total = _room_for([lazy for lazies in files.values() for lazy in lazies], folder.parent)
-    done = 0
+    done, digests = 0, {}
     with appearing(folder, CheckpointError) as beside:
         for name, lazies in files.items():
             (beside / name).parent.mkdir(exist_ok=True)
-            write_safetensors(beside / name, lazies, {"format": "pt"}, _from(progress, done, total))
+            digests[name] = write_safetensors(beside / name, lazies, {"format": "pt"}, _from(progress, done, total))
             done += sum(lazy.size for lazy in lazies)
         _write_texts(beside, model.anatomy)
-    return Ledger(lines, total)
+    return Ledger(lines, total, digests)
 
 
 def _line(pair: Pair) -> Line:
     return Line(pair.ldm, tuple(f"{pair.component}/{name}" for name in pair.names), pair.form)
 
 
-def _to_ldm(pair: Pair, part: Tensors) -> Lazy:
-    shape = pair.ldm_shape([part.shape(name) for name in pair.names])
-    return Lazy(pair.ldm, part.dtype(pair.names[0]), shape, lambda: pair.to_ldm([part.get(n) for n in pair.names]))
+def lazy_list(tensors: Tensors) -> list[Lazy]:
+    """All tensors of a source, to be read when they are written."""
+    return [Lazy(key, tensors.dtype(key), tensors.shape(key), partial(tensors.get, key)) for key in tensors.keys()]
 
 
-def _as_it_is(part: Tensors, name: str, key: str) -> Lazy:
-    return Lazy(key, part.dtype(name), part.shape(name), lambda: part.get(name))
+def _halved(lazy: Lazy) -> Lazy:
+    return as_type(lazy, torch.float16) if lazy.dtype.is_floating_point else lazy
 
 
 def _from(progress: Progress | None, start: int, total: int) -> Progress | None:

@@ -352,7 +352,7 @@ def _depth_from_ldm(depth: Mapping[str, Any], tensors: Tensors) -> Config:
         raise CheckpointError(
             "The file holds no depth network.",
             got="no tensor named depth_model.*",
-            fix="Get the whole depth checkpoint; a file without it cannot estimate depth.",
+            fix="Get the whole checkpoint, or take MiDaS from another file: depth2img checkpoint convert --midas FILE.",
         )
     target = str(depth.get("target", ""))
     if pairs.MIDAS + "pretrained.model.cls_token" in names:

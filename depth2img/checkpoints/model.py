@@ -13,9 +13,9 @@ import torch
 from ..errors import CheckpointError
 from . import ldm_only, pairs
 from .anatomy import FOLDERS, VIT_H, Anatomy, from_folder, read_json
-from .description import from_single_file
+from .description import dpt_config, from_single_file
 from .pairs import Component, Pair
-from .tensors import InMemory, Safetensors, Tensors, open_file
+from .tensors import InMemory, Joined, Renamed, Safetensors, Tensors, open_file
 
 ASIDE: Final = "ldm_only.safetensors"
 """File of a folder that keeps the tensors which only the single-file layout has, under their names there."""
@@ -30,6 +30,9 @@ WEIGHTS: Final[Mapping[Component, str]] = {
     "depth_estimator": "model",
 }
 """Stem of each part's weights in the diffusers layout."""
+
+PICKLED: Final[Mapping[str, str]] = {"model": "pytorch_model"}
+"""Stem of the pickled form, where it is another."""
 
 CONSTANT_NAMES: Final = ("text_model.embeddings.position_ids",)
 """Buffers that older folders store although they are the same for every model: 0, 1, 2, ..."""
@@ -46,7 +49,7 @@ class Model:
         pairs: how they are called in the single file.
         aside: tensors that only the single-file layout has, under their names there.
         constants: names that were left out because their value is the same for every model.
-        recreated: names that were left out because writing the single file would make them again, bit for bit.
+        noted: names in `aside` that were re-created when the file was written; see `still_as_recreated`.
     """
 
     name: str
@@ -55,46 +58,21 @@ class Model:
     pairs: Sequence[Pair]
     aside: Tensors
     constants: Sequence[str] = ()
-    recreated: Sequence[str] = ()
+    noted: Sequence[str] = ()
 
     def state(self, component: Component) -> dict[str, torch.Tensor]:
         """All tensors of one part, read."""
         part = self.parts[component]
         return {name: part.get(name) for name in part.keys()}
 
-
-class Renamed:
-    """A view of other tensors under other names.
-
-    Args:
-        source: where they are.
-        names: name here -> name there.
-    """
-
-    def __init__(self, source: Tensors, names: Mapping[str, str]) -> None:
-        self._source = source
-        self._names = dict(names)
-
-    @property
-    def metadata(self) -> Mapping[str, str]:
-        """See `Tensors.metadata`."""
-        return self._source.metadata
-
-    def keys(self) -> Sequence[str]:
-        """See `Tensors.keys`."""
-        return list(self._names)
-
-    def shape(self, key: str) -> tuple[int, ...]:
-        """See `Tensors.shape`."""
-        return self._source.shape(self._names[key])
-
-    def dtype(self, key: str) -> torch.dtype:
-        """See `Tensors.dtype`."""
-        return self._source.dtype(self._names[key])
-
-    def get(self, key: str) -> torch.Tensor:
-        """See `Tensors.get`."""
-        return self._source.get(self._names[key])
+    def still_as_recreated(self) -> tuple[str, ...]:
+        """The names of `noted` that writing the single file would make again, bit for bit; those are read for it."""
+        if not self.noted:
+            return ()
+        table = next(pair for pair in self.pairs if pair.ldm == pairs.TOKEN_TABLE)
+        dtype = self.parts["text_encoder"].dtype(table.names[0])
+        made = {lazy.key: lazy for lazy in ldm_only.recreated(self.anatomy, dtype)}
+        return tuple(n for n in self.noted if n in made and torch.equal(self.aside.get(n), made[n].make()))
 
 
 class FromLdm:
@@ -108,6 +86,7 @@ class FromLdm:
     def __init__(self, source: Tensors, table: Sequence[Pair]) -> None:
         self._source = source
         self._places = {name: (pair, index) for pair in table for index, name in enumerate(pair.names)}
+        self._stack: tuple[str, torch.Tensor] | None = None
 
     @property
     def metadata(self) -> Mapping[str, str]:
@@ -130,25 +109,110 @@ class FromLdm:
     def get(self, key: str) -> torch.Tensor:
         """See `Tensors.get`."""
         pair, index = self._places[key]
-        return pair.from_ldm(self._source.get(pair.ldm), index)
+        if pair.form != "stacked":
+            return pair.from_ldm(self._source.get(pair.ldm), index)
+        # Asked for one after the other, the three share what is read once.
+        if self._stack is None or self._stack[0] != pair.ldm:
+            self._stack = (pair.ldm, self._source.get(pair.ldm))
+        part = pair.from_ldm(self._stack[1], index)
+        if index == len(pair.names) - 1:
+            self._stack = None
+        return part
 
 
-def open_model(path: Path) -> Model:
+class ToLdm:
+    """Parts in the diffusers layout, seen as the single file has them.
+
+    Args:
+        parts: the parts that `table` names.
+        table: their pairs.
+    """
+
+    def __init__(self, parts: Mapping[Component, Tensors], table: Sequence[Pair]) -> None:
+        self._parts = parts
+        self._table = {pair.ldm: pair for pair in table}
+
+    @property
+    def metadata(self) -> Mapping[str, str]:
+        """See `Tensors.metadata`."""
+        return {}
+
+    def keys(self) -> Sequence[str]:
+        """See `Tensors.keys`."""
+        return list(self._table)
+
+    def shape(self, key: str) -> tuple[int, ...]:
+        """See `Tensors.shape`."""
+        pair = self._table[key]
+        return pair.ldm_shape([self._parts[pair.component].shape(name) for name in pair.names])
+
+    def dtype(self, key: str) -> torch.dtype:
+        """See `Tensors.dtype`."""
+        pair = self._table[key]
+        return self._parts[pair.component].dtype(pair.names[0])
+
+    def get(self, key: str) -> torch.Tensor:
+        """See `Tensors.get`."""
+        pair = self._table[key]
+        return pair.to_ldm([self._parts[pair.component].get(name) for name in pair.names])
+
+
+def open_model(path: Path, midas: Path | None = None) -> Model:
     """A depth model from a folder in the diffusers layout or from a single file.
+
+    Args:
+        path: the folder, or the `.safetensors` or `.ckpt` file.
+        midas: take the depth network from here; see `open_midas`.
 
     Raises:
         CheckpointError: it is neither, it is incomplete, or it is no depth model.
     """
-    return open_folder(path) if path.is_dir() else open_single_file(path)
+    depth = None if midas is None else open_midas(midas)
+    return open_folder(path, depth) if path.is_dir() else open_single_file(path, depth)
 
 
-def open_single_file(path: Path) -> Model:
-    """A depth model from one `.safetensors` or `.ckpt` file in `ldm`'s layout.
+def open_midas(path: Path) -> Tensors:
+    """MiDaS' DPT-hybrid alone, under its names in a single file.
+
+    Args:
+        path: a single file with it, MiDaS' own file (`dpt_hybrid-midas-501f0c75.pt`), or a folder in the diffusers
+            layout, whole or its `depth_estimator` alone.
+
+    Raises:
+        CheckpointError: there is no whole MiDaS in it.
+    """
+    if path.is_dir():
+        folder = path / "depth_estimator" if (path / "depth_estimator").is_dir() else path
+        part, table = _part(folder, "depth_estimator"), list(pairs.dpt_pairs(read_json(folder / "config.json")))
+        _complete(path.name, [name for pair in table for name in pair.names], part.keys())
+        return ToLdm({"depth_estimator": part}, table)
+    tensors = open_file(path)
+    names = {name: name for name in tensors.keys() if name.startswith(pairs.MIDAS)}
+    own = {pairs.MIDAS + name: name for name in tensors.keys() if name.startswith(("pretrained.", "scratch."))}
+    depth = Renamed(tensors, names or own)
+    if pairs.MIDAS + "pretrained.model.cls_token" not in depth.keys():
+        raise CheckpointError(
+            f"{path.name} holds no MiDaS (DPT-hybrid).",
+            got=f"{len(tensors.keys())} tensors, none named pretrained.model.cls_token",
+            fix="Give a depth checkpoint, or dpt_hybrid-midas-501f0c75.pt.",
+        )
+    _complete(path.name, [pair.ldm for pair in pairs.dpt_pairs(dpt_config(depth))], depth.keys())
+    return depth
+
+
+def open_single_file(path: Path, depth: Tensors | None = None) -> Model:
+    """A depth model from one `.safetensors` or `.ckpt` file in `ldm`'s layout; only its header is read.
+
+    Args:
+        path: the file.
+        depth: a depth network that takes the place of its own, if it has one; see `open_midas`.
 
     Raises:
         CheckpointError: the file is damaged, lacks tensors, or is no depth model.
     """
     tensors = open_file(path)
+    if depth is not None:
+        tensors = Joined(Renamed(tensors, {n: n for n in tensors.keys() if not n.startswith(pairs.DEPTH)}), depth)
     names = tensors.keys()
     if pairs.UNET + "input_blocks.0.0.weight" not in names:
         raise CheckpointError(
@@ -164,6 +228,8 @@ def open_single_file(path: Path) -> Model:
             fix="A depth checkpoint's UNet has 5: four of the latent and one of depth.",
         )
     anatomy = from_single_file(path, tensors)
+    if depth is not None:
+        anatomy = dataclasses.replace(anatomy, depth_estimator=dpt_config(depth))
     depth_names = [name[len(pairs.DEPTH) :] for name in names if name.startswith(pairs.DEPTH)]
     table = anatomy.pairs(depth_names)
     _complete(path.name, [pair.ldm for pair in table], names)
@@ -172,19 +238,26 @@ def open_single_file(path: Path) -> Model:
     }
     _same_widths(path.name, anatomy, parts["unet"])
     paired = {pair.ldm for pair in table}
-    again = _still_as_recreated(tensors, anatomy)
-    rest = {name: name for name in names if name not in paired and name not in again}
-    return Model(path.name, anatomy, parts, table, Renamed(tensors, rest), recreated=again)
+    rest = {name: name for name in names if name not in paired}
+    noted = [name for name in tensors.metadata.get(RECREATED, "").split("\n") if name in rest]
+    return Model(path.name, anatomy, parts, table, Renamed(tensors, rest), noted=noted)
 
 
-def open_folder(folder: Path) -> Model:
-    """A depth model from a folder in the diffusers layout; only safetensors files are read.
+def open_folder(folder: Path, depth: Tensors | None = None) -> Model:
+    """A depth model from a folder in the diffusers layout; weights may be sharded, safetensors or pickles.
+
+    Args:
+        folder: holds `model_index.json`; full precision is preferred to the variant `fp16`, safetensors to pickles.
+        depth: a depth network that takes the place of its own, if it has one; see `open_midas`.
 
     Raises:
         CheckpointError: a part is missing or incomplete, or it is no depth model.
     """
-    anatomy = from_folder(folder)
-    parts: dict[Component, Tensors] = {name: _part(folder / name, name) for name in _components()}
+    anatomy = from_folder(folder, None if depth is None else dpt_config(depth))
+    own = [name for name in _components() if depth is None or name != "depth_estimator"]
+    parts: dict[Component, Tensors] = {name: _part(folder / name, name) for name in own}
+    if depth is not None:
+        parts["depth_estimator"] = FromLdm(depth, list(pairs.dpt_pairs(anatomy.depth_estimator)))
     constants = [f"text_encoder/{n}" for n in CONSTANT_NAMES if n in parts["text_encoder"].keys()]
     for name in CONSTANT_NAMES:
         _check_constant(parts["text_encoder"], name)
@@ -203,20 +276,14 @@ def open_folder(folder: Path) -> Model:
     _same_widths(folder.name, anatomy, parts["unet"])
     aside_file = folder / ASIDE
     aside: Tensors = Safetensors(aside_file) if aside_file.is_file() else InMemory({})
+    if depth is not None:
+        paired = {pair.ldm for pair in table}
+        kept = Renamed(aside, {name: name for name in aside.keys() if not name.startswith(pairs.DEPTH)})
+        aside = Joined(kept, Renamed(depth, {name: name for name in depth.keys() if name not in paired}))
     layer = pairs.text_layer(int(anatomy.text_encoder["num_hidden_layers"]))
     published = dataclasses.replace(anatomy, penultimate=True).arch == VIT_H
     penultimate = published or any(name.startswith(layer) for name in aside.keys())
     return Model(folder.name, dataclasses.replace(anatomy, penultimate=penultimate), parts, table, aside, constants)
-
-
-def _still_as_recreated(tensors: Tensors, anatomy: Anatomy) -> tuple[str, ...]:
-    """The names that were re-created when the file was written, and that nobody has changed since."""
-    noted = set(tensors.metadata.get(RECREATED, "").split("\n"))
-    if not noted.intersection(tensors.keys()):
-        return ()
-    dtype = tensors.dtype(pairs.TEXT + "token_embedding.weight")
-    made = {lazy.key: lazy for lazy in ldm_only.recreated(anatomy, dtype) if lazy.key in noted}
-    return tuple(key for key in tensors.keys() if key in made and torch.equal(tensors.get(key), made[key].make()))
 
 
 def _components() -> tuple[Component, ...]:
@@ -225,20 +292,27 @@ def _components() -> tuple[Component, ...]:
 
 def _part(folder: Path, component: Component) -> Tensors:
     stem = WEIGHTS[component]
-    for suffix in (".safetensors", ".fp16.safetensors"):
-        if (folder / (stem + suffix)).is_file():
-            return Safetensors(folder / (stem + suffix))
-        index = folder / f"{stem}{suffix}.index.json"
-        if index.is_file():
-            files = sorted(set(read_json(index).get("weight_map", {}).values()))
-            # Names come from the folder; only files that lie in it are opened.
-            return Safetensors(*(folder / Path(str(name)).name for name in files))
-    pickles = [name for name in (f"{stem}.bin", "pytorch_model.bin") if (folder / name).is_file()]
+    for base, suffix in ((stem, "safetensors"), (PICKLED.get(stem, stem), "bin")):
+        for variant in ("", ".fp16"):
+            whole = folder / f"{base}{variant}.{suffix}"
+            if whole.is_file():
+                return open_file(whole)
+            for index in (f"{base}.{suffix}.index{variant}.json", f"{base}{variant}.{suffix}.index.json"):
+                if (folder / index).is_file():
+                    return _shards(folder, folder / index)
     raise CheckpointError(
-        f"{folder.parent.name}/{folder.name} holds no safetensors weights.",
-        got=f"{pickles[0]}, which is a pickle" if pickles else "neither weights nor an index",
+        f"{folder.parent.name}/{folder.name} holds no weights.",
+        got="neither weights nor an index",
         fix=f"Get the model with {stem}.safetensors in that folder.",
     )
+
+
+def _shards(folder: Path, index: Path) -> Tensors:
+    table = read_json(index).get("weight_map")
+    if not isinstance(table, dict) or not table:
+        raise CheckpointError(f"{folder.name}/{index.name} names no files.", fix="Get the folder again.")
+    # Names come from the folder; only files that lie in it are opened.
+    return Joined(*(open_file(folder / Path(str(name)).name) for name in sorted(set(map(str, table.values())))))
 
 
 def _without(part: Tensors, names: Sequence[str]) -> Tensors:

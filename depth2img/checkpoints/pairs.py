@@ -20,6 +20,7 @@ Form = Literal["same", "stacked", "pointwise"]
 UNET: Final = "model.diffusion_model."
 VAE: Final = "first_stage_model."
 TEXT: Final = "cond_stage_model.model."
+TOKEN_TABLE: Final = TEXT + "token_embedding.weight"
 DEPTH: Final = "depth_model."
 MIDAS: Final = "depth_model.model."
 
@@ -253,7 +254,7 @@ def text_pairs(config: Mapping[str, Any]) -> Iterator[Pair]:
     """
     there = "text_model."
     embeddings = there + "embeddings."
-    yield Pair(TEXT + "token_embedding.weight", "text_encoder", (embeddings + "token_embedding.weight",))
+    yield Pair(TOKEN_TABLE, "text_encoder", (embeddings + "token_embedding.weight",))
     yield Pair(TEXT + "positional_embedding", "text_encoder", (embeddings + "position_embedding.weight",))
     yield from _both(TEXT + "ln_final", there + "final_layer_norm", "text_encoder")
     for number in range(int(config["num_hidden_layers"])):

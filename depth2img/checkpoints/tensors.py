@@ -98,6 +98,69 @@ class InMemory:
         return self.state[key]
 
 
+class Joined:
+    """Several sources seen as one; of a name in two of them the later one's is used. Texts are the first one's."""
+
+    def __init__(self, *sources: Tensors) -> None:
+        self._owner = {key: source for source in sources for key in source.keys()}
+        self._metadata = sources[0].metadata
+
+    @property
+    def metadata(self) -> Mapping[str, str]:
+        """See `Tensors.metadata`."""
+        return self._metadata
+
+    def keys(self) -> Sequence[str]:
+        """See `Tensors.keys`."""
+        return list(self._owner)
+
+    def shape(self, key: str) -> tuple[int, ...]:
+        """See `Tensors.shape`."""
+        return self._owner[key].shape(key)
+
+    def dtype(self, key: str) -> torch.dtype:
+        """See `Tensors.dtype`."""
+        return self._owner[key].dtype(key)
+
+    def get(self, key: str) -> torch.Tensor:
+        """See `Tensors.get`."""
+        return self._owner[key].get(key)
+
+
+class Renamed:
+    """A view of other tensors under other names.
+
+    Args:
+        source: where they are.
+        names: name here -> name there.
+    """
+
+    def __init__(self, source: Tensors, names: Mapping[str, str]) -> None:
+        self._source = source
+        self._names = dict(names)
+
+    @property
+    def metadata(self) -> Mapping[str, str]:
+        """See `Tensors.metadata`."""
+        return self._source.metadata
+
+    def keys(self) -> Sequence[str]:
+        """See `Tensors.keys`."""
+        return list(self._names)
+
+    def shape(self, key: str) -> tuple[int, ...]:
+        """See `Tensors.shape`."""
+        return self._source.shape(self._names[key])
+
+    def dtype(self, key: str) -> torch.dtype:
+        """See `Tensors.dtype`."""
+        return self._source.dtype(self._names[key])
+
+    def get(self, key: str) -> torch.Tensor:
+        """See `Tensors.get`."""
+        return self._source.get(self._names[key])
+
+
 @dataclass(frozen=True)
 class Place:
     """Where a tensor lies in a file, little-endian.
@@ -211,23 +274,19 @@ def _damaged(path: Path, why: str) -> CheckpointError:
 
 
 class Safetensors(Stored):
-    """One or several safetensors files seen as one; headers are read at once, tensors when asked for.
-
-    Args:
-        paths: the files; of a name in two of them the later file's is used.
+    """A safetensors file; its header is read at once, tensors when asked for.
 
     Raises:
-        CheckpointError: a file is missing, truncated or no safetensors file.
+        CheckpointError: the file is missing, truncated or no safetensors file.
     """
 
-    def __init__(self, *paths: Path) -> None:
-        places: dict[str, Place] = {}
-        metadata: dict[str, str] = {}
-        for path in paths:
-            header, start = _read_header(path)
-            metadata.update(header.pop("__metadata__", None) or {})
-            for key, entry in header.items():
-                places[key] = Place(path, start + entry["data_offsets"][0], entry["dtype"], tuple(entry["shape"]))
+    def __init__(self, path: Path) -> None:
+        header, start = _read_header(path)
+        metadata = header.pop("__metadata__", None) or {}
+        places = {
+            key: Place(path, start + entry["data_offsets"][0], entry["dtype"], tuple(entry["shape"]))
+            for key, entry in header.items()
+        }
         super().__init__(places, metadata)
 
 

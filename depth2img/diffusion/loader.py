@@ -46,8 +46,12 @@ def load_estimator(source: str | Path, *, device: str = "auto") -> MidasEstimato
     return build_estimator(find(source), device=pick_device(device))
 
 
-def find(source: str | Path) -> Model:
+def find(source: str | Path, midas: Path | None = None) -> Model:
     """The model of that name, not in memory yet.
+
+    Args:
+        source: see `load`.
+        midas: take the depth network from here; see `checkpoints.open_midas`.
 
     Raises:
         CheckpointError: there is none, or it cannot be used.
@@ -56,9 +60,9 @@ def find(source: str | Path) -> Model:
         return open_embedded()
     path = Path(source)
     if path.exists():
-        return open_embedded(path) if is_embedded(path) else open_model(path)
+        return open_embedded(path) if is_embedded(path) else open_model(path, midas)
     if HUB_NAME.fullmatch(str(source)) and path.suffix.lower() not in (".safetensors", ".ckpt"):
-        return open_model(_download(str(source)))
+        return open_model(_download(str(source)), midas)
     raise CheckpointError(
         f"There is no model '{source}'.",
         fix="Give 'tiny', a folder in the layout of diffusers, a .safetensors or .ckpt file, or owner/name on the hub.",

@@ -290,10 +290,14 @@ def test_unwritable_folder(
 ) -> None:
     import tempfile
 
-    def refuse(*_: object, **__: object) -> None:
-        raise PermissionError(13, "Permission denied")
+    original = tempfile.mkdtemp
 
-    monkeypatch.setattr(tempfile, "mkstemp", refuse)  # root may write anywhere, so it is told no
+    def refuse(suffix: str | None = None, *given: Any, **more: Any) -> str:
+        if suffix == ".part":
+            raise PermissionError(13, "Permission denied")
+        return original(suffix, *given, **more)
+
+    monkeypatch.setattr(tempfile, "mkdtemp", refuse)  # root may write anywhere, so it is told no
     before = left(tmp_path)
     refused(run("estimate", picture, "-m", model), "cannot be written", "Permission denied")
     refused(run("generate", picture, "-m", model, *QUICK), "cannot be written")

@@ -276,14 +276,6 @@ def test_widths_that_contradict_the_yaml(single: Path) -> None:
         open_model(single)
 
 
-def test_folder_with_pickles_only(tmp_path: Path) -> None:
-    to_folder(small.model(midas=False), tmp_path / "model")
-    weights = tmp_path / "model" / "vae" / "diffusion_pytorch_model.safetensors"
-    weights.rename(weights.with_suffix(".bin"))
-    with pytest.raises(CheckpointError, match="pickle"):
-        open_model(tmp_path / "model")
-
-
 def test_folder_with_parts_too_many(tmp_path: Path) -> None:
     to_folder(small.model(midas=False), tmp_path / "model")
     weights = tmp_path / "model" / "unet" / "diffusion_pytorch_model.safetensors"

@@ -1,0 +1,275 @@
+"""Converting from every form that a fine-tuning comes in, in half precision, with MiDaS from elsewhere."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from depth2img.checkpoints import convert, open_midas, open_model, to_folder
+from depth2img.checkpoints import tensors as tensors_module
+from depth2img.errors import CheckpointError
+from depth2img.files import remove_stale, replacing
+from tests.engine import small
+from tests.engine.test_convert import same
+
+DEPTH = "depth_model."
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small model in diffusers' layout; read only."""
+    path = tmp_path_factory.mktemp("source") / "folder"
+    to_folder(small.model(), path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def single(folder: Path) -> Path:
+    """The same as one file; read only."""
+    path = folder.parent / "single.safetensors"
+    convert(folder, path)
+    return path
+
+
+def save_as(folder: Path, target: Path, **how: Any) -> Path:
+    """The folder again, its weights written by diffusers and transformers themselves."""
+    from diffusers import AutoencoderKL, UNet2DConditionModel
+    from transformers import CLIPTextModel, DPTForDepthEstimation
+
+    shutil.copytree(folder, target, ignore=shutil.ignore_patterns("*.safetensors"))
+    for kind, name in (
+        (UNet2DConditionModel, "unet"),
+        (AutoencoderKL, "vae"),
+        (CLIPTextModel, "text_encoder"),
+        (DPTForDepthEstimation, "depth_estimator"),
+    ):
+        network = kind.from_pretrained(folder / name)
+        network = network.half() if how.get("variant") == "fp16" else network
+        network.save_pretrained(target / name, **how)
+    return target
+
+
+@pytest.mark.filterwarnings("ignore:.*safe_serialization:UserWarning")
+@pytest.mark.parametrize(
+    "how",
+    [
+        {"safe_serialization": False},
+        {"max_shard_size": "3MB"},
+        {"max_shard_size": "3MB", "safe_serialization": False},
+        {"variant": "fp16"},
+        {"variant": "fp16", "max_shard_size": "1MB"},
+        {"variant": "fp16", "safe_serialization": False},
+    ],
+    ids=lambda how: " ".join(map(str, how.values())),
+)
+def test_every_form_that_diffusers_writes(folder: Path, single: Path, tmp_path: Path, how: dict[str, Any]) -> None:
+    source = save_as(folder, tmp_path / "model", **how)
+    names = [path.name for path in (source / "unet").iterdir()]
+    assert ("max_shard_size" in how) == any(".index." in name for name in names)
+    assert any(name.endswith(".safetensors") for name in names) == how.get("safe_serialization", True)
+    convert(source, tmp_path / "file.safetensors")
+    wanted = load_file(single)
+    if how.get("variant") == "fp16":
+        recreated = {key for key in wanted if not key.startswith(("model.", "first_", "cond_", DEPTH))}
+        wanted = {key: value if key in recreated else value.half() for key, value in wanted.items()}
+    assert same(load_file(tmp_path / "file.safetensors"), wanted)
+
+
+def test_hostile_index_reaches_no_file_outside(folder: Path, tmp_path: Path) -> None:
+    shutil.copytree(folder, tmp_path / "model")
+    part = tmp_path / "model" / "vae"
+    (part / "diffusion_pytorch_model.safetensors").rename(tmp_path / "outside.safetensors")
+    index = part / "diffusion_pytorch_model.safetensors.index.json"
+    index.write_text(json.dumps({"weight_map": {"a": "../../outside.safetensors"}}))
+    with pytest.raises(CheckpointError, match="There is no checkpoint outside"):
+        open_model(tmp_path / "model")
+    for text in ("{}", '{"weight_map": []}', '{"weight_map": {}}'):
+        index.write_text(text)
+        with pytest.raises(CheckpointError, match="names no files"):
+            open_model(tmp_path / "model")
+
+
+# --- precision --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("target", ["half.safetensors", "half"])
+def test_half_rounds_the_networks_and_nothing_else(single: Path, tmp_path: Path, target: str) -> None:
+    convert(single, tmp_path / target, half=True)
+    convert(tmp_path / target, tmp_path / "again.safetensors")
+    before, after = load_file(single), load_file(tmp_path / "again.safetensors")
+    assert before.keys() == after.keys() and after["alphas_cumprod"].dtype == torch.float32
+    for key, value in before.items():
+        network = key.startswith(("model.diffusion_model.", "first_stage_model.", "cond_stage_model.", DEPTH))
+        assert torch.equal(after[key], value.half() if network else value)
+    assert (tmp_path / "again.safetensors").stat().st_size < 0.6 * single.stat().st_size
+
+
+def test_a_value_too_large_for_half_is_named(single: Path, tmp_path: Path) -> None:
+    state = load_file(single)
+    state["model.diffusion_model.out.2.bias"][1] = 70000.0
+    save_file(state, tmp_path / "large.safetensors")
+    shutil.copy(single.with_suffix(".yaml"), tmp_path / "large.yaml")
+    with pytest.raises(CheckpointError, match=r"out\.2\.bias' does not fit into F16.*up to 7e\+04"):
+        convert(tmp_path / "large.safetensors", tmp_path / "half.safetensors", half=True)
+    assert not (tmp_path / "half.safetensors").exists()
+
+
+def test_onto_itself(single: Path, tmp_path: Path) -> None:
+    path = tmp_path / "file.safetensors"
+    shutil.copy(single, path)
+    convert(path, path, half=True)
+    assert load_file(path)["model.diffusion_model.out.2.bias"].dtype == torch.float16
+
+
+# --- MiDaS from elsewhere ---------------------------------------------------------------------------------------------
+
+
+def without_depth(folder: Path, target: Path) -> Path:
+    shutil.copytree(folder, target, ignore=shutil.ignore_patterns("depth_estimator"))
+    return target
+
+
+def as_published(single: Path, path: Path) -> Path:
+    """MiDaS alone, as its authors publish it."""
+    state = {k[len(DEPTH + "model.") :]: v for k, v in load_file(single).items() if k.startswith(DEPTH)}
+    torch.save(state, path)
+    return path
+
+
+@pytest.mark.parametrize("kind", ["its own file", "another checkpoint", "a folder", "its folder"])
+def test_folder_without_midas_takes_it_from_elsewhere(folder: Path, single: Path, tmp_path: Path, kind: str) -> None:
+    bare = without_depth(folder, tmp_path / "bare")
+    with pytest.raises(CheckpointError, match=r"holds no depth network.*--midas FILE"):
+        convert(bare, tmp_path / "file.safetensors")
+    midas = {
+        "its own file": as_published(single, tmp_path / "dpt_hybrid.pt"),
+        "another checkpoint": single,
+        "a folder": folder,
+        "its folder": folder / "depth_estimator",
+    }[kind]
+    convert(bare, tmp_path / "file.safetensors", midas=midas)
+    assert same(load_file(tmp_path / "file.safetensors"), load_file(single))
+
+
+def test_single_file_without_midas_takes_it_too(single: Path, tmp_path: Path) -> None:
+    bare = tmp_path / "bare.safetensors"
+    save_file({key: value for key, value in load_file(single).items() if not key.startswith(DEPTH)}, bare)
+    shutil.copy(single.with_suffix(".yaml"), bare.with_suffix(".yaml"))
+    with pytest.raises(CheckpointError, match="--midas FILE"):
+        open_model(bare)
+    convert(bare, tmp_path / "file.safetensors", midas=as_published(single, tmp_path / "dpt_hybrid.pt"))
+    assert same(load_file(tmp_path / "file.safetensors"), load_file(single))
+
+
+def test_midas_given_replaces_midas_there(single: Path, tmp_path: Path) -> None:
+    other = {k: v + 1 if k.startswith(DEPTH) else v for k, v in load_file(single).items()}
+    save_file(other, tmp_path / "other.safetensors")
+    convert(single, tmp_path / "file.safetensors", midas=tmp_path / "other.safetensors")
+    assert same(load_file(tmp_path / "file.safetensors"), other)
+
+
+def test_files_without_a_whole_midas(single: Path, tmp_path: Path) -> None:
+    state = torch.load(as_published(single, tmp_path / "a.pt"))
+    torch.save({"lora": torch.ones(2)}, tmp_path / "b.pt")
+    del state["scratch.output_conv.4.bias"]
+    torch.save(state, tmp_path / "c.pt")
+    with pytest.raises(CheckpointError, match="holds no MiDaS"):
+        open_midas(tmp_path / "b.pt")
+    with pytest.raises(CheckpointError, match=r"incomplete: 1 of .*output_conv\.4\.bias"):
+        open_midas(tmp_path / "c.pt")
+
+
+# --- one tensor at a time, and whole or not at all --------------------------------------------------------------------
+
+
+@pytest.fixture
+def read_bytes(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Sizes of what is read of tensors."""
+    sizes: list[int] = []
+    original = tensors_module._read_into
+
+    def read(file: Any, target: memoryview, path: Path) -> None:
+        sizes.append(len(target))
+        original(file, target, path)
+
+    monkeypatch.setattr(tensors_module, "_read_into", read)
+    return sizes
+
+
+@pytest.mark.parametrize("form", [".safetensors", ".ckpt", "folder"])
+def test_the_estimator_reads_the_depth_network_alone(
+    folder: Path, single: Path, tmp_path: Path, read_bytes: list[int], form: str
+) -> None:
+    from depth2img.diffusion import load_estimator
+
+    source = {".safetensors": single, "folder": folder}.get(form, tmp_path / "file.ckpt")
+    if form == ".ckpt":
+        torch.save({"state_dict": load_file(single)}, source)
+        shutil.copy(single.with_suffix(".yaml"), source.with_suffix(".yaml"))
+    load_estimator(source, device="cpu")
+    depth = sum(value.nbytes for value in load_file(folder / "depth_estimator" / "model.safetensors").values())
+    assert sum(read_bytes) == depth < 0.5 * single.stat().st_size
+
+
+def test_what_reads_back_differently_is_not_kept(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A disk that loses a byte."""
+    from depth2img.checkpoints import writing
+
+    original = writing.sha256
+
+    def spoil(path: Path, *given: Any) -> str:
+        with path.open("r+b") as file:
+            file.seek(-5, 2)
+            byte = file.read(1)
+            file.seek(-5, 2)
+            file.write(bytes([byte[0] ^ 16]))
+        return original(path, *given)
+
+    monkeypatch.setattr(writing, "sha256", spoil)
+    for target in ("file.safetensors", "folder"):
+        with pytest.raises(CheckpointError, match="reads back differently"):
+            convert(folder, tmp_path / target)
+    assert not list(tmp_path.iterdir())
+
+
+def test_digests_are_those_of_the_files(folder: Path, tmp_path: Path) -> None:
+    import hashlib
+
+    ledger = convert(folder, tmp_path / "file.safetensors")
+    content = (tmp_path / "file.safetensors").read_bytes()
+    assert ledger.sha256 == {"file.safetensors": hashlib.sha256(content).hexdigest()}
+    ledger = convert(tmp_path / "file.safetensors", tmp_path / "two")
+    assert len(ledger.sha256) == 4
+    for name, digest in ledger.sha256.items():
+        assert hashlib.sha256((tmp_path / "two" / name).read_bytes()).hexdigest() == digest
+
+
+def test_parts_of_killed_writers_go_and_those_in_use_stay(tmp_path: Path) -> None:
+    target = tmp_path / "file.safetensors"
+    with replacing(target) as beside:
+        beside.write_text("half")
+        shutil.copytree(beside.parent, str(beside.parent).replace(".part", "x.part"))  # as if its writer had died
+        assert len(list(tmp_path.iterdir())) == 2
+        remove_stale(target)
+        remove_stale(tmp_path / "other.safetensors")
+        assert list(tmp_path.iterdir()) == [beside.parent]
+    assert target.read_text() == "half"
+    assert list(tmp_path.iterdir()) == [target]
+
+
+def test_progress_counts_to_its_end(folder: Path, tmp_path: Path) -> None:
+    def check(go: Callable[[Any], Any]) -> None:
+        told: list[tuple[int, int]] = []
+        go(lambda done, total: told.append((done, total)))
+        assert told == sorted(told) and len({total for _, total in told}) == 1
+        assert told[-1][0] >= 0.999 * told[-1][1] and told[-1][0] <= told[-1][1]
+
+    check(lambda tell: convert(folder, tmp_path / "file.safetensors", tell))
+    check(lambda tell: convert(tmp_path / "file.safetensors", tmp_path / "two", tell))
