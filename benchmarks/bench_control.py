@@ -122,7 +122,7 @@ class Bench:
                     DepthOptions(estimate_on=name),
                     masks=[mask],
                 )[0]
-                frame = self.engine._frames([picture], self._settings(0, inpaint_area="only masked"), [mask])[0]
+                frame = self.engine.frame(picture, self._settings(0, inpaint_area="only masked"), mask=mask)
                 assert frame.box is not None
                 left, top, right, bottom = frame.box
                 size = made.conditioning.shape[-1], made.conditioning.shape[-2]

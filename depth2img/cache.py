@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import threading
 from collections import OrderedDict
+from collections.abc import Callable, Sequence
 from typing import Final
 
 import numpy as np
@@ -46,18 +47,42 @@ class DepthCache:
         Raises:
             EstimatorError: from the estimator.
         """
-        key = (estimator.key, _digest(picture))
+        return self.get_or_estimate_all([picture], estimator.key, lambda missing: [*map(estimator.estimate, missing)])[
+            0
+        ]
+
+    def get_or_estimate_all(
+        self,
+        pictures: Sequence[FloatPicture],
+        key: str,
+        estimate: Callable[[list[FloatPicture]], Sequence[DepthMap]],
+    ) -> list[DepthMap]:
+        """The depth maps of several pictures, those estimated that are not kept, each content once.
+
+        Args:
+            pictures: float32 (H, W, 3), 0..1.
+            key: `Estimator.key` of what estimates.
+            estimate: called with what is missing, if anything is.
+
+        Raises:
+            EstimatorError: from `estimate`.
+        """
+        wanted = [(key, _digest(picture)) for picture in pictures]
         with self._lock:
-            if key in self._maps:
-                self._maps.move_to_end(key)
-                return self._maps[key]
-        depth = estimator.estimate(picture)
-        with self._lock:
-            if key not in self._maps and depth.values.nbytes <= self._max_bytes:
-                self._maps[key] = depth
-                self._bytes += depth.values.nbytes
-            self._shrink()
-        return depth
+            known = {one: self._maps[one] for one in wanted if one in self._maps}
+            for one in known:
+                self._maps.move_to_end(one)
+        missing = {one: picture for one, picture in zip(wanted, pictures, strict=True) if one not in known}
+        if missing:
+            found = dict(zip(missing, estimate([*missing.values()]), strict=True))
+            known |= found
+            with self._lock:
+                for one, depth in found.items():
+                    if one not in self._maps and depth.values.nbytes <= self._max_bytes:
+                        self._maps[one] = depth
+                        self._bytes += depth.values.nbytes
+                self._shrink()
+        return [known[one] for one in wanted]
 
     def resize(self, max_bytes: int) -> None:
         """Change the bound; drops the least recently used maps that no longer fit."""

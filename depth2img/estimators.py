@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Final, Protocol
 
 import cv2
@@ -121,7 +121,7 @@ class MidasEstimator:
     afterwards its own weights are back in place.
 
     Args:
-        network: maps float32 (1, 3, h, w) in -1..1 to (1, 1, h, w) or (1, h, w), larger = nearer. Its `forward` is
+        network: maps float32 (B, 3, h, w) in -1..1 to (B, 1, h, w) or (B, h, w), larger = nearer. Its `forward` is
             called directly: forward hooks that move weights between devices do not run.
         key: see `Estimator.key`.
         name: shown to the user as the map's origin.
@@ -142,25 +142,51 @@ class MidasEstimator:
 
     def estimate(self, picture: npt.NDArray[np.float32]) -> DepthMap:
         """See `Estimator.estimate`; the map has the size that `midas_size` gives."""
+        return self._forward([midas_input(images.to_float(picture))])[0]
+
+    def estimate_all(self, pictures: Sequence[npt.NDArray[np.float32]], rows: int) -> list[DepthMap]:
+        """The maps of several pictures, those of one network size together.
+
+        Args:
+            pictures: see `Estimator.estimate`.
+            rows: pictures in every pass of the network. A pass that lacks some is filled up: kernels are chosen by the
+                shape, so that with it a map would depend in its last bits on how many pictures go along.
+
+        Raises:
+            EstimatorError: no maps came out.
+        """
+        inputs = [midas_input(images.to_float(picture)) for picture in pictures]
+        groups: dict[tuple[int, ...], list[int]] = {}
+        for index, network_input in enumerate(inputs):
+            groups.setdefault(network_input.shape, []).append(index)
+        found: dict[int, DepthMap] = {}
+        for group in groups.values():
+            for begin in range(0, len(group), rows):
+                part = group[begin : begin + rows]
+                filled = [*part, *[part[-1]] * (rows - len(part))]
+                found.update(zip(part, self._forward([inputs[index] for index in filled]), strict=False))
+        return [found[index] for index in range(len(pictures))]
+
+    def _forward(self, inputs: Sequence[npt.NDArray[np.float32]]) -> list[DepthMap]:
         import torch
 
-        network_input = torch.from_numpy(midas_input(images.to_float(picture)))[None]
+        network_input = torch.from_numpy(np.stack(inputs))
         with self._lock, torch.no_grad(), in_float32(self._network) as device, without_autocast(device):
             output = self._network.forward(network_input.to(device))
-        one_map = isinstance(output, torch.Tensor) and output.ndim in (3, 4)
-        if not one_map or not 0 < output.numel() == output.shape[-2] * output.shape[-1]:
+        maps = isinstance(output, torch.Tensor) and output.ndim in (3, 4)
+        if not maps or not 0 < output.numel() == len(inputs) * output.shape[-2] * output.shape[-1]:
             raise EstimatorError(
                 f"The depth network of {self._name} returned no depth map.",
                 got=f"shape {tuple(output.shape)}" if isinstance(output, torch.Tensor) else type(output).__name__,
                 fix="Check that the checkpoint is a depth checkpoint.",
             )
-        values = output.detach().reshape(output.shape[-2:]).float().cpu().numpy()
+        values = output.detach().reshape(len(inputs), *output.shape[-2:]).float().cpu().numpy()
         if not np.isfinite(values).all() or float(np.abs(values).max()) > LARGEST:
             raise EstimatorError(
                 f"The depth network of {self._name} returned NaN or infinity.",
                 fix="The checkpoint's depth_model weights are damaged; get the file again.",
             )
-        return DepthMap(values=values, origin=self._name)
+        return [DepthMap(values=one, origin=self._name) for one in values]
 
 
 @contextlib.contextmanager

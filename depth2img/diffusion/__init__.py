@@ -10,6 +10,7 @@ from .settings import Settings as Settings
 if TYPE_CHECKING:
     from .engine import Engine as Engine
     from .engine import Generated as Generated
+    from .engine import Job as Job
     from .loader import find as find
     from .loader import load as load
     from .loader import load_estimator as load_estimator
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 LATER: Final = {
     "Engine": "engine",
     "Generated": "engine",
+    "Job": "engine",
     "find": "loader",
     "load": "loader",
     "load_estimator": "loader",

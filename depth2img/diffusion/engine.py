@@ -5,10 +5,11 @@ pictures, masks -> frames -> depth maps -> conditioning -> sampler -> pictures
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+import dataclasses
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -18,11 +19,11 @@ from .. import schedule
 from ..adjust import sequence_span
 from ..cache import DepthCache
 from ..conditioning import conditioning, neutral
-from ..depth_map import DepthMap, read_depth_map
+from ..depth_map import DepthMap, Span, read_depth_map
 from ..errors import Depth2ImgError, DepthMapError, OptionError, PictureError
 from ..geometry import Placed
 from ..images import Picture, read_picture, to_float
-from ..options import DepthOptions
+from ..options import OPTIONS, DepthOptions
 from . import sampling
 from .frames import Frame, latent_mask, make_frame
 from .loader import TINY, load
@@ -37,6 +38,7 @@ class Generated:
 
     Attributes:
         picture: uint8 (H, W, 3).
+        sampled: what the sampler gave, uint8 (h, w, 3), before a mask laid it over the picture.
         frame: the picture as the sampler got it, uint8 (h, w, 3).
         depth: the adjusted map in the frame; None where depth was off.
         conditioning: float32 (1, 1, h/8, w/8), what the UNet got at full strength.
@@ -44,10 +46,35 @@ class Generated:
     """
 
     picture: Picture
+    sampled: Picture
     frame: Picture
     depth: DepthMap | None
     conditioning: torch.Tensor
     seed: int
+
+
+@dataclass(frozen=True)
+class Job:
+    """One picture to make.
+
+    Attributes:
+        picture: anything that `images.read_picture` takes.
+        settings: its own; prompt and seed among them.
+        options: its own.
+        mask: white = repaint, of the picture's size, anything that `read_mask` takes; None repaints all of it.
+    """
+
+    picture: object
+    settings: Settings
+    options: DepthOptions = field(default_factory=DepthOptions)
+    mask: object = None
+
+    @property
+    def kind(self) -> Hashable:
+        """Jobs of one kind, with frames of one size, can go through the sampler together."""
+        settings = dataclasses.replace(self.settings, prompt="", negative_prompt="", seed=0)
+        options = tuple(getattr(self.options, name) for name, option in OPTIONS.items() if option.kind != "image")
+        return settings, options, self.mask is None, self.options.region is None
 
 
 class Engine:
@@ -68,7 +95,13 @@ class Engine:
 
     def estimate(self, picture: Picture) -> DepthMap:
         """The depth map of a picture, uint8 (H, W, 3), by the model's own network; kept for the next time."""
-        return self._cache.get_or_estimate(to_float(picture), self.networks.estimator)
+        return self.estimate_all([picture])[0]
+
+    def estimate_all(self, pictures: Sequence[Picture], rows: int = 1) -> list[DepthMap]:
+        """The depth maps of several pictures; `rows` as in `run`."""
+        estimator = self.networks.estimator
+        unit = [to_float(picture) for picture in pictures]
+        return self._cache.get_or_estimate_all(unit, estimator.key, lambda some: estimator.estimate_all(some, rows))
 
     def preview(
         self, picture: object, settings: Settings, options: DepthOptions, *, mask: object = None
@@ -78,7 +111,8 @@ class Engine:
         Raises:
             Depth2ImgError: as in `generate`.
         """
-        return self._maps([self.frame(picture, settings, mask=mask)], options)[0]
+        job = Job(picture, settings, options, mask)
+        return self._maps([job], [self._frame(job)])[0]
 
     def frame(self, picture: object, settings: Settings, *, mask: object = None) -> Frame:
         """One picture as `generate` would bring it to the sampler.
@@ -86,7 +120,7 @@ class Engine:
         Raises:
             Depth2ImgError: as in `generate`.
         """
-        return self._frames([picture], settings, None if mask is None else [mask])[0]
+        return self._frame(Job(picture, settings, mask=mask))
 
     def generate(
         self,
@@ -112,121 +146,157 @@ class Engine:
             Depth2ImgError: something that was given cannot be used; the message says what to do.
         """
         options = DepthOptions() if options is None else options
-        frames = self._frames(pictures, settings, masks)
-        prompts = [settings.prompt] * len(frames) if prompts is None else prompts
-        if len(prompts) != len(frames):
-            raise OptionError("prompts", "There must be one prompt per picture.", got=f"{len(prompts)} prompts")
-        maps = self._maps(frames, options)
-        region = read_region(options.region) if options.enabled and options.region is not None else None
-        groups: dict[tuple[int, int], list[int]] = {}
-        for index, frame in enumerate(frames):
-            groups.setdefault(frame.size, []).append(index)
-        done: dict[int, Generated] = {}
-        for indices in groups.values():
-            seeds = [(settings.seed + index) % (LARGEST_SEED + 1) for index in indices]
-            group = [(frames[i], maps[i], prompts[i]) for i in indices]
-            done.update(zip(indices, self._run(group, seeds, settings, options, region, on_step), strict=True))
-        return [done[index] for index in range(len(frames))]
-
-    def _frames(self, pictures: Sequence[object], settings: Settings, masks: Sequence[object] | None) -> list[Frame]:
         if not pictures:
             raise PictureError("There is no picture to work on.", fix="Give at least one.")
         if masks is not None and len(masks) != len(pictures):
             raise PictureError(
                 "There must be one mask per picture.", got=f"{len(masks)} masks for {len(pictures)} pictures"
             )
-        frames: list[Frame] = []
-        for index, source in enumerate(pictures):
-            mask = None if masks is None else read_mask(masks[index])
-            frames.append(make_frame(read_picture(source), mask, settings, self.networks.side))
-        return frames
+        prompts = [settings.prompt] * len(pictures) if prompts is None else prompts
+        if len(prompts) != len(pictures):
+            raise OptionError("prompts", "There must be one prompt per picture.", got=f"{len(prompts)} prompts")
+        jobs = []
+        for index, (picture, prompt) in enumerate(zip(pictures, prompts, strict=True)):
+            own = dataclasses.replace(settings, prompt=prompt, seed=(settings.seed + index) % (LARGEST_SEED + 1))
+            jobs.append(Job(picture, own, options, None if masks is None else masks[index]))
+        return self.run(jobs, on_step=on_step)
 
-    def _maps(self, frames: Sequence[Frame], options: DepthOptions) -> Sequence[Placed | None]:
-        if not options.enabled:
-            return [None] * len(frames)
-        given: DepthMap | None = None
-        own: DepthMap | None = None
-        if "map" in (options.source, options.under_mask):
-            if options.depth_map is None:
-                raise DepthMapError("The depth map is to be your own, but there is none.", fix="Give a depth map.")
-            own = read_depth_map(options.depth_map)
-        if options.source == "map":
-            given, own = own, None
-        elif options.source == "reference":
-            if options.reference is None:
-                raise PictureError("Depth is to come from another picture, but there is none.", fix="Give a picture.")
-            given = self.estimate(read_picture(options.reference))
-        if given is not None:
-            span = sequence_span(options, [given])
-            return [frame.adjusted(given, options, own, span, entering=False) for frame in frames]
-        original = [frame.estimates_on_original(options) for frame in frames]
-        depths = [
-            self.estimate(frame.original if whole else frame.picture)
-            for frame, whole in zip(frames, original, strict=True)
-        ]
-        span = sequence_span(options, depths)
-        return [
-            frame.adjusted(depth, options, own, span, entering=not whole)
-            for frame, depth, whole in zip(frames, depths, original, strict=True)
-        ]
-
-    def _run(
-        self,
-        group: Sequence[tuple[Frame, Placed | None, str]],
-        seeds: Sequence[int],
-        settings: Settings,
-        options: DepthOptions,
-        region: DepthMap | None,
-        on_step: Step | None,
+    def run(
+        self, jobs: Sequence[Job], *, rows: int | None = None, span: Span | None = None, on_step: Step | None = None
     ) -> list[Generated]:
-        frames, maps, prompts = zip(*group, strict=True)
-        depth = self._conditioning(frames, maps, region, options)
+        """New pictures for jobs that may differ in everything; those of one kind and size go together.
+
+        Args:
+            jobs: what to make.
+            rows: every pass of a network has so many pictures, filled up where there are fewer, so that a result is
+                the same to the bit whatever goes along with it (on one kind of device, with one number of threads).
+                None: all of a kind at once, in as many rows as they are.
+            span: the range for jobs whose `range` is "shared"; None is that of all of them together.
+            on_step: told the steps done and the steps in all, of each group anew.
+
+        Raises:
+            Depth2ImgError: something that was given cannot be used; the message says what to do.
+        """
+        frames = [self._frame(job) for job in jobs]
+        maps = self._maps(jobs, frames, rows or 1, span)
+        groups: dict[Hashable, list[int]] = {}
+        for index, (job, frame) in enumerate(zip(jobs, frames, strict=True)):
+            groups.setdefault((job.kind, frame.size), []).append(index)
+        done: dict[int, Generated] = {}
+        for indices in groups.values():
+            most = rows or len(indices)
+            for begin in range(0, len(indices), most):
+                part = indices[begin : begin + most]
+                results = self._sample([(jobs[i], frames[i], maps[i]) for i in part], most, on_step)
+                done.update(zip(part, results, strict=True))
+        return [done[index] for index in range(len(jobs))]
+
+    def _frame(self, job: Job) -> Frame:
+        mask = None if job.mask is None else read_mask(job.mask)
+        return make_frame(read_picture(job.picture), mask, job.settings, self.networks.side)
+
+    def span_of(self, job: Job, rows: int = 1) -> Span | None:
+        """The range of one job's depth, for others to share; None where depth is off. `rows` as in `run`.
+
+        Raises:
+            Depth2ImgError: as in `run`.
+        """
+        [depth] = self._depths([job], [self._frame(job)], rows, {})
+        return None if depth is None else depth.range
+
+    def _depths(
+        self, jobs: Sequence[Job], frames: Sequence[Frame], rows: int, read: dict[int, Any]
+    ) -> list[DepthMap | None]:
+        """What depth is taken from, a map each; `read` keeps what jobs share."""
+        found: dict[int, DepthMap] = {}
+        seen: dict[int, Picture] = {}
+        for index, (job, frame) in enumerate(zip(jobs, frames, strict=True)):
+            options = job.options
+            if not options.enabled:
+                continue
+            if options.source == "map":
+                found[index] = _own_map(options, read)
+            elif options.source == "reference":
+                seen[index] = _reference(options, read)
+            else:
+                seen[index] = frame.original if frame.estimates_on_original(options) else frame.picture
+        if seen:
+            found.update(zip(seen, self.estimate_all([*seen.values()], rows), strict=True))
+        return [found.get(index) for index in range(len(jobs))]
+
+    def _maps(
+        self, jobs: Sequence[Job], frames: Sequence[Frame], rows: int = 1, span: Span | None = None
+    ) -> list[Placed | None]:
+        read: dict[int, Any] = {}
+        depths = self._depths(jobs, frames, rows, read)
+        placed: list[Placed | None] = []
+        shared = [
+            depth
+            for job, depth in zip(jobs, depths, strict=True)
+            if depth is not None and job.options.range == "shared"
+        ]
+        for job, frame, depth in zip(jobs, frames, depths, strict=True):
+            options = job.options
+            if depth is None:
+                placed.append(None)
+                continue
+            own = _own_map(options, read) if options.under_mask == "map" and options.source != "map" else None
+            kept = span if span is not None and options.range == "shared" else sequence_span(options, shared)
+            entering = options.source == "picture" and not frame.estimates_on_original(options)
+            placed.append(frame.adjusted(depth, options, own, kept, entering=entering))
+        return placed
+
+    def _sample(
+        self, group: Sequence[tuple[Job, Frame, Placed | None]], rows: int, on_step: Step | None
+    ) -> list[Generated]:
+        jobs, frames, maps = zip(*group, strict=True)
+        depth = self._conditioning(frames, maps, jobs)
         try:
             with torch.no_grad():
-                batch = self._batch(frames, depth, prompts, seeds, settings, options)
-                latents = sampling.sample(self.networks, batch, settings, on_step)
+                batch = self._batch(frames, depth, jobs).filled(rows)
+                latents = sampling.sample(self.networks, batch, jobs[0].settings, on_step)[: len(jobs)]
                 decoded = sampling.decode(self.networks, latents)
         except torch.OutOfMemoryError as problem:
             width, height = frames[0].size
             raise Depth2ImgError(
                 "There is not enough memory on the device.",
-                got=f"{len(frames)} pictures of {width} x {height}",
+                got=f"{rows} pictures of {width} x {height}",
                 fix="Make the pictures smaller, or give fewer at a time.",
             ) from problem
         unit = (decoded / 2 + 0.5).clamp(0, 1).permute(0, 2, 3, 1).numpy()
         results = (unit * 255).round().astype(np.uint8)
-        return [
-            Generated(frame.finish(result), frame.picture, one and one.depth, depth[index : index + 1], seed)
-            for index, (frame, one, result, seed) in enumerate(zip(frames, maps, results, seeds, strict=True))
-        ]
+        made = []
+        for index, (job, frame, one, result) in enumerate(zip(jobs, frames, maps, results, strict=True)):
+            given = one and one.depth, depth[index : index + 1], job.settings.seed
+            made.append(Generated(frame.finish(result), result, frame.picture, *given))
+        return made
 
     @staticmethod
-    def _conditioning(
-        frames: Sequence[Frame], maps: Sequence[Placed | None], region: DepthMap | None, options: DepthOptions
-    ) -> torch.Tensor:
+    def _conditioning(frames: Sequence[Frame], maps: Sequence[Placed | None], jobs: Sequence[Job]) -> torch.Tensor:
+        options = jobs[0].options  # of one kind: alike but for images
         width, height = frames[0].size[0] // LATENT_FACTOR, frames[0].size[1] // LATENT_FACTOR
         known = [one for one in maps if one is not None]
         if not known:
             return neutral(len(maps), height=height, width=width, level=options.neutral)
         depths, spans = [one.depth for one in known], [one.span for one in known]
         tensor = conditioning(depths, height=height, width=width, spans=spans)
-        if region is None:
+        if options.region is None:
             return tensor
-        regions = [schedule.region_tensor(frame.place(region), height=height, width=width) for frame in frames]
+        regions = [
+            schedule.region_tensor(frame.place(read_region(job.options.region)), height=height, width=width)
+            for job, frame in zip(jobs, frames, strict=True)
+        ]
         return schedule.inside(tensor, torch.cat(regions), options.neutral)
 
     def _batch(
         self,
         frames: Sequence[Frame],
         depth: torch.Tensor,
-        prompts: Sequence[str],
-        seeds: Sequence[int],
-        settings: Settings,
-        options: DepthOptions,
+        jobs: Sequence[Job],
     ) -> Batch:
-        networks = self.networks
+        networks, settings = self.networks, jobs[0].settings
         device, dtype = networks.device, networks.dtype
-        generators = [torch.Generator().manual_seed(seed) for seed in seeds]
+        generators = [torch.Generator().manual_seed(seed) for seed in (job.settings.seed for job in jobs)]
         stacked = torch.from_numpy(np.stack([to_float(frame.picture) for frame in frames])).permute(0, 3, 1, 2)
         latents = sampling.encode(networks, (2.0 * stacked - 1.0).to(device, dtype), generators)
         keep = _keep(frames)
@@ -236,9 +306,9 @@ class Engine:
                 latents = latents * keep + sampling.noise_like(latents, generators) * (1 - keep)
             elif settings.masked_content == "latent nothing":
                 latents = latents * keep
-        text = sampling.text_states(networks, prompts)
-        negative = sampling.text_states(networks, [settings.negative_prompt]).expand_as(text)
-        return Batch(latents, depth.to(device, dtype), keep, (text, negative), generators, options)
+        text = sampling.text_states(networks, [job.settings.prompt for job in jobs])
+        negative = sampling.text_states(networks, [job.settings.negative_prompt for job in jobs])
+        return Batch(latents, depth.to(device, dtype), keep, (text, negative), generators, jobs[0].options)
 
 
 def _keep(frames: Sequence[Frame]) -> torch.Tensor | None:
@@ -246,6 +316,26 @@ def _keep(frames: Sequence[Frame]) -> torch.Tensor | None:
     width, height = frames[0].size[0] // LATENT_FACTOR, frames[0].size[1] // LATENT_FACTOR
     masks = [latent_mask(frame.mask, width, height) for frame in frames if frame.mask is not None]
     return 1 - torch.from_numpy(np.stack(masks))[:, None] if masks else None
+
+
+def _own_map(options: DepthOptions, read: dict[int, Any]) -> DepthMap:
+    """The user's own map; read once for jobs that share it."""
+    if options.depth_map is None:
+        raise DepthMapError("The depth map is to be your own, but there is none.", fix="Give a depth map.")
+    if id(options.depth_map) not in read:
+        read[id(options.depth_map)] = read_depth_map(options.depth_map)
+    found: DepthMap = read[id(options.depth_map)]
+    return found
+
+
+def _reference(options: DepthOptions, read: dict[int, Any]) -> Picture:
+    """The picture whose depth is used; read once for jobs that share it."""
+    if options.reference is None:
+        raise PictureError("Depth is to come from another picture, but there is none.", fix="Give a picture.")
+    if id(options.reference) not in read:
+        read[id(options.reference)] = read_picture(options.reference)
+    found: Picture = read[id(options.reference)]
+    return found
 
 
 def read_region(source: object) -> DepthMap:

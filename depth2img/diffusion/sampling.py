@@ -52,6 +52,28 @@ class Batch:
     generators: Sequence[torch.Generator]
     options: DepthOptions = dataclasses.field(default_factory=DepthOptions)
 
+    def filled(self, rows: int) -> Batch:
+        """The batch with its last picture repeated until there are so many.
+
+        Kernels are chosen by the shape, so that a result depends in its last bits on how many pictures go along; with
+        a fixed number of them it does not.
+        """
+        more = rows - len(self.latents)
+        if more <= 0:
+            return self
+
+        def fill(rows_of: torch.Tensor) -> torch.Tensor:
+            return torch.cat([rows_of, rows_of[-1:].expand(more, *rows_of.shape[1:])])
+
+        return dataclasses.replace(
+            self,
+            latents=fill(self.latents),
+            depth=fill(self.depth),
+            keep=None if self.keep is None else fill(self.keep),
+            text=(fill(self.text[0]), fill(self.text[1])),
+            generators=[*self.generators, *(torch.Generator() for _ in range(more))],
+        )
+
 
 def make_scheduler(networks: Networks, sampler: str) -> Any:
     """A diffusers scheduler with the model's noise schedule.
@@ -114,9 +136,15 @@ def decode(networks: Networks, latents: torch.Tensor) -> torch.Tensor:
 
 
 def text_states(networks: Networks, prompts: Sequence[str]) -> torch.Tensor:
-    """Prompts as the UNet takes them, (B, 77, width); words beyond 75 tokens are cut off."""
-    states: torch.Tensor = networks.text_encoder(token_ids(prompts).to(networks.device)).last_hidden_state
-    return states.to(networks.dtype)
+    """Prompts as the UNet takes them, (B, 77, width); words beyond 75 tokens are cut off.
+
+    Each prompt is encoded once and alone, so that its states do not depend on the others.
+    """
+    known = {
+        prompt: networks.text_encoder(token_ids([prompt]).to(networks.device)).last_hidden_state
+        for prompt in dict.fromkeys(prompts)
+    }
+    return torch.cat([known[prompt] for prompt in prompts]).to(networks.dtype)
 
 
 def sample(networks: Networks, batch: Batch, settings: Settings, on_step: Step | None = None) -> torch.Tensor:

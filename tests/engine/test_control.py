@@ -125,11 +125,11 @@ def test_what_depth_is_estimated_on(
 ) -> None:
     asked: list[tuple[int, ...]] = []
 
-    def estimate(picture: np.ndarray) -> DepthMap:
-        asked.append(picture.shape[:2])
-        return ramp(picture.shape[1], picture.shape[0])
+    def estimate(pictures: list[np.ndarray], rows: int) -> list[DepthMap]:
+        asked.extend(picture.shape[:2] for picture in pictures)
+        return [ramp(picture.shape[1], picture.shape[0]) for picture in pictures]
 
-    monkeypatch.setattr(engine, "estimate", estimate)
+    monkeypatch.setattr(engine, "estimate_all", estimate)
     large = np.full((128, 192, 3), 128, np.uint8)
     engine.generate([large], settings(steps=1), DepthOptions(estimate_on=estimate_on))
     assert asked == [shape]
@@ -141,7 +141,7 @@ def test_fill_and_own_map_under_the_mask(
 ) -> None:
     bump = ramp().values.copy()
     bump[16:48, 32:64] = 1.0
-    monkeypatch.setattr(engine, "estimate", lambda picture: DepthMap(values=bump))
+    monkeypatch.setattr(engine, "estimate_all", lambda pictures, rows: [DepthMap(values=bump)])
     job = settings(steps=1, inpaint_area=area, mask_blur=0, only_masked_padding=16)
     backwards = DepthMap(values=np.ascontiguousarray(ramp().values[:, ::-1]))
     for options in (
@@ -162,8 +162,8 @@ def test_a_shared_range_does_not_flicker(
     """A camera that pans over a slope: what stays in view keeps its conditioning."""
     slope = np.tile(np.linspace(0, 10, WIDTH + 32, dtype=np.float32) ** 2, (HEIGHT, 1))
     frames = [slope[:, start : start + WIDTH] for start in (0, 16, 32)]
-    maps = iter([DepthMap(values=frame) for frame in frames] * 3)
-    monkeypatch.setattr(engine, "estimate", lambda picture: next(maps))
+    maps = [DepthMap(values=frame) for frame in frames]
+    monkeypatch.setattr(engine, "estimate_all", lambda pictures, rows: maps)
 
     def flicker(range: str) -> float:
         options = DepthOptions(range=range, range_far=0.0, range_near=100.0, **adjustments)
