@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import io
+import os
 import shutil
 import sys
 import tempfile
@@ -67,6 +69,25 @@ def replacing(path: Path, error: type[Depth2ImgError] = Depth2ImgError, *, what:
     with refusing(f"{what} cannot be written to {path.name}.", error, fix=WRITING), _part(path) as beside:
         yield beside
         beside.replace(path)
+
+
+@contextlib.contextmanager
+def publishing(path: Path, error: type[Depth2ImgError] = Depth2ImgError, *, what: str = "The file") -> Iterator[Path]:
+    """As `replacing`, but never over a file that is there.
+
+    Raises:
+        error: there is one, or the folder cannot be written.
+    """
+    with refusing(f"{what} cannot be written to {path.name}.", error, fix=WRITING), _part(path) as beside:
+        yield beside
+        try:
+            os.link(beside, path)  # fails where there is a file, which a rename would not
+        except FileExistsError:
+            raise
+        except OSError:  # a file system without hard links
+            if os.path.lexists(path):
+                raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST)) from None
+            beside.rename(path)
 
 
 @contextlib.contextmanager

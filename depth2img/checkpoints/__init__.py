@@ -15,3 +15,7 @@ from .model import open_midas as open_midas
 from .model import open_model as open_model
 from .report import Fault as Fault
 from .report import Report as Report
+from .setup import Plan as Plan
+from .setup import carry_out as carry_out
+from .setup import plan_setup as plan_setup
+from .setup import webui_folders as webui_folders

@@ -55,7 +55,7 @@ def inspect(path: Path, *, whole: bool = False, sha256: str | None = None, progr
         CheckpointError: it is neither, it is damaged, or it wants to run code.
     """
     form = sniff(path)
-    tensors = Safetensors(path) if form == "safetensors" else open_pickle(path)
+    tensors = opened(path, form)
     names = tensors.keys()
     found = {name: tuple(tensors.shape(name)) for name in names}
     types, odd = _types(tensors, found)
@@ -92,6 +92,15 @@ def inspect(path: Path, *, whole: bool = False, sha256: str | None = None, progr
         fault = Fault("kind", f"{path.name} is no depth checkpoint: {kind}.", fix)
         return dataclasses.replace(report, faults=[*report.faults, fault])
     return _depth(report, tensors, found)
+
+
+def opened(path: Path, form: Format) -> Tensors:
+    """The tensors of a file that is stored so, whatever its name says.
+
+    Raises:
+        CheckpointError: it is damaged, or wants to run code.
+    """
+    return Safetensors(path) if form == "safetensors" else open_pickle(path)
 
 
 def _depth(report: Report, tensors: Tensors, found: Mapping[str, Shape]) -> Report:

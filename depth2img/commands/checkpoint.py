@@ -1,24 +1,31 @@
-"""`depth2img checkpoint …`: getting, checking and converting depth checkpoints."""
+"""`depth2img checkpoint …`: getting, checking, setting up and converting depth checkpoints."""
 
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
+from ..errors import CheckpointError
 from ..files import write_file
 from ..flags import PATH, json_flag, progress, report
+
+if TYPE_CHECKING:
+    from ..checkpoints.setup import How
 
 
 @click.group(
     epilog="""\b
 Examples:
   depth2img checkpoint inspect 512-depth-ema.safetensors
+  depth2img checkpoint setup 512-depth-ema.safetensors --webui stable-diffusion-webui
   depth2img checkpoint convert 512-depth-ema.ckpt stable-diffusion-2-depth"""
 )
 def checkpoint() -> None:
-    """Get, check and convert depth checkpoints."""
+    """Get, check, set up and convert depth checkpoints."""
 
 
 @checkpoint.command(
@@ -44,6 +51,61 @@ def inspect(context: click.Context, file: Path, whole: bool, as_json: bool) -> N
         found = look(file, whole=whole, progress=tell)
     report(found.to_json(), found.lines(), as_json=as_json)
     context.exit(0 if found.usable else 1)
+
+
+@checkpoint.command(
+    epilog="""\b
+Examples:
+  depth2img checkpoint setup 512-depth-ema.safetensors --webui stable-diffusion-webui
+  depth2img checkpoint setup 512-depth-ema.ckpt --ckpt-dir /models/checkpoints --how move --yes"""
+)
+@click.argument("file", type=PATH)
+@click.option("--webui", type=PATH, help="The WebUI's folder.  [default: the one that this is an extension of]")
+@click.option("--data-dir", type=PATH, help="As the WebUI is started with, if it is.")
+@click.option("--models-dir", type=PATH, help="As the WebUI is started with, if it is.")
+@click.option("--ckpt-dir", type=PATH, help="As the WebUI is started with, if it is.")
+@click.option(
+    "--how",
+    type=click.Choice(["auto", "link", "copy", "move"]),
+    default="auto",
+    show_default=True,
+    help="How it gets there; auto links on the same disk, which takes no room, and copies from another.",
+)
+@click.option("-y", "--yes", is_flag=True, help="Replace a wrong YAML without asking; a copy of it is kept anyway.")
+@json_flag
+def setup(
+    file: Path,
+    webui: Path | None,
+    data_dir: Path | None,
+    models_dir: Path | None,
+    ckpt_dir: Path | None,
+    how: How,
+    yes: bool,
+    as_json: bool,
+) -> None:
+    """Put a depth checkpoint and its YAML where the WebUI looks; nothing is overwritten.
+
+    A YAML that describes another model, such as v2-inference.yaml under a new name, is corrected. FILE stays where it
+    is if that is one of the WebUI's folders.
+    """
+    from ..checkpoints import carry_out, plan_setup, webui_folders
+
+    folders = webui_folders(webui, data_dir=data_dir, models_dir=models_dir, ckpt_dir=ckpt_dir)
+    plan = plan_setup(file, folders, how=how)
+    if not plan.done:
+        click.echo("\n".join(plan.lines()), err=True)
+    if plan.yaml == "replace" and not yes:
+        if not sys.stdin.isatty():
+            raise CheckpointError("A YAML would be replaced, and nobody can be asked.", fix="Add --yes.")
+        click.confirm("Do it?", abort=True, err=True)
+    if not plan.done:
+        with progress("Copying", quiet=as_json) as tell:
+            carry_out(plan, folders, progress=tell)
+    backup = None if plan.backup is None else str(plan.backup)
+    values = {"target": str(plan.target), "way": plan.way, "yaml": plan.yaml, "backup": backup}
+    said = "Nothing to do: it is set up." if plan.done else "Done."
+    lines = [f"{said} Refresh the WebUI's list of checkpoints and choose {plan.target.stem}."]
+    report(values, lines, as_json=as_json)
 
 
 @checkpoint.command(

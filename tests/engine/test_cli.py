@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import shlex
 import subprocess
@@ -164,6 +165,47 @@ def test_convert_there_and_back(run: Run, model: Path, tmp_path: Path) -> None:
     assert all(torch.equal(one[key], two[key]) for key in one)
     ledger = json.loads((tmp_path / "ledger.json").read_text())
     assert len(ledger["tensors"]) == sum(first.json()["counts"].values()) == len(one)
+
+
+def test_inspect_says_yes_no_or_why_not(run: Run, model: Path, tmp_path: Path) -> None:
+    good = run("checkpoint", "inspect", model, "--hash", "--json")
+    assert good.code == 0, good.err
+    assert good.json()["usable"] and len(good.json()["sha256"]) == 64
+    model.with_suffix(".yaml").rename(tmp_path / "right.yaml")
+    try:
+        model.with_suffix(".yaml").write_text("no description")
+        bad = run("checkpoint", "inspect", model)
+    finally:
+        (tmp_path / "right.yaml").rename(model.with_suffix(".yaml"))
+    assert bad.code == 1 and "Fault: small.yaml" in bad.out and "does not work" in bad.out
+    (tmp_path / "page.ckpt").write_text("<html>")
+    refused(run("checkpoint", "inspect", "page.ckpt"), "an HTML page")
+
+
+def test_setup_shows_a_plan_asks_and_does_it(
+    run: Run, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "checkpoints"
+    folder.mkdir()
+    refused(run("checkpoint", "setup", model), "--webui")
+    first = run("checkpoint", "setup", model, "--ckpt-dir", folder)
+    assert first.code == 0 and "linked" in first.err and "choose small" in first.out
+    assert "Nothing to do" in run("checkpoint", "setup", model, "--ckpt-dir", folder).out
+    (folder / "small.yaml").write_text("no description")
+    refused(run("checkpoint", "setup", folder / "small.safetensors", "--ckpt-dir", folder), "Add --yes")
+    assert (folder / "small.yaml").read_text() == "no description"
+    monkeypatch.setattr("sys.stdin", Terminal("n\n"))
+    assert run("checkpoint", "setup", folder / "small.safetensors", "--ckpt-dir", folder).code == 130
+    last = run("checkpoint", "setup", folder / "small.safetensors", "--ckpt-dir", folder, "--yes", "--json")
+    assert last.json()["yaml"] == "replace" and Path(last.json()["backup"]).read_text() == "no description"
+    assert left(folder) == {"small.safetensors", "small.yaml", "small.yaml.bak"}
+
+
+class Terminal(io.StringIO):
+    """Somebody who answers."""
+
+    def isatty(self) -> bool:
+        return True
 
 
 def test_demo_fills_a_folder_and_says_what_is_next(

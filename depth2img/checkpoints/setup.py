@@ -1,0 +1,327 @@
+"""Putting a checkpoint and its YAML where the WebUI looks: first a plan that can be shown, then the deed.
+
+    plan = plan_setup(Path("512-depth-ema.safetensors"), webui_folders(webui=Path("stable-diffusion-webui")))
+    print(*plan.lines(), sep="\\n")
+    carry_out(plan)
+
+Nothing that is there is ever overwritten: a wrong YAML is kept under another name, and a file of the same name stops
+the plan.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, Literal
+
+from ..errors import CheckpointError
+from ..files import WRITING, free_space, publishing, refusing, remove_stale, replacing
+from .anatomy import read_text
+from .beside import judge
+from .description import to_yaml
+from .inspection import anatomy_of, inspect, opened
+from .report import Report, size
+from .tensors import Progress, Tensors
+
+How = Literal["auto", "link", "copy", "move"]
+Way = Literal["stays", "link", "copy", "move"]
+YamlWay = Literal["keep", "write", "replace"]
+
+SUBFOLDER: Final = "Stable-diffusion"
+"""Where the WebUI has checkpoints below its folder of models."""
+
+CURABLE: Final = ("yaml-wrong", "yaml-unreadable", "yaml-hostile", "yaml-none", "midas-missing")
+"""Faults that do not keep a checkpoint from being set up; all but the last are cured by it."""
+
+CHUNK: Final = 4 * 1024 * 1024
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What will be done.
+
+    Attributes:
+        source: the checkpoint.
+        target: where it will be.
+        way: how it gets there: `link` is a hard link: the same bytes under two names, which takes no room.
+        yaml: what becomes of the YAML beside the target.
+        text: the YAML that is written; empty where one is kept.
+        why: what is wrong with a YAML that is replaced.
+        backup: where that one is kept.
+        bytes: size of the checkpoint.
+        warnings: what to know before.
+    """
+
+    source: Path
+    target: Path
+    way: Way
+    yaml: YamlWay
+    text: str
+    why: str
+    backup: Path | None
+    bytes: int
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def done(self) -> bool:
+        """Whether there is nothing to do."""
+        return self.way == "stays" and self.yaml == "keep"
+
+    def lines(self) -> list[str]:
+        """What will be done, one sentence a line."""
+        name, folder, yaml = self.target.name, self.target.parent, self.target.with_suffix(".yaml").name
+        ways = {
+            "stays": f"{name} stays where it is, in {folder}.",
+            "link": f"{name} will be linked into {folder}: the same file under two names, without taking more room.",
+            "copy": f"{name} will be copied into {folder} ({size(self.bytes)}).",
+            "move": f"{name} will be moved into {folder}.",
+        }
+        yamls = {
+            "keep": f"{yaml} beside it is right and stays.",
+            "write": f"{yaml} will be written beside it.",
+            "replace": f"{yaml} will be replaced, since {self.why}; the old one is kept as "
+            f"{self.backup.name if self.backup else ''}.",
+        }
+        return [*self.warnings, ways[self.way], yamls[self.yaml]]
+
+
+# --- where ------------------------------------------------------------------------------------------------------------
+
+
+def webui_folders(
+    webui: Path | None = None,
+    *,
+    data_dir: Path | None = None,
+    models_dir: Path | None = None,
+    ckpt_dir: Path | None = None,
+) -> tuple[Path, ...]:
+    """The folders in which a WebUI looks for checkpoints; new ones belong into the first.
+
+    Args:
+        webui: the WebUI's own folder; found by itself where this package lies in its extensions.
+        data_dir, models_dir, ckpt_dir: what the WebUI is started with, if it is: `--data-dir` and so on.
+
+    Raises:
+        CheckpointError: there is no such WebUI, or a folder is missing.
+    """
+    webui = webui or _around()
+    if webui is None and not (data_dir or models_dir or ckpt_dir):
+        raise CheckpointError(
+            "It is not known where the WebUI is.",
+            fix="Name its folder with --webui, or its --ckpt-dir or --models-dir.",
+        )
+    if webui is not None and not (webui / "webui.py").is_file():
+        raise CheckpointError(
+            f"{webui} is no WebUI.", got="no webui.py in it", fix="Name the folder that the WebUI was cloned into."
+        )
+    models = models_dir or (data_dir or webui or Path()) / "models"
+    folders = [ckpt_dir] if ckpt_dir is not None else []
+    if models_dir or data_dir or webui:
+        folders.append(models / SUBFOLDER)
+        if not models.is_dir():
+            raise CheckpointError(f"There is no folder {models}.", fix="Start the WebUI once, or check the path.")
+    if ckpt_dir is not None and not ckpt_dir.is_dir():
+        raise CheckpointError(f"There is no folder {ckpt_dir}.", fix="Check the path.")
+    return tuple(Path(os.path.abspath(folder)) for folder in folders)
+
+
+def _around() -> Path | None:
+    """The WebUI in whose extensions this package lies."""
+    extensions = Path(__file__).parents[3]
+    return extensions.parent if extensions.name == "extensions" and (extensions.parent / "webui.py").is_file() else None
+
+
+def within(path: Path, folders: Sequence[Path]) -> bool:
+    """Whether a path lies below one of the folders by its name; links in them lead where their owner wanted."""
+    return any(Path(os.path.abspath(path)).is_relative_to(os.path.abspath(folder)) for folder in folders)
+
+
+# --- what -------------------------------------------------------------------------------------------------------------
+
+
+def plan_setup(path: Path, folders: Sequence[Path], *, how: How = "auto") -> Plan:
+    """What setting up a checkpoint will do; nothing is done yet.
+
+    Args:
+        path: a depth checkpoint. One that lies in one of the folders stays there.
+        folders: see `webui_folders`.
+        how: how it gets into the first folder; `auto` links on the same disk and copies from another.
+
+    Raises:
+        CheckpointError: it is no depth checkpoint, it is broken, or another file has its place.
+    """
+    path = Path(os.path.abspath(path))
+    report = inspect(path)
+    broken = [fault for fault in report.faults if fault.serious and fault.code not in CURABLE]
+    if broken:
+        raise CheckpointError(f"{path.name} is not set up: {broken[0].what}", fix=broken[0].fix)
+    target = path if within(path, folders) else folders[0] / path.name
+    way = _way(path, target, how)
+    tensors = opened(path, report.format)
+    return _with_yaml(report, target, way, tensors)
+
+
+def _way(path: Path, target: Path, how: How) -> Way:
+    with refusing(f"The folder {target.parent} cannot be used.", CheckpointError):
+        if path == target or (target.exists() and path.samefile(target)):
+            return "stays"
+        if target.exists():
+            if how != "move" and _equal(path, target):
+                return "stays"
+            raise CheckpointError(
+                f"There is another {target.name} in {target.parent}.",
+                got=f"{size(path.stat().st_size)} and {size(target.stat().st_size)}",
+                fix="Rename one of them; nothing is overwritten.",
+            )
+        if how == "move" and path.is_symlink():
+            raise CheckpointError(f"{path.name} is a link.", fix="Copy or link it, or move the file that it leads to.")
+        if how != "auto":
+            return how
+        folder = target.parent if target.parent.is_dir() else target.parent.parent
+        return "link" if path.stat().st_dev == folder.stat().st_dev else "copy"
+
+
+def _equal(one: Path, two: Path) -> bool:
+    """Whether two files have the same bytes."""
+    if one.stat().st_size != two.stat().st_size:
+        return False
+    with one.open("rb") as first, two.open("rb") as second:
+        while chunk := first.read(CHUNK):
+            if chunk != second.read(CHUNK):
+                return False
+    return True
+
+
+def _with_yaml(report: Report, target: Path, way: Way, tensors: Tensors) -> Plan:
+    there = judge(target, tensors)
+    own = report.beside
+    text, backup, yaml = "", None, YAML_WAYS[there.is_bad, there.state == "none"]
+    if yaml != "keep":
+        # The owner's own, where it is right, knows more than shapes tell, such as v-prediction.
+        brought = own is not None and own.state == "right" and own.path != there.path
+        text = read_text(own.path) if own and brought else to_yaml(anatomy_of(tensors))
+    if yaml == "replace":
+        backup = _free_name(there.path)
+    warnings = tuple(f"{fault.what} {fault.fix}" for fault in report.faults if fault.code == "midas-missing")
+    return Plan(report.path, target, way, yaml, text, there.detail, backup, report.bytes, warnings)
+
+
+YAML_WAYS: Final[dict[tuple[bool, bool], YamlWay]] = {
+    (True, False): "replace",
+    (False, True): "write",
+    (False, False): "keep",
+}
+"""Whether the YAML there is bad, and whether there is none -> what becomes of it."""
+
+
+def _free_name(path: Path) -> Path:
+    names = (path.with_name(f"{path.name}.bak{number or ''}") for number in range(1000))
+    return next(name for name in names if not os.path.lexists(name))
+
+
+# --- doing it ---------------------------------------------------------------------------------------------------------
+
+
+def carry_out(plan: Plan, folders: Sequence[Path], *, progress: Progress | None = None) -> Report:
+    """Do what a plan says, and look at the result.
+
+    Args:
+        plan: see `plan_setup`.
+        folders: those it was made for.
+        progress: told the bytes copied and the bytes in all.
+
+    Returns:
+        What now lies at `plan.target`.
+
+    Raises:
+        CheckpointError: something has changed since the plan was made, or a file cannot be written; what was there
+            before is there.
+    """
+    how: How = "auto" if plan.way == "stays" else plan.way
+    if plan_setup(plan.source, folders, how=how) != plan:
+        raise CheckpointError(
+            "Something has changed since this was planned; nothing was done.", fix="Look at the new plan."
+        )
+    with refusing(f"The folder {plan.target.parent} cannot be created.", CheckpointError, fix=WRITING):
+        plan.target.parent.mkdir(exist_ok=True)
+    with contextlib.ExitStack() as undone:
+        # The YAML first: when the checkpoint appears in the list, it can be loaded.
+        _write_yaml(plan)
+        if plan.yaml == "write":
+            undone.callback(plan.target.with_suffix(".yaml").unlink, missing_ok=True)
+        if plan.way != "stays":
+            _place(plan, progress)
+        undone.pop_all()
+    return inspect(plan.target)
+
+
+def _write_yaml(plan: Plan) -> None:
+    path = plan.target.with_suffix(".yaml")
+    if plan.yaml == "keep":
+        return
+    if plan.backup is not None:
+        with publishing(plan.backup, CheckpointError, what="The copy of the YAML") as beside:
+            shutil.copyfile(path, beside)
+        with replacing(path, CheckpointError, what="The YAML") as beside:
+            beside.write_text(plan.text, encoding="utf-8")
+        return
+    with publishing(path, CheckpointError, what="The YAML") as beside:
+        beside.write_text(plan.text, encoding="utf-8")
+
+
+def _place(plan: Plan, progress: Progress | None) -> None:
+    source = Path(os.path.realpath(plan.source))  # a hard link of a link would be one that dangles some day
+    if plan.way in ("link", "move") and _linked(source, plan.target):
+        if plan.way == "move":
+            _remove(plan)
+        return
+    remove_stale(plan.target)
+    room = free_space(plan.target.parent, CheckpointError)
+    if room < plan.bytes:
+        raise CheckpointError(
+            f"There is not enough room for {plan.target.name}.",
+            got=f"{size(room)} free, {size(plan.bytes)} needed",
+            fix="Free some space, or link it instead.",
+        )
+    with publishing(plan.target, CheckpointError, what="The checkpoint") as beside:
+        _copy(source, beside, plan.bytes, progress)
+    if plan.way == "move":
+        _remove(plan)
+
+
+def _linked(source: Path, target: Path) -> bool:
+    """Whether a hard link could be made; not from one disk to another, and not on every file system."""
+    try:
+        os.link(source, target)
+    except FileExistsError as problem:
+        raise CheckpointError(f"There is another {target.name} now.", fix="Rename one of them.") from problem
+    except OSError:
+        return False
+    return True
+
+
+def _copy(source: Path, target: Path, total: int, progress: Progress | None) -> None:
+    done = 0
+    with source.open("rb") as reading, target.open("wb") as writing:
+        while chunk := reading.read(CHUNK):
+            writing.write(chunk)
+            done += len(chunk)
+            if progress is not None:
+                progress(done, total)
+        writing.flush()
+        os.fsync(writing.fileno())
+    if done != total:
+        raise CheckpointError(f"{source.name} changed while it was copied.", got=f"{done:,} bytes", fix="Try again.")
+
+
+def _remove(plan: Plan) -> None:
+    """Take the old file away, and its YAML if that was brought along."""
+    beside = plan.source.with_suffix(".yaml")
+    with refusing(f"{plan.target.name} is set up, but the old file cannot be removed.", CheckpointError):
+        plan.source.unlink()
+        if plan.text and beside.is_file() and beside.read_text(encoding="utf-8", errors="replace") == plan.text:
+            beside.unlink()
