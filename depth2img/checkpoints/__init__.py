@@ -10,6 +10,8 @@ from .convert import to_folder as to_folder
 from .convert import to_single_file as to_single_file
 from .description import open_clip_config as open_clip_config
 from .inspection import inspect as inspect
+from .merge import Merged as Merged
+from .merge import merge as merge
 from .model import Model as Model
 from .model import open_midas as open_midas
 from .model import open_model as open_model

@@ -147,7 +147,7 @@ def write_single_file(
         CheckpointError: the folder cannot be written.
     """
     lazies = [_halved(lazy) if half and lazy.key.startswith(NETWORKS) else lazy for lazy in lazies]
-    total = _room_for(lazies, path.parent)
+    total = room_for(lazies, path.parent)
     beside = path.with_suffix(".yaml")
     remove_stale(path)
     # The one inside gets its name first: a file without its YAML would be worse than none.
@@ -178,7 +178,7 @@ def to_folder(model: Model, folder: Path, progress: Progress | None = None, *, h
     if kept.keys():
         files[ASIDE] = [_halved(z) if half and z.key.startswith(NETWORKS) else z for z in lazy_list(kept)]
     remove_stale(folder)
-    total = _room_for([lazy for lazies in files.values() for lazy in lazies], folder.parent)
+    total = room_for([lazy for lazies in files.values() for lazy in lazies], folder.parent)
     done, digests = 0, {}
     with appearing(folder, CheckpointError) as beside:
         for name, lazies in files.items():
@@ -209,7 +209,12 @@ def _from(progress: Progress | None, start: int, total: int) -> Progress | None:
     return lambda done, _: tell(start + done, total)
 
 
-def _room_for(lazies: Sequence[Lazy], folder: Path) -> int:
+def room_for(lazies: Sequence[Lazy], folder: Path) -> int:
+    """Bytes of the tensors, if the folder's disk has room for them.
+
+    Raises:
+        CheckpointError: it has not.
+    """
     total = sum(lazy.size for lazy in lazies)
     free = free_space(folder, CheckpointError)
     if total * FREE_SPACE > free:

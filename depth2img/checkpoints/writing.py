@@ -15,8 +15,9 @@ from typing import Any, BinaryIO, Final
 import torch
 
 from ..errors import CheckpointError
-from ..files import refusing, replacing
-from .tensors import READ_BYTES, TYPE_NAMES, Progress, Safetensors
+from ..files import replacing
+from .known import sha256_of
+from .tensors import TYPE_NAMES, Progress, Safetensors
 
 ALIGNMENT: Final = 8
 """The data begin at a multiple of this, in bytes."""
@@ -147,23 +148,15 @@ def _check(beside: Path, name: str, tensors: Sequence[Lazy], written: str, tell:
     again = Safetensors(beside)
     same = set(again.keys()) == {lazy.key for lazy in tensors}
     same = same and all(again.shape(t.key) == t.shape and again.dtype(t.key) == t.dtype for t in tensors)
-    if not same or sha256(beside, tell) != written:
+    before = 0
+
+    def told(done: int, _: int) -> None:
+        nonlocal before
+        tell(done - before)
+        before = done
+
+    if not same or sha256_of(beside, told) != written:
         raise CheckpointError(
             f"{name} was written, but reads back differently; it was not kept.",
             fix="Check the disk, or choose another one.",
         )
-
-
-def sha256(path: Path, tell: Tell | None = None) -> str:
-    """A file's SHA-256; `tell` is told the bytes of each piece that was read.
-
-    Raises:
-        CheckpointError: it cannot be read.
-    """
-    digest = hashlib.sha256()
-    with refusing(f"{path.name} cannot be read.", CheckpointError, fix="Check the disk."), path.open("rb", 0) as file:
-        while piece := file.read(READ_BYTES):
-            digest.update(piece)
-            if tell is not None:
-                tell(len(piece))
-    return digest.hexdigest()

@@ -25,7 +25,7 @@ Examples:
   depth2img checkpoint convert 512-depth-ema.ckpt stable-diffusion-2-depth"""
 )
 def checkpoint() -> None:
-    """Get, check, set up and convert depth checkpoints."""
+    """Get, check, set up, convert and merge depth checkpoints."""
 
 
 @checkpoint.command(
@@ -139,3 +139,58 @@ def convert(source: str, target: Path, half: bool, midas: Path | None, ledger: P
     counted = ", ".join(f"{count} {what}" for what, count in done.counts().items())
     values = {"target": str(target), "bytes": done.bytes, "counts": done.counts()}
     report(values, [f"{source} -> {target} ({done.bytes / 1e6:,.1f} MB): {counted}."], as_json=as_json)
+
+
+@checkpoint.command(
+    epilog="""\b
+Examples:
+  depth2img checkpoint merge 512-depth-ema.safetensors my-style.safetensors depth-style.safetensors -M 0.4
+  depth2img checkpoint merge 512-depth-ema.safetensors my-style.safetensors depth-style.safetensors \\
+      --minus 512-base-ema.safetensors -M 1 --precision float16"""
+)
+@click.argument("a", type=PATH)
+@click.argument("b", type=PATH)
+@click.argument("target", type=PATH)
+@click.option("-M", "--multiplier", type=float, default=0.5, show_default=True, help="How much of B, 0 to 1.")
+@click.option("--minus", type=PATH, help="C: add the difference of B and C to A instead of taking a mean.")
+@click.option("--vae", type=click.Choice(["A", "B"]), default="A", show_default=True, help="Whose autoencoder to keep.")
+@click.option(
+    "--precision", type=click.Choice(["float16", "float32"]), help="Of the result.  [default: the wider of the models']"
+)
+@click.option("--ledger", type=PATH, help="Also write what became of every tensor, as JSON.")
+@json_flag
+def merge(
+    a: Path,
+    b: Path,
+    target: Path,
+    multiplier: float,
+    minus: Path | None,
+    vae: str,
+    precision: str | None,
+    ledger: Path | None,
+    as_json: bool,
+) -> None:
+    """Merge a depth checkpoint with another Stable Diffusion 2 checkpoint into a depth checkpoint.
+
+    Weighted sum: A * (1 - M) + B * M. With --minus C, add difference: A + (B - C) * M. A or B is a depth checkpoint;
+    the input for depth and MiDaS are kept from it. The recipe goes into the metadata of TARGET, the YAML beside it.
+    """
+    from ..checkpoints import merge as run
+
+    with progress("Merging", quiet=as_json) as tell:
+        done = run(
+            a,
+            b,
+            target,
+            multiplier=multiplier,
+            tertiary=minus,
+            vae="A" if vae == "A" else "B",
+            precision=precision,
+            progress=tell,
+        )
+    if ledger is not None:
+        write_file(ledger, (json.dumps(done.to_json(), indent=1) + "\n").encode(), what="The ledger")
+    counted = ", ".join(f"{count} {what}" for what, count in done.counts().items())
+    values = {key: value for key, value in done.to_json().items() if key != "tensors"}
+    lines = [f"{done.recipe['formula']} -> {target} ({done.bytes / 1e6:,.1f} MB): {counted}."]
+    report({"target": str(target), **values}, lines, as_json=as_json)

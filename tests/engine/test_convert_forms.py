@@ -222,7 +222,7 @@ def test_what_reads_back_differently_is_not_kept(folder: Path, tmp_path: Path, m
     """A disk that loses a byte."""
     from depth2img.checkpoints import writing
 
-    original = writing.sha256
+    original = writing.sha256_of
 
     def spoil(path: Path, *given: Any) -> str:
         with path.open("r+b") as file:
@@ -232,7 +232,7 @@ def test_what_reads_back_differently_is_not_kept(folder: Path, tmp_path: Path, m
             file.write(bytes([byte[0] ^ 16]))
         return original(path, *given)
 
-    monkeypatch.setattr(writing, "sha256", spoil)
+    monkeypatch.setattr(writing, "sha256_of", spoil)
     for target in ("file.safetensors", "folder"):
         with pytest.raises(CheckpointError, match="reads back differently"):
             convert(folder, tmp_path / target)
