@@ -155,16 +155,21 @@ def depth_options(values: Mapping[str, Any]) -> DepthOptions:
 
 
 @contextlib.contextmanager
-def progress(what: str, *, quiet: bool) -> Iterator[Callable[[int, int], None]]:
-    """A progress bar on stderr while the block runs; yields what to tell it: done and in all."""
+def progress(what: str, *, quiet: bool, sizes: bool = False) -> Iterator[Callable[[int, int], None]]:
+    """A progress bar on stderr while the block runs; yields what to tell it: done and in all.
+
+    Args:
+        sizes: show both as bytes.
+    """
     if quiet or not sys.stderr.isatty():
         yield lambda done, total: None
         return
-    with click.progressbar(length=1000, label=what, file=sys.stderr) as bar:
+    with click.progressbar(length=1000, label=what, file=sys.stderr, item_show_func=lambda text: text) as bar:
 
         def tell(done: int, total: int) -> None:
             # Several jobs in a row begin anew: the bar goes back with them.
-            bar.update(round(1000 * done / max(total, 1)) - bar.pos)
+            text = f"{done / 1e6:,.0f} of {total / 1e6:,.0f} MB" if sizes else None
+            bar.update(round(1000 * done / max(total, 1)) - bar.pos, text)
 
         yield tell
 

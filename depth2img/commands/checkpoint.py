@@ -12,6 +12,7 @@ import click
 from ..errors import CheckpointError
 from ..files import write_file
 from ..flags import PATH, json_flag, progress, report
+from .fetch import fetch
 
 if TYPE_CHECKING:
     from ..checkpoints.setup import How
@@ -194,3 +195,6 @@ def merge(
     values = {key: value for key, value in done.to_json().items() if key != "tensors"}
     lines = [f"{done.recipe['formula']} -> {target} ({done.bytes / 1e6:,.1f} MB): {counted}."]
     report({"target": str(target), **values}, lines, as_json=as_json)
+
+
+checkpoint.add_command(fetch)

@@ -23,6 +23,7 @@ from depth2img.checkpoints import to_single_file
 from depth2img.cli import main
 from depth2img.options import OPTIONS
 from tests.engine import small
+from tests.library import mirror
 
 Run = Callable[..., "Result"]
 
@@ -361,6 +362,99 @@ def test_interruption_leaves_nothing(
     assert result.code == 130
     assert "Interrupted" in result.err
     assert left(tmp_path) == before
+
+
+# --- fetching ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def mirrors(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[mirror.Mirror]:
+    """A mirror, and a table that names it in own.yaml."""
+    monkeypatch.setenv("NO_PROXY", "*")
+    data = mirror.content()
+    with mirror.running(data) as source:
+        digest = mirror.published(data=data).sha256
+        lines = [f"depth.safetensors: {{size: {len(data)}, sha256: '{digest}', urls: ['{source.url}']}}"]
+        lines += [f"other.safetensors: {{size: {len(data)}, urls: ['{tmp_path}/depth.safetensors']}}"]
+        (tmp_path / "own.yaml").write_text("\n".join(lines), encoding="utf-8")
+        yield source
+
+
+FETCH = ("checkpoint", "fetch", "depth", "--mirrors", "own.yaml")
+
+
+def test_fetch_lists_what_there_is(run: Run, mirrors: mirror.Mirror, tmp_path: Path) -> None:
+    result = run("checkpoint", "fetch", "--list")
+    assert result.code == 0
+    assert result.out.startswith("512-depth-ema-fp16.safetensors: ")
+    for words in ("2.85 GB", "huggingface.co", "1edad0394713", "CreativeML Open RAIL++-M"):
+        assert words in result.out
+    files = run(*FETCH, "--list", "--json").json()["files"]
+    assert [one["file"] for one in files][-2:] == ["depth.safetensors", "other.safetensors"]
+    assert files[-2]["bytes"] == [mirror.LENGTH] * 2 and files[-2]["urls"] == [mirrors.url]
+    assert mirrors.requests == [] and left(tmp_path) == {"own.yaml"}
+
+
+def test_fetch_says_what_and_asks(run: Run, mirrors: mirror.Mirror, tmp_path: Path) -> None:
+    (tmp_path / "models").mkdir()
+    asked = run(*FETCH, "-o", "models")
+    assert asked.code == 2 and "Nobody is there to be asked; say --yes" in asked.err
+    assert mirrors.requests == []
+    done = run(*FETCH, "-o", "models", "--yes")
+    assert done.code == 0
+    assert "size     200,003 bytes" in done.err and "from     127.0.0.1:" in done.err
+    assert "200,003 bytes received" in done.out and "The SHA-256 is the published one." in done.out
+    assert (tmp_path / "models/depth.safetensors").read_bytes() == mirrors.data
+    again = run(*FETCH, "-o", "models", "--yes", "--json").json()
+    assert (again["received"], again["source"], again["verified"]) == (0, None, True)
+    assert left(tmp_path) == {"own.yaml", "models"} and left(tmp_path / "models") == {"depth.safetensors"}
+
+
+def test_fetch_on_a_terminal(run: Run, mirrors: mirror.Mirror, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr("sys.stdin.isatty", lambda: True, raising=False)
+    for answer in ("n", "y"):
+        monkeypatch.setattr("click.termui.visible_prompt_func", lambda _, answer=answer: answer)
+        result = run(*FETCH)
+        assert result.code == 0 and ("Nothing was fetched." in result.err) == (answer == "n")
+        assert (tmp_path / "depth.safetensors").exists() == (answer == "y")
+
+
+def test_fetch_without_a_hash(run: Run, mirrors: mirror.Mirror, tmp_path: Path) -> None:
+    (tmp_path / "depth.safetensors").write_bytes(mirrors.data)
+    (tmp_path / "models").mkdir()
+    arguments = ("checkpoint", "fetch", "other", "--mirrors", "own.yaml", "-o", "models", "--yes")
+    refused(run(*arguments), "No SHA-256 of other.safetensors is known")
+    done = run(*arguments, "--unverified")
+    assert done.code == 0 and "It could not be checked" in done.out
+    assert f"sha256: '{mirror.published(data=mirrors.data).sha256}'" in done.out
+
+
+def test_fetch_refuses(run: Run, mirrors: mirror.Mirror, tmp_path: Path) -> None:
+    refused(run("checkpoint", "fetch", "nothing", "--yes"), "No such checkpoint is in the table", "Choose one of 512")
+    refused(run(*FETCH, "-o", "nowhere", "--yes"), "no such folder")
+    refused(run("checkpoint", "fetch", "--mirrors", "none.yaml", "--yes"), "none.yaml cannot be read")
+    (tmp_path / "depth.safetensors").write_bytes(b"mine")
+    refused(run(*FETCH, "--yes"), "another file than the table's")
+    assert run(*FETCH, "--yes", "--replace").code == 0
+    assert (tmp_path / "depth.safetensors").read_bytes() == mirrors.data
+
+
+def test_fetch_interrupted_goes_on(
+    run: Run, mirrors: mirror.Mirror, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupt(_: float) -> None:
+        raise KeyboardInterrupt
+
+    mirrors.plan = [mirror.stop_after(90_000)]
+    monkeypatch.setattr("time.sleep", interrupt)
+    result = run(*FETCH, "--yes")
+    assert result.code == 130 and "the same command goes on from it" in result.err
+    monkeypatch.undo()
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("NO_PROXY", "*")
+    monkeypatch.setenv("DEPTH2IMG_MIRRORS", "own.yaml")
+    done = run("checkpoint", "fetch", "depth.safetensors", "--yes")
+    assert "110,003 bytes received, and 90,000 bytes by an earlier run" in done.out
 
 
 # --- guides -----------------------------------------------------------------------------------------------------------

@@ -37,6 +37,9 @@ ROOMS = {
     "click": {"cli", "flags", "commands"},
     "rich": {"cli", "flags", "commands"},
     "huggingface_hub": {"diffusion", "checkpoints"},
+    "filelock": {"checkpoints"},
+    "requests": {"checkpoints"},
+    "urllib3": {"checkpoints"},
 }
 """Optional package -> where in the library it may be imported."""
 
@@ -55,7 +58,7 @@ NOWHERE = {
 
 COMMANDS = ("estimate", "generate", "compare", "app", "demo")
 
-HEAVY = {*ROOMS, *NOWHERE, "fastapi", "omegaconf", "pandas", "pytorch_lightning", "requests", "scipy"}
+HEAVY = {*ROOMS, *NOWHERE, "fastapi", "omegaconf", "pandas", "pytorch_lightning", "scipy"}
 """What `import depth2img` must not bring in, directly or through others."""
 
 
