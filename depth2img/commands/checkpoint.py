@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from ..errors import CheckpointError
 from ..files import write_file
 from ..flags import PATH, json_flag, progress, report
 from .fetch import fetch
+from .webui import set_up, webui_flags
 
 if TYPE_CHECKING:
     from ..checkpoints.setup import How
@@ -21,6 +20,7 @@ if TYPE_CHECKING:
 @click.group(
     epilog="""\b
 Examples:
+  depth2img checkpoint fetch --webui stable-diffusion-webui
   depth2img checkpoint inspect 512-depth-ema.safetensors
   depth2img checkpoint setup 512-depth-ema.safetensors --webui stable-diffusion-webui
   depth2img checkpoint convert 512-depth-ema.ckpt stable-diffusion-2-depth"""
@@ -61,10 +61,7 @@ Examples:
   depth2img checkpoint setup 512-depth-ema.ckpt --ckpt-dir /models/checkpoints --how move --yes"""
 )
 @click.argument("file", type=PATH)
-@click.option("--webui", type=PATH, help="The WebUI's folder.  [default: the one that this is an extension of]")
-@click.option("--data-dir", type=PATH, help="As the WebUI is started with, if it is.")
-@click.option("--models-dir", type=PATH, help="As the WebUI is started with, if it is.")
-@click.option("--ckpt-dir", type=PATH, help="As the WebUI is started with, if it is.")
+@webui_flags
 @click.option(
     "--how",
     type=click.Choice(["auto", "link", "copy", "move"]),
@@ -89,24 +86,11 @@ def setup(
     A YAML that describes another model, such as v2-inference.yaml under a new name, is corrected. FILE stays where it
     is if that is one of the WebUI's folders.
     """
-    from ..checkpoints import carry_out, plan_setup, webui_folders
+    from ..checkpoints import webui_folders
 
     folders = webui_folders(webui, data_dir=data_dir, models_dir=models_dir, ckpt_dir=ckpt_dir)
-    plan = plan_setup(file, folders, how=how)
-    if not plan.done:
-        click.echo("\n".join(plan.lines()), err=True)
-    if plan.yaml == "replace" and not yes:
-        if not sys.stdin.isatty():
-            raise CheckpointError("A YAML would be replaced, and nobody can be asked.", fix="Add --yes.")
-        click.confirm("Do it?", abort=True, err=True)
-    if not plan.done:
-        with progress("Copying", quiet=as_json) as tell:
-            carry_out(plan, folders, progress=tell)
-    backup = None if plan.backup is None else str(plan.backup)
-    values = {"target": str(plan.target), "way": plan.way, "yaml": plan.yaml, "backup": backup}
-    said = "Nothing to do: it is set up." if plan.done else "Done."
-    lines = [f"{said} Refresh the WebUI's list of checkpoints and choose {plan.target.stem}."]
-    report(values, lines, as_json=as_json)
+    values, line = set_up(file, folders, how=how, yes=yes, quiet=as_json)
+    report(values, [line], as_json=as_json)
 
 
 @checkpoint.command(

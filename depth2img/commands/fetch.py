@@ -7,7 +7,9 @@ from pathlib import Path
 
 import click
 
+from ..files import refusing
 from ..flags import PATH, json_flag, progress, report
+from .webui import set_up, webui_flags
 
 INTERRUPTED = 130
 
@@ -16,16 +18,15 @@ INTERRUPTED = 130
     epilog="""\b
 Examples:
   depth2img checkpoint fetch --list
-  depth2img checkpoint fetch -o stable-diffusion-webui/models/Stable-diffusion
-  depth2img checkpoint fetch 512-depth-ema.safetensors --mirrors own-mirrors.yaml --yes
+  depth2img checkpoint fetch --webui stable-diffusion-webui
+  depth2img checkpoint fetch 512-depth-ema.safetensors -o downloads --mirrors own-mirrors.yaml --yes
 
 The first of the list is fetched unless FILE names another. Interrupted at any moment, the same command goes on from
 what is there."""
 )
 @click.argument("file", required=False)
-@click.option(
-    "-o", "--output", type=PATH, default=Path("."), show_default=True, help="Folder to put it into; it must exist."
-)
+@webui_flags
+@click.option("-o", "--output", type=PATH, help="A folder to put the file into, instead of a WebUI; it must exist.")
 @click.option("--list", "show_list", is_flag=True, help="Show what can be fetched, and fetch nothing.")
 @click.option(
     "--mirrors",
@@ -40,7 +41,11 @@ what is there."""
 @json_flag
 def fetch(
     file: str | None,
-    output: Path,
+    webui: Path | None,
+    data_dir: Path | None,
+    models_dir: Path | None,
+    ckpt_dir: Path | None,
+    output: Path | None,
     show_list: bool,
     mirrors: tuple[Path, ...],
     replace: bool,
@@ -48,8 +53,12 @@ def fetch(
     yes: bool,
     as_json: bool,
 ) -> None:
-    """Get a published depth checkpoint: resumed where it was interrupted, checked, whole or not at all."""
+    """Get a published depth checkpoint into the WebUI, with its YAML, or into a folder.
+
+    Resumed where it was interrupted, checked by its SHA-256, whole or not at all.
+    """
     from ..checkpoints import mirrors as tables
+    from ..checkpoints import webui_folders
     from ..checkpoints.fetch import fetch as get
 
     entries = tables.table(mirrors)
@@ -58,8 +67,11 @@ def fetch(
         report({"files": [entry.to_json() for entry in entries.values()]}, lines, as_json=as_json)
         return
     entry = tables.find(file, entries)
+    if output is not None and (webui or data_dir or models_dir or ckpt_dir):
+        raise click.UsageError("Say either where the WebUI is, or --output.")
+    folders = (output,) if output else webui_folders(webui, data_dir=data_dir, models_dir=models_dir, ckpt_dir=ckpt_dir)
     if not as_json:
-        click.echo("\n".join([*entry.lines(), f"  to       {output}"]), err=True)
+        click.echo("\n".join([*entry.lines(), f"  to       {folders[0]}"]), err=True)
     if not yes:
         if as_json or not sys.stdin.isatty():
             raise click.UsageError("Nobody is there to be asked; say --yes.")
@@ -72,15 +84,16 @@ def fetch(
 
     try:
         with progress("Fetching", quiet=as_json, sizes=True) as tell:
-            got = get(
-                entry,
-                output,
-                replace=replace,
-                unverified=unverified,
-                progress=tell,
-                notice=None if as_json else tell_line,
-            )
+            if output is None:
+                with refusing(f"The folder {folders[0]} cannot be created."):
+                    folders[0].mkdir(exist_ok=True)
+            told = None if as_json else tell_line
+            got = get(entry, folders[0], replace=replace, unverified=unverified, progress=tell, notice=told)
     except KeyboardInterrupt:
         click.echo("\nInterrupted; what is there is kept, and the same command goes on from it.", err=True)
         raise SystemExit(INTERRUPTED) from None
-    report(got.to_json(), got.lines(), as_json=as_json)
+    values, lines = got.to_json(), got.lines()
+    if output is None:
+        values["setup"], line = set_up(got.path, folders, how="auto", yes=yes, quiet=as_json)
+        lines.append(line)
+    report(values, lines, as_json=as_json)

@@ -380,7 +380,7 @@ def mirrors(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[mirror.
         yield source
 
 
-FETCH = ("checkpoint", "fetch", "depth", "--mirrors", "own.yaml")
+FETCH = ("checkpoint", "fetch", "depth", "--mirrors", "own.yaml", "-o", ".")
 
 
 def test_fetch_lists_what_there_is(run: Run, mirrors: mirror.Mirror, tmp_path: Path) -> None:
@@ -439,6 +439,26 @@ def test_fetch_refuses(run: Run, mirrors: mirror.Mirror, tmp_path: Path) -> None
     assert (tmp_path / "depth.safetensors").read_bytes() == mirrors.data
 
 
+def test_fetch_into_a_webui(run: Run, mirrors: mirror.Mirror, model: Path, tmp_path: Path) -> None:
+    """From nothing to a checkpoint that can be chosen: the file and its YAML where the WebUI looks."""
+    (tmp_path / "webui" / "models").mkdir(parents=True)
+    (tmp_path / "webui" / "webui.py").touch()
+    mirrors.data = model.read_bytes()
+    entry = {"size": len(mirrors.data), "sha256": mirror.published(data=mirrors.data).sha256, "urls": [mirrors.url]}
+    (tmp_path / "own.yaml").write_text(json.dumps({"small.safetensors": entry}), encoding="utf-8")
+    arguments = ("checkpoint", "fetch", "small", "--mirrors", "own.yaml", "--yes")
+    refused(run(*arguments), "It is not known where the WebUI is")
+    assert run(*arguments, "--webui", "webui", "-o", ".").code == 2
+    done = run(*arguments, "--webui", "webui")
+    assert done.code == 0 and "Refresh the WebUI's list of checkpoints and choose small" in done.out
+    folder = tmp_path / "webui" / "models" / "Stable-diffusion"
+    assert left(folder) == {"small.safetensors", "small.yaml"}
+    assert (folder / "small.yaml").read_bytes() == model.with_suffix(".yaml").read_bytes()
+    values = run(*arguments, "--webui", "webui", "--json").json()
+    assert values["received"] == 0 and values["setup"]["yaml"] == "keep"
+    assert run("checkpoint", "inspect", folder / "small.safetensors").code == 0
+
+
 def test_fetch_interrupted_goes_on(
     run: Run, mirrors: mirror.Mirror, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -453,7 +473,7 @@ def test_fetch_interrupted_goes_on(
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("NO_PROXY", "*")
     monkeypatch.setenv("DEPTH2IMG_MIRRORS", "own.yaml")
-    done = run("checkpoint", "fetch", "depth.safetensors", "--yes")
+    done = run("checkpoint", "fetch", "depth.safetensors", "-o", ".", "--yes")
     assert "110,003 bytes received, and 90,000 bytes by an earlier run" in done.out
 
 
@@ -475,7 +495,7 @@ def examples() -> list[str]:
     docs = Path(__file__).parents[2] / "docs"
     guides = [(docs / f"{name}.md").read_text(encoding="utf-8") for name in ("standalone", "checkpoints")]
     texts = [*guides, *(command.epilog or "" for command in commands(app))]
-    lines = [line.strip().partition(" #")[0] for text in texts for line in text.splitlines()]
+    lines = [line.strip().partition(" #")[0] for text in texts for line in text.replace("\\\n", "").splitlines()]
     return list(dict.fromkeys(line for line in lines if line.startswith("depth2img ")))
 
 
