@@ -21,6 +21,7 @@ from .errors import OptionError as OptionError
 from .errors import PictureError as PictureError
 from .estimators import Estimator as Estimator
 from .estimators import MidasEstimator as MidasEstimator
+from .estimators import register_estimator as register_estimator
 from .images import read_picture as read_picture
 from .options import OPTIONS as OPTIONS
 from .options import DepthOptions as DepthOptions

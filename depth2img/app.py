@@ -167,7 +167,8 @@ class Page:
         pictures: list[Any] = [result.picture]
         if options.append_map and result.depth is not None:
             pictures.append(_shown(result.depth, result.picture))
-        return pictures, panel.note(f"Seed {result.seed}, {time.perf_counter() - begun:.1f} s.{note}", "good")
+        score = "" if result.fidelity is None else f" Depth fidelity {result.fidelity:.3f}."
+        return pictures, panel.note(f"Seed {result.seed}, {time.perf_counter() - begun:.1f} s.{score}{note}", "good")
 
     def _save(self, result: Generated, options: DepthOptions) -> str:
         folder = self._folder
@@ -270,7 +271,7 @@ def build(engine: Engine, folder: Path | None = None) -> gr.Blocks:
                 message = gr.HTML("", elem_id="app-message")
         option = OPTIONS["enabled"]
         enabled = gr.Checkbox(value=option.default, label=option.label, elem_id=_id(option.name))
-        around = dataclasses.replace(AROUND, side=engine.networks.side)
+        around = dataclasses.replace(AROUND, side=engine.networks.side, estimators=engine.shelf.names())
         built = panel.build(tab="img2img", elem_id=_id, page=around)
         values = [drawn, *settings.values(), enabled, *built.controls.values()]
         buttons = {"generate": button, "stop": stop}

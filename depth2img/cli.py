@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from PIL import Image
 
     from .diffusion import Engine
+    from .shelf import Shelf
 
 USER_ERROR: Final = 2
 INTERRUPTED: Final = 130
@@ -72,10 +73,10 @@ def main() -> None:
         sys.exit(code)
 
 
-def _engine(model: str, device: str, dtype: str) -> Engine:
+def _engine(model: str, device: str, dtype: str, shelf: Shelf | None = None) -> Engine:
     from .diffusion import Engine
 
-    return Engine.open(model, device=device, dtype=dtype)
+    return Engine.open(model, device=device, dtype=dtype, shelf=shelf)
 
 
 def _view(depth: DepthMap, like: Picture, colour_map: str = "grey") -> Image.Image:
@@ -88,7 +89,8 @@ def _view(depth: DepthMap, like: Picture, colour_map: str = "grey") -> Image.Ima
 Examples:
   depth2img estimate photo.jpg
   depth2img estimate *.jpg -o maps --colour-map inferno
-  depth2img estimate photo.jpg -m 512-depth-ema.safetensors -o photo.tiff --json"""
+  depth2img estimate photo.jpg -m 512-depth-ema.safetensors -o photo.tiff --json
+  depth2img estimate photo.jpg --estimator models/Depth-Anything-V2-Small-hf"""
 )
 @pictures_argument
 @output_flag
@@ -96,7 +98,7 @@ Examples:
 @model_flag
 @device_flag
 @json_flag
-@flags.depth_flags(*(name for name in OPTIONS if name not in ADJUSTMENTS))
+@flags.depth_flags(*(name for name in OPTIONS if name not in (*ADJUSTMENTS, "estimator")))
 def estimate(
     pictures: tuple[Path, ...],
     depth: DepthOptions,
@@ -112,7 +114,7 @@ def estimate(
     several = len(pictures) > 1
     targets = [flags.output_path(output, source, "-depth.png", several=several) for source in pictures]
     decoded = [read_picture(source) for source in pictures]
-    estimator = load_estimator(model, device=device)
+    estimator = load_estimator(model, device=device, estimator=depth.estimator)
     results: list[dict[str, Any]] = []
     with progress("Estimating", quiet=as_json) as tell:
         for index, (source, picture, path) in enumerate(zip(pictures, decoded, targets, strict=True)):
@@ -180,8 +182,13 @@ def generate(
             written.append(path.with_name(f"{path.stem}-depth.png"))
             result.depth.resized(result.frame.shape[1], result.frame.shape[0]).save(written[-1])
         values.append({"picture": str(source), "files": [*map(str, written)], "seed": result.seed})
+        if result.fidelity is not None:
+            values[-1]["fidelity"] = round(result.fidelity, 3)
     used = {**dataclasses.asdict(settings), **depth.infotext(), "model": model}
-    lines = [f"{one['picture']} -> {', '.join(one['files'])} (seed {one['seed']})" for one in values]
+    lines = []
+    for one in values:
+        score = f", depth fidelity {one['fidelity']:.3f}" if "fidelity" in one else ""
+        lines.append(f"{one['picture']} -> {', '.join(one['files'])} (seed {one['seed']}{score})")
     report({"results": values, "settings": used}, lines, as_json=as_json)
 
 
@@ -247,14 +254,21 @@ Examples:
 @click.option("-o", "--output", type=flags.PATH, help="Folder to save results into.  [default: only show them]")
 @click.option("--port", type=click.IntRange(1024, 65535), default=7861, show_default=True, help="Port on 127.0.0.1.")
 @click.option("--open/--no-open", "open_browser", default=True, show_default=True, help="Open the page in a browser.")
+@click.option("--estimators", type=flags.PATH, help="Folder of depth models to choose from, a folder each.")
 @model_flag
 @device_flag
 @dtype_flag
-def app_command(output: Path | None, port: int, open_browser: bool, model: str, device: str, dtype: str) -> None:
+def app_command(
+    output: Path | None, port: int, open_browser: bool, estimators: Path | None, model: str, device: str, dtype: str
+) -> None:
     """Show the panel as a page on this machine: img2img, inpainting, depth preview."""
     from . import app as page
+    from .shelf import Shelf
 
-    engine = _engine(model, device, dtype)
+    if estimators is not None and not estimators.is_dir():
+        raise OptionError("estimators", f"There is no folder {estimators}.", fix="Create it first.")
+    # What a page sends is no path: only the folder's own names.
+    engine = _engine(model, device, dtype, Shelf(estimators))
     click.echo(f"Serving on http://{page.HOST}:{port}; stop with Ctrl+C.", err=True)
     page.serve(engine, port=port, folder=output, open_browser=open_browser)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import cv2
 import numpy as np
@@ -53,7 +53,7 @@ class Estimator(Protocol):
 _REGISTRY: dict[str, Callable[[], Estimator]] = {}
 
 
-def register(name: str, factory: Callable[[], Estimator], *, replace: bool = False) -> None:
+def register_estimator(name: str, factory: Callable[[], Estimator], *, replace: bool = False) -> None:
     """Make an estimator available by name; nothing is loaded before `get` is called.
 
     Raises:
@@ -173,20 +173,36 @@ class MidasEstimator:
         network_input = torch.from_numpy(np.stack(inputs))
         with self._lock, torch.no_grad(), in_float32(self._network) as device, without_autocast(device):
             output = self._network.forward(network_input.to(device))
-        maps = isinstance(output, torch.Tensor) and output.ndim in (3, 4)
-        if not maps or not 0 < output.numel() == len(inputs) * output.shape[-2] * output.shape[-1]:
-            raise EstimatorError(
-                f"The depth network of {self._name} returned no depth map.",
-                got=f"shape {tuple(output.shape)}" if isinstance(output, torch.Tensor) else type(output).__name__,
-                fix="Check that the checkpoint is a depth checkpoint.",
-            )
-        values = output.detach().reshape(len(inputs), *output.shape[-2:]).float().cpu().numpy()
-        if not np.isfinite(values).all() or float(np.abs(values).max()) > LARGEST:
-            raise EstimatorError(
-                f"The depth network of {self._name} returned NaN or infinity.",
-                fix="The checkpoint's depth_model weights are damaged; get the file again.",
-            )
-        return [DepthMap(values=one, origin=self._name) for one in values]
+        return maps_of(output, len(inputs), self._name)
+
+
+def maps_of(output: Any, count: int, name: str) -> list[DepthMap]:
+    """The depth maps that a network has returned.
+
+    Args:
+        output: a tensor (count, 1, h, w) or (count, h, w) of any floating type.
+        count: how many there must be.
+        name: of the network: the maps' origin, and for messages.
+
+    Raises:
+        EstimatorError: it is something else, or not finite.
+    """
+    import torch
+
+    maps = isinstance(output, torch.Tensor) and output.ndim in (3, 4)
+    if not maps or not 0 < output.numel() == count * output.shape[-2] * output.shape[-1]:
+        raise EstimatorError(
+            f"The depth network of {name} returned no depth map.",
+            got=f"shape {tuple(output.shape)}" if isinstance(output, torch.Tensor) else type(output).__name__,
+            fix="Check that the checkpoint is a depth checkpoint.",
+        )
+    values = output.detach().reshape(count, *output.shape[-2:]).float().cpu().numpy()
+    if not np.isfinite(values).all() or float(np.abs(values).max()) > LARGEST:
+        raise EstimatorError(
+            f"The depth network of {name} returned NaN or infinity.",
+            fix="The weights of the depth network are damaged; get the file again.",
+        )
+    return [DepthMap(values=one, origin=name) for one in values]
 
 
 @contextlib.contextmanager

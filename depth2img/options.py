@@ -17,6 +17,9 @@ Kind = Literal["switch", "number", "choice", "text", "image"]
 
 LONGEST_TEXT: Final = 4096
 
+CHECKPOINT: Final = "checkpoint"
+"""Name of the estimator that the checkpoint itself carries."""
+
 
 @dataclasses.dataclass(frozen=True)
 class Option:
@@ -112,10 +115,10 @@ class Option:
 
     def _check_text(self, value: object) -> str:
         if value is None:
-            return ""
+            return str(self.default)
         if not isinstance(value, str) or len(value) > LONGEST_TEXT or not all(map(str.isprintable, value)):
             raise self._error(value)
-        return value.strip()
+        return value.strip() or str(self.default)
 
     def _check_image(self, value: object) -> object:
         if value is None or (isinstance(value, str) and not value):
@@ -361,6 +364,14 @@ class DepthOptions:
         "With a fixed range: the nearest value, in the map's own units; it must be greater than Range far.",
         span=(-1e6, 1e6, 0.0),
         infotext="Depth range near",
+    )
+    estimator: str = _option(
+        "text",
+        CHECKPOINT,
+        "Estimator",
+        "What estimates depth: 'checkpoint' is the checkpoint's own network (MiDaS); others are depth models that you "
+        "have installed, such as Depth Anything V2, by the name of their folder.",
+        infotext="Depth estimator",
     )
 
     def __post_init__(self) -> None:

@@ -20,13 +20,13 @@ import gradio as gr
 
 from . import view
 from .errors import DepthMapError, NoDepthError
-from .options import ADJUSTMENTS, OPTIONS, Option
+from .options import ADJUSTMENTS, CHECKPOINT, OPTIONS, Option
 
 UPLOAD_HEIGHT: Final = 200
 """Height of a picture that is put into the panel, in CSS pixels."""
 
 GROUPS: Final[Mapping[str, tuple[str, ...]]] = {
-    "source": ("source", "reference", "depth_map"),
+    "source": ("source", "reference", "depth_map", "estimator"),
     "adjust": (*ADJUSTMENTS, "strength"),
     "effect": (),
     "result": ("append_map", "save_map"),
@@ -55,6 +55,7 @@ class Page:
         result: the latest result's `img`.
         side: the model's own side in pixels.
         colours: the colour map to begin with.
+        estimators: the names that the estimator may have; others can be typed in.
     """
 
     watch: Sequence[str] = ()
@@ -63,6 +64,7 @@ class Page:
     result: str = ""
     side: int = 512
     colours: str = "grey"
+    estimators: Sequence[str] = (CHECKPOINT,)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -110,9 +112,10 @@ def build(*, tab: str, elem_id: Callable[[str], str], page: Page | None = None) 
         page: what is around the panel.
     """
     controls: dict[str, Any] = {}
+    around = page or Page()
 
     def add(group: str) -> None:
-        controls.update((name, _component(OPTIONS[name], elem_id)) for name in placed(group))
+        controls.update((name, _component(OPTIONS[name], elem_id, around)) for name in placed(group))
 
     with gr.Column(elem_classes=["depth2img-panel"]):
         with gr.Row(elem_classes=["depth2img-row", "depth2img-top"]):
@@ -123,7 +126,7 @@ def build(*, tab: str, elem_id: Callable[[str], str], page: Page | None = None) 
         refresh = gr.Button("Refresh depth status", visible=False, elem_id=elem_id("refresh"))
         with gr.Row(elem_classes=["depth2img-row"]):
             with gr.Column(scale=6, min_width=260, elem_classes=["depth2img-column"]):
-                gr.HTML(_stage(tab, elem_id, page or Page()), elem_classes=["depth2img-holder"])
+                gr.HTML(_stage(tab, elem_id, around), elem_classes=["depth2img-holder"])
                 message = gr.HTML("", elem_id=elem_id("message"), elem_classes=["depth2img-message"])
                 with gr.Row(elem_classes=["depth2img-row", "depth2img-buttons"]):
                     estimate = _button("Estimate depth", "estimate", elem_id, variant="primary")
@@ -239,7 +242,7 @@ def _hint(tab: str) -> str:
 
 def _stage(tab: str, elem_id: Callable[[str], str], page: Page) -> str:
     parts = ("status", "message", "data", "estimate", "interrupt", "refresh", "recall", "reuse", "shown", "install")
-    own = [f"#{elem_id(name)}" for name in ("source", "reference", "depth_map")]
+    own = [f"#{elem_id(name)}" for name in ("source", "reference", "depth_map", "estimator")]
     config = {
         "tab": tab,
         "ids": {name: elem_id(name) for name in OPTIONS},
@@ -261,12 +264,14 @@ def _button(title: str, name: str, elem_id: Callable[[str], str], variant: str =
     return gr.Button(title, size="sm", min_width=80, variant=variant, elem_id=elem_id(name))
 
 
-def _component(option: Option, elem_id: Callable[[str], str]) -> Any:
+def _component(option: Option, elem_id: Callable[[str], str], page: Page) -> Any:
     shared: dict[str, Any] = {"label": option.label, "elem_id": elem_id(option.name)}
     defaults = {name: OPTIONS[name].default for name in DECIDING}
     shared["visible"] = visible(**defaults).get(option.name, True)
     if option.kind == "switch":
         return gr.Checkbox(value=option.default, **shared)
+    if option.name == "estimator":
+        return gr.Dropdown(value=option.default, choices=list(page.estimators), allow_custom_value=True, **shared)
     if option.kind == "text":
         return gr.Textbox(value=option.default, max_lines=1, **shared)
     if option.kind == "number" and not option.step:

@@ -26,22 +26,17 @@ from depth2img import (
     DepthOptions,
     OptionError,
     adjust,
-    estimators,
     read_depth_map,
     read_picture,
 )
-from depth2img.images import to_float
-from depth2img.options import ADJUSTMENTS
+from depth2img.options import ADJUSTMENTS, CHECKPOINT
 
-from . import compat, maps, status
+from . import compat, maps, settings, shelf, status
 from .job import for_client
 
 PREFIX: Final = "/depth2img/v1"
 LARGEST_BODY: Final = 64 * 1024 * 1024
 """Of a request, in bytes: a 16-bit map of 4096 x 4096 as base64 fits."""
-
-CHECKPOINT: Final = "checkpoint"
-"""Name of the estimator that the loaded depth checkpoint carries."""
 
 COLOUR_MAPS: Final = "grey, inferno, magma, viridis or turbo"
 
@@ -156,7 +151,7 @@ def get_options() -> list[OptionItem]:
 
 def get_estimators() -> Estimators:
     """What can estimate depth, by name."""
-    return Estimators(estimators=[CHECKPOINT, *estimators.names()], default=CHECKPOINT)
+    return Estimators(estimators=shelf.SHELF.names(), default=settings.default("estimator"))
 
 
 def post_estimate(request: EstimateRequest) -> MapResponse:
@@ -164,16 +159,12 @@ def post_estimate(request: EstimateRequest) -> MapResponse:
 
     def make() -> DepthMap:
         picture = read_picture(request.image)
-        if request.estimator == CHECKPOINT:
-            with call_queue.queue_lock:
-                depth = maps.estimate(picture, shared.sd_model)
-                devices.torch_gc()
-            return depth
-        if request.estimator not in estimators.names():
-            known = ", ".join([CHECKPOINT, *estimators.names()])
-            raise OptionError("estimator", "There is no such estimator.", got=request.estimator[:40], fix=known)
+        name = OPTIONS["estimator"].check(request.estimator)
         with call_queue.queue_lock:
-            return maps.CACHE.get_or_estimate(to_float(picture), estimators.get(request.estimator))
+            # Only its own network needs the checkpoint, which is loaded when it is asked for.
+            depth = maps.estimate(picture, shared.sd_model if name == CHECKPOINT else None, name)
+            devices.torch_gc()
+        return depth
 
     return _answer(make, request.options, request.colour_map)
 

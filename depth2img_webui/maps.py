@@ -12,6 +12,7 @@ from depth2img import (
     DepthCache,
     DepthMap,
     DepthOptions,
+    Estimator,
     MidasEstimator,
     NoDepthModelError,
     conditioning,
@@ -22,8 +23,9 @@ from depth2img.adjust import sequence_span
 from depth2img.depth_map import Span
 from depth2img.geometry import Placed
 from depth2img.images import FloatPicture, Picture, to_float
+from depth2img.options import CHECKPOINT
 
-from . import compat, place, settings, tiles
+from . import compat, place, settings, shelf, tiles
 from .job import Job
 
 FIRST: Final = "_depth2img_first"
@@ -66,19 +68,30 @@ def pictures_of(source: torch.Tensor, *, zero_to_one: bool = False) -> list[Floa
     return pictures
 
 
-def estimate(picture: FloatPicture | Picture, model: Any) -> DepthMap:
-    """The depth map of a picture by a checkpoint's own network, from the cache if it was seen.
+def estimate(picture: FloatPicture | Picture, model: Any, estimator: str = CHECKPOINT) -> DepthMap:
+    """The depth map of a picture, from the cache if it was seen.
+
+    Args:
+        picture: the picture.
+        model: the checkpoint whose own network estimates if `estimator` says so; else not looked at.
+        estimator: `DepthOptions.estimator`.
 
     Raises:
         NoDepthModelError: the checkpoint has no depth network.
+        OptionError, EstimatorError: there is no such estimator, or it failed.
     """
-    network = compat.depth_network(model)
-    if network is None:
-        raise no_depth_model(model)
+    chosen: Estimator
+    if estimator == CHECKPOINT:
+        network = compat.depth_network(model)
+        if network is None:
+            raise no_depth_model(model)
+        chosen = MidasEstimator(network, key=compat.network_key(model))
+    else:
+        chosen = shelf.shelf().get(estimator)
     # Here, since with --nowebui the host does not know the setting and would tell nobody of a change.
     CACHE.resize(settings.cache_bytes())
     with compat.plain_forward():
-        return CACHE.get_or_estimate(to_float(picture), MidasEstimator(network, key=compat.network_key(model)))
+        return CACHE.get_or_estimate(to_float(picture), chosen)
 
 
 def no_depth_model(model: Any | None) -> NoDepthModelError:
@@ -99,7 +112,7 @@ def of_job(p: Any, job: Job, pictures: list[FloatPicture], count: int, model: An
         job: what the user wants.
         pictures: the pictures as they enter the sampler; not read if depth comes from elsewhere.
         count: number of samples.
-        model: the checkpoint whose network estimates.
+        model: the checkpoint, whose network estimates unless another estimator is chosen.
     """
     job.seen = pictures
     first = p.__dict__.get(FIRST)
@@ -115,7 +128,7 @@ def _maps(p: Any, job: Job, pictures: list[FloatPicture], model: Any) -> list[Pl
     if not anew and options.source != "picture":
         given = job.own if options.source == "map" else None
         if given is None and job.reference is not None:
-            given = estimate(job.reference, model)
+            given = estimate(job.reference, model, options.estimator)
         if given is not None:
             count = len(p.init_images) if place.tiled(p) else 1
             span = _span(p, options, [given])
@@ -124,14 +137,14 @@ def _maps(p: Any, job: Job, pictures: list[FloatPicture], model: Any) -> list[Pl
             return placed
     if not anew and place.estimates_on_original(p, options):
         originals = {id(picture): index for index, picture in reversed(list(enumerate(p.init_images)))}
-        whole = {key: estimate(place.original(p, index), model) for key, index in originals.items()}
+        whole = {key: estimate(place.original(p, index), model, options.estimator) for key, index in originals.items()}
         span = _span(p, options, whole.values())
         known = {
             key: place.of_picture(p, whole[key], options, own, mask, index=index, span=span)
             for key, index in originals.items()
         }
         return [known[id(picture)] for picture in p.init_images]
-    estimated = [estimate(picture, model) for picture in pictures]
+    estimated = [estimate(picture, model, options.estimator) for picture in pictures]
     distinct = {id(depth): depth for depth in estimated}
     span = _span(p, options, distinct.values())
     known = {key: place.of_frame(p, depth, options, own, mask, span) for key, depth in distinct.items()}

@@ -27,7 +27,7 @@ from depth2img.adjust import sequence_span
 from depth2img.images import FloatPicture, Picture, read_picture
 from depth2img.options import ADJUSTMENTS, OPTIONS
 
-from . import maps, place, settings
+from . import maps, place, settings, shelf
 from .job import JOB, Job, load, read_options
 
 TABS: Final = ("img2img_image", "img2img_sketch", "img2maskimg", "inpaint_sketch", "img_inpaint_base")
@@ -95,7 +95,7 @@ PAGES: Final = {
 
 def page(tab: str) -> panel.Page:
     """What is around the panel of a tab."""
-    return dataclasses.replace(PAGES[tab], colours=settings.colour_map())
+    return dataclasses.replace(PAGES[tab], colours=settings.colour_map(), estimators=shelf.SHELF.names())
 
 
 @dataclasses.dataclass(frozen=True)
@@ -237,13 +237,13 @@ def _show(framed: Framed, args: tuple[Any, ...]) -> tuple[str, str]:
     if job.own is not None and options.source == "map":
         raw = job.own
     elif job.reference is not None:
-        raw = maps.estimate(job.reference, model)
+        raw = maps.estimate(job.reference, model, options.estimator)
     elif framed.picture is None:
         raise PictureError("There is no picture in the open tab.", fix="Put one there first.")
     elif place.estimates_on_original(p, options):
-        raw = maps.estimate(place.original(p, 0), model)
+        raw = maps.estimate(place.original(p, 0), model, options.estimator)
     else:
-        raw, whole = maps.estimate(_exact(framed.picture), model), False
+        raw, whole = maps.estimate(_exact(framed.picture), model, options.estimator), False
     own = job.own if options.under_mask == "map" else None
     # With the adjustments at their defaults `raw` is what the page adjusts.
     span = sequence_span(options, [raw])
@@ -398,5 +398,6 @@ def connect(*, tab: str, built: panel.Panel, toggle: Any, host: dict[str, Any]) 
     built.recall.click(fn=recall, inputs=[info], outputs=outputs, show_progress="hidden")
     panel.connect_reuse(built, tab)
     line = [built.status, built.install]
-    built.refresh.click(fn=status.show, inputs=[], outputs=line, show_progress="hidden", queue=False)
+    known = [*line, built.controls["estimator"]]
+    built.refresh.click(fn=status.show, inputs=[], outputs=known, show_progress="hidden", queue=False)
     built.install.click(fn=status.install, inputs=[], outputs=line)

@@ -8,6 +8,7 @@ from typing import Any
 from modules import shared
 
 from depth2img import read_picture
+from depth2img.options import CHECKPOINT
 from depth2img.scores import structure
 
 from . import compat, maps, place, settings
@@ -18,18 +19,21 @@ def score(p: Any, picture: Any) -> None:
     """Called with each result before its infotext is made: writes how far its depth agrees with what was asked.
 
     Args:
-        p: the job; its checkpoint estimates, if it has a depth network at the end of the job.
+        p: the job; its checkpoint estimates, if it has a depth network at the end of the job, or the estimator that the
+            job chose.
         picture: Pillow image, in the frame of the sampler.
     """
     job: Job | None = getattr(p, JOB, None)
     p.extra_generation_params.pop(FIDELITY, None)
-    if job is None or not job.options.score or not job.used or compat.depth_network(p.sd_model) is None:
+    if job is None or not job.options.score or not job.used:
+        return
+    if job.options.estimator == CHECKPOINT and compat.depth_network(p.sd_model) is None:
         return
     batch, position = divmod(job.scored, p.batch_size)
     used = job.used.get(batch, next(iter(job.used.values())))
     job.scored += 1
     asked = used[position % len(used)].depth
-    agreement = structure(asked, maps.estimate(read_picture(picture), p.sd_model))
+    agreement = structure(asked, maps.estimate(read_picture(picture), p.sd_model, job.options.estimator))
     p.extra_generation_params[FIDELITY] = f"{agreement:.3f}"
 
 

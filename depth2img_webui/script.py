@@ -10,7 +10,7 @@ from modules import script_callbacks, scripts, ui_components
 from depth2img import Depth2ImgError, panel
 from depth2img.options import OPTIONS
 
-from . import api, compat, denoise, hook, infotext, job, loader, preview, results, settings, tiles, xyz
+from . import api, compat, denoise, hook, infotext, job, loader, preview, results, settings, shelf, tiles, xyz
 
 TITLE = OPTIONS["enabled"].label
 
@@ -126,3 +126,4 @@ def unregister() -> None:
     """Called before "Reload UI" executes the script file again: the host's functions are its own again."""
     loader.undo()
     tiles.undo()
+    shelf.SHELF.unload()

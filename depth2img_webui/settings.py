@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from typing import Any
 
 import gradio as gr
@@ -11,6 +12,7 @@ from depth2img import OPTIONS
 from depth2img.cache import DEFAULT_BYTES
 from depth2img.depth_map import COLOUR_MAPS
 from depth2img.options import Option
+from depth2img.shelf import IDLE_SECONDS
 
 from .compat import log
 
@@ -18,6 +20,8 @@ SECTION = ("depth2img", "Depth to image")
 CHECKPOINT = "depth2img_checkpoint"
 CACHE_MB = "depth2img_cache_mb"
 COLOUR_MAP = "depth2img_colour_map"
+IDLE_MINUTES = "depth2img_estimator_idle_minutes"
+DOWNLOADS = "depth2img_estimator_downloads"
 NONE = "None"
 MEGABYTE = 1024 * 1024
 
@@ -48,7 +52,21 @@ def add() -> None:
             {"minimum": 0, "maximum": 4096, "step": 16},
             section=SECTION,
         ),
+        IDLE_MINUTES: shared.OptionInfo(
+            IDLE_SECONDS / 60,
+            "Minutes until an estimator that is not used leaves the memory; 0 at once",
+            gr.Slider,
+            {"minimum": 0, "maximum": 120, "step": 1},
+            section=SECTION,
+        ),
     }
+    if _restricts_api():
+        options[DOWNLOADS] = shared.OptionInfo(
+            False,
+            "Estimators may be named owner/name on the Hugging Face hub, to be fetched at their first use",
+            section=SECTION,
+            restrict_api=True,
+        )
     for option in OPTIONS.values():
         if option.infotext:
             options[default_key(option.name)] = _default(option)
@@ -85,6 +103,21 @@ def cache_bytes() -> int:
     """How much the cache of estimated maps may hold."""
     value = getattr(shared.opts, CACHE_MB, None)
     return int(value * MEGABYTE) if isinstance(value, (int, float)) and 0 <= value < 2**20 else DEFAULT_BYTES
+
+
+def idle_seconds() -> float:
+    """How long an unused estimator stays in memory."""
+    value = getattr(shared.opts, IDLE_MINUTES, None)
+    return float(value) * 60 if isinstance(value, (int, float)) and 0 <= value < 2**20 else IDLE_SECONDS
+
+
+def allows_downloads() -> bool:
+    """Whether estimators may be fetched from the hub. Never on hosts whose API could switch it on in a request."""
+    return _restricts_api() and getattr(shared.opts, DOWNLOADS, False) is True
+
+
+def _restricts_api() -> bool:
+    return "restrict_api" in inspect.signature(shared.OptionInfo.__init__).parameters
 
 
 def depth_checkpoint() -> str | None:

@@ -12,7 +12,7 @@ from modules import sd_models, shared
 
 from depth2img import Depth2ImgError, embedded, panel
 
-from . import compat, loader
+from . import compat, loader, shelf
 
 BUNDLED: Final = "depth2img-tiny.safetensors"
 """Name of the bundled model in the folder of checkpoints."""
@@ -48,10 +48,11 @@ def status_html() -> str:
     return panel.note(sentence, "good" if state == "ready" else "bad", state=state, side=side)
 
 
-def show() -> tuple[str, Any]:
-    """The line, and whether the button for the bundled model is shown."""
+def show() -> tuple[str, Any, Any]:
+    """The line, whether the button for the bundled model is shown, and the estimators that there are now."""
     state, _ = status()
-    return status_html(), gr.update(visible=state == "missing" and embedded.WEIGHTS.is_file())
+    visible = state == "missing" and embedded.WEIGHTS.is_file()
+    return status_html(), gr.update(visible=visible), gr.update(choices=shelf.SHELF.names())
 
 
 def install() -> tuple[str, Any]:

@@ -8,8 +8,10 @@ from typing import Any, Final
 
 from modules import scripts
 
-from depth2img import OPTIONS, OptionError
+from depth2img import OPTIONS, Depth2ImgError
 from depth2img.options import Option
+
+from . import shelf
 
 VALUES: Final = "_depth2img_xyz"
 """On the copy of `p` that a cell runs: name -> value of the options that axes have set."""
@@ -67,6 +69,8 @@ def _axis(module: Any, option: Option) -> Any:
         choices = lambda: ["off", "on"]  # noqa: E731
     elif option.kind == "choice":
         choices = lambda: list(option.choices)  # noqa: E731
+    elif shelf.suggestions(option):
+        choices = lambda: shelf.suggestions(option)  # noqa: E731
     kind = float if option.kind == "number" else str
     return module.AxisOption(option.infotext, kind, _apply(option), confirm=_confirm(option), choices=choices)
 
@@ -83,8 +87,8 @@ def _confirm(option: Option) -> Callable[[Any, Any], None]:
     def confirm(p: Any, xs: Any) -> None:
         for x in xs:
             try:
-                parse(option, x)
-            except OptionError as error:
+                shelf.check(option, parse(option, x))
+            except Depth2ImgError as error:
                 raise RuntimeError(f"{option.infotext}: {error}") from error
 
     return confirm

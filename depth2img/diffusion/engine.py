@@ -6,7 +6,7 @@ pictures, masks -> frames -> depth maps -> conditioning -> sampler -> pictures
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -23,10 +23,12 @@ from ..depth_map import DepthMap, Span, read_depth_map
 from ..errors import Depth2ImgError, DepthMapError, OptionError, PictureError
 from ..geometry import Placed
 from ..images import Picture, read_picture, to_float
-from ..options import OPTIONS, DepthOptions
+from ..options import CHECKPOINT, OPTIONS, DepthOptions
+from ..scores import structure
+from ..shelf import Shelf
 from . import sampling
 from .frames import Frame, latent_mask, make_frame
-from .loader import TINY, load
+from .loader import TINY, load, own_shelf
 from .networks import LATENT_FACTOR, Networks
 from .sampling import Batch, Step
 from .settings import LARGEST_SEED, Settings
@@ -43,6 +45,8 @@ class Generated:
         depth: the adjusted map in the frame; None where depth was off.
         conditioning: float32 (1, 1, h/8, w/8), what the UNet got at full strength.
         seed: the seed that was used.
+        fidelity: how far the result's own depth agrees with `depth`, -1..1 (`scores.structure`); None unless the option
+            `score` asked for it.
     """
 
     picture: Picture
@@ -51,6 +55,7 @@ class Generated:
     depth: DepthMap | None
     conditioning: torch.Tensor
     seed: int
+    fidelity: float | None = None
 
 
 @dataclass(frozen=True)
@@ -82,26 +87,58 @@ class Engine:
 
     Args:
         networks: from `load`.
+        shelf: where other estimators than the model's own are found; by default those that are registered, folders by
+            their path, and the hub. They run where the model does.
     """
 
-    def __init__(self, networks: Networks) -> None:
+    def __init__(self, networks: Networks, shelf: Shelf | None = None) -> None:
         self.networks: Final = networks
+        self.shelf: Final = own_shelf() if shelf is None else shelf
+        self.shelf.device = lambda: networks.device
         self._cache = DepthCache()
 
     @classmethod
-    def open(cls, source: str | Path = TINY, *, device: str = "auto", dtype: str = "auto") -> Engine:
+    def open(
+        cls, source: str | Path = TINY, *, device: str = "auto", dtype: str = "auto", shelf: Shelf | None = None
+    ) -> Engine:
         """An engine for a model by name; see `loader.load`."""
-        return cls(load(source, device=device, dtype=dtype))
+        return cls(load(source, device=device, dtype=dtype), shelf)
 
-    def estimate(self, picture: Picture) -> DepthMap:
-        """The depth map of a picture, uint8 (H, W, 3), by the model's own network; kept for the next time."""
-        return self.estimate_all([picture])[0]
+    def estimate(self, picture: Picture, estimator: str = CHECKPOINT) -> DepthMap:
+        """The depth map of a picture, uint8 (H, W, 3); kept for the next time.
 
-    def estimate_all(self, pictures: Sequence[Picture], rows: int = 1) -> list[DepthMap]:
-        """The depth maps of several pictures; `rows` as in `run`."""
-        estimator = self.networks.estimator
+        Args:
+            picture: the picture.
+            estimator: `DepthOptions.estimator`; by default the model's own network.
+
+        Raises:
+            OptionError, EstimatorError: there is no such estimator, or it failed.
+        """
+        return self.estimate_all([picture], estimator=estimator)[0]
+
+    def estimate_all(
+        self, pictures: Sequence[Picture], rows: int = 1, *, estimator: str = CHECKPOINT
+    ) -> list[DepthMap]:
+        """The depth maps of several pictures; `rows` as in `run`. Other estimators than the model's take one at a time.
+
+        Raises:
+            OptionError, EstimatorError: as in `estimate`.
+        """
         unit = [to_float(picture) for picture in pictures]
-        return self._cache.get_or_estimate_all(unit, estimator.key, lambda some: estimator.estimate_all(some, rows))
+        if estimator != CHECKPOINT:
+            chosen = self.shelf.get(estimator)
+            return [self._cache.get_or_estimate(picture, chosen) for picture in unit]
+        own = self.networks.estimator
+        return self._cache.get_or_estimate_all(unit, own.key, lambda some: own.estimate_all(some, rows))
+
+    def _estimated(self, wanted: Mapping[int, tuple[Picture, str]], rows: int) -> dict[int, DepthMap]:
+        """The maps of pictures, each by an estimator of its own."""
+        found: dict[int, DepthMap] = {}
+        for name in dict.fromkeys(estimator for _, estimator in wanted.values()):
+            indices = [index for index, (_, estimator) in wanted.items() if estimator == name]
+            pictures = [wanted[index][0] for index in indices]
+            found.update(zip(indices, self.estimate_all(pictures, rows, estimator=name), strict=True))
+        return found
 
     def preview(
         self, picture: object, settings: Settings, options: DepthOptions, *, mask: object = None
@@ -189,7 +226,19 @@ class Engine:
                 part = indices[begin : begin + most]
                 results = self._sample([(jobs[i], frames[i], maps[i]) for i in part], most, on_step)
                 done.update(zip(part, results, strict=True))
+        self._score(jobs, done, rows or 1)
         return [done[index] for index in range(len(jobs))]
+
+    def _score(self, jobs: Sequence[Job], done: dict[int, Generated], rows: int) -> None:
+        """Notes on the results whose jobs ask for it how far their depth agrees with what was asked."""
+        asked = {
+            index: depth
+            for index, depth in ((index, done[index].depth) for index, job in enumerate(jobs) if job.options.score)
+            if depth is not None
+        }
+        found = self._estimated({index: (done[index].sampled, jobs[index].options.estimator) for index in asked}, rows)
+        for index, depth in asked.items():
+            done[index] = dataclasses.replace(done[index], fidelity=structure(depth, found[index]))
 
     def _frame(self, job: Job) -> Frame:
         mask = None if job.mask is None else read_mask(job.mask)
@@ -209,7 +258,7 @@ class Engine:
     ) -> list[DepthMap | None]:
         """What depth is taken from, a map each; `read` keeps what jobs share."""
         found: dict[int, DepthMap] = {}
-        seen: dict[int, Picture] = {}
+        seen: dict[int, tuple[Picture, str]] = {}
         for index, (job, frame) in enumerate(zip(jobs, frames, strict=True)):
             options = job.options
             if not options.enabled:
@@ -217,11 +266,11 @@ class Engine:
             if options.source == "map":
                 found[index] = _own_map(options, read)
             elif options.source == "reference":
-                seen[index] = _reference(options, read)
+                seen[index] = _reference(options, read), options.estimator
             else:
-                seen[index] = frame.original if frame.estimates_on_original(options) else frame.picture
-        if seen:
-            found.update(zip(seen, self.estimate_all([*seen.values()], rows), strict=True))
+                picture = frame.original if frame.estimates_on_original(options) else frame.picture
+                seen[index] = picture, options.estimator
+        found |= self._estimated(seen, rows)
         return [found.get(index) for index in range(len(jobs))]
 
     def _maps(

@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 from typing import Final
 
 import torch
 
+from .. import hub
 from ..checkpoints.model import WEIGHTS, Model, open_model
 from ..embedded import is_embedded, open_embedded
 from ..errors import CheckpointError, OptionError
-from ..estimators import MidasEstimator
+from ..estimators import Estimator
+from ..options import CHECKPOINT
+from ..shelf import Shelf
 from .networks import Networks, build, build_estimator
 
 TINY: Final = "tiny"
 """The embedded model."""
-
-HUB_NAME: Final = re.compile(r"[\w.-]+/[\w.-]+(@[\w./-]+)?")
-"""`owner/name`, with `@revision` behind it if wanted."""
 
 DEVICES: Final = ("auto", "cpu", "cuda", "mps")
 DTYPES: Final = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
@@ -41,9 +40,24 @@ def load(source: str | Path, *, device: str = "auto", dtype: str = "auto") -> Ne
     return build(find(source), device=where, dtype=pick_dtype(dtype, where))
 
 
-def load_estimator(source: str | Path, *, device: str = "auto") -> MidasEstimator:
-    """The depth network of a model alone, ready to run; see `load`."""
-    return build_estimator(find(source), device=pick_device(device))
+def load_estimator(source: str | Path, *, device: str = "auto", estimator: str = CHECKPOINT) -> Estimator:
+    """An estimator alone, ready to run: the depth network of a model, see `load`, or another one by its name.
+
+    Raises:
+        CheckpointError, OptionError: as in `load`.
+        EstimatorError: the other one cannot be used.
+    """
+    where = pick_device(device)
+    if estimator != CHECKPOINT:
+        shelf = own_shelf()
+        shelf.device = lambda: where
+        return shelf.get(estimator)
+    return build_estimator(find(source), device=where)
+
+
+def own_shelf() -> Shelf:
+    """Estimators by the names that somebody types for a program of their own: folders by path, and the hub, too."""
+    return Shelf(paths=True, downloads=True)
 
 
 def find(source: str | Path, midas: Path | None = None) -> Model:
@@ -61,7 +75,7 @@ def find(source: str | Path, midas: Path | None = None) -> Model:
     path = Path(source)
     if path.exists():
         return open_embedded(path) if is_embedded(path) else open_model(path, midas)
-    if HUB_NAME.fullmatch(str(source)) and path.suffix.lower() not in (".safetensors", ".ckpt"):
+    if hub.NAME.fullmatch(str(source)) and path.suffix.lower() not in (".safetensors", ".ckpt"):
         return open_model(_download(str(source)), midas)
     raise CheckpointError(
         f"There is no model '{source}'.",
@@ -100,19 +114,8 @@ def pick_dtype(name: str, device: torch.device) -> torch.dtype:
 
 
 def _download(name: str) -> Path:
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
-
-    repository, _, revision = name.partition("@")
     patterns = ["model_index.json", "scheduler/scheduler_config.json"]
     for folder, stem in WEIGHTS.items():
         patterns += [f"{folder}/config.json", f"{folder}/{stem}.safetensors", f"{folder}/{stem}.safetensors.index.json"]
         patterns += [f"{folder}/{stem}-*-of-*.safetensors"]
-    try:
-        return Path(snapshot_download(repository, revision=revision or None, allow_patterns=patterns))
-    except (HfHubHTTPError, LocalEntryNotFoundError, OSError, ValueError) as problem:
-        raise CheckpointError(
-            f"The model '{name}' cannot be fetched from the hub.",
-            got=str(problem).strip().splitlines()[0][:120] if str(problem).strip() else type(problem).__name__,
-            fix="Check the name and the network, or give a folder or file on this machine.",
-        ) from problem
+    return hub.fetch(name, patterns, CheckpointError, what="model")

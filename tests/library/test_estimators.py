@@ -70,8 +70,8 @@ def registry(monkeypatch):
 def test_registry():
     made = []
     estimator = MidasEstimator(Net(), key="a")
-    estimators.register("one", lambda: made.append("one") or estimator)
-    estimators.register("two", lambda: made.append("two") or estimator)
+    estimators.register_estimator("one", lambda: made.append("one") or estimator)
+    estimators.register_estimator("two", lambda: made.append("two") or estimator)
     assert estimators.names() == ("one", "two")
     assert made == [], "nothing is loaded before it is asked for"
     assert estimators.get("two") is estimator
@@ -81,11 +81,11 @@ def test_registry():
 @pytest.mark.usefixtures("registry")
 def test_a_taken_name_changes_nothing():
     first, second = MidasEstimator(Net(), key="a"), MidasEstimator(Net(), key="b")
-    estimators.register("one", lambda: first)
+    estimators.register_estimator("one", lambda: first)
     with pytest.raises(EstimatorError, match="already is an estimator 'one'"):
-        estimators.register("one", lambda: second)
+        estimators.register_estimator("one", lambda: second)
     assert estimators.get("one") is first
-    estimators.register("one", lambda: second, replace=True)
+    estimators.register_estimator("one", lambda: second, replace=True)
     assert estimators.get("one") is second
 
 
@@ -93,7 +93,7 @@ def test_a_taken_name_changes_nothing():
 def test_an_unknown_name():
     with pytest.raises(EstimatorError, match=r"no depth estimator 'x'\. Registered are: none"):
         estimators.get("x")
-    estimators.register("one", lambda: MidasEstimator(Net(), key="a"))
+    estimators.register_estimator("one", lambda: MidasEstimator(Net(), key="a"))
     with pytest.raises(EstimatorError, match="Registered are: one"):
         estimators.get("x")
 

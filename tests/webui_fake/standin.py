@@ -181,6 +181,7 @@ def running(folder: Path, *, without: tuple[str, ...] = (), extra: Path | None =
     try:
         host = Host(folder)
         host.sd_models.model_path = str(folder)
+        importlib.import_module("modules.paths").models_path = str(folder)
         yield host
     finally:
         sys.path[:] = path

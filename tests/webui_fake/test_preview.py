@@ -322,8 +322,9 @@ class TestTxt2img:
 
 
 def test_the_refresh_button(page: Page) -> None:
-    line, button = page.press("Refresh depth status")
+    line, button, estimators = page.press("Refresh depth status")
     assert 'data-state="ready"' in line and not button["visible"]
+    assert estimators["choices"] == ["checkpoint"]
 
 
 @pytest.mark.parametrize("estimate_on", ["original", "entering"])

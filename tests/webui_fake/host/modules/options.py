@@ -18,7 +18,7 @@ class OptionInfo:
         category_id=None,
     ):
         self.default, self.label, self.component, self.component_args = default, label, component, component_args
-        self.onchange, self.section, self.refresh = onchange, section, refresh
+        self.onchange, self.section, self.refresh, self.restrict_api = onchange, section, refresh, restrict_api
 
 
 class Options:
