@@ -36,6 +36,7 @@ STEPS: Final[Mapping[str, float]] = {"denoising_strength": 0.01, "cfg_scale": 0.
 """Slider steps other than 1."""
 SLIDERS: Final = ("denoising_strength", "cfg_scale", "steps", "mask_blur", "only_masked_padding")
 MASK_SETTINGS: Final = ("mask_blur", "mask_invert", "masked_content", "inpaint_area", "only_masked_padding")
+FRAME_SETTINGS: Final = ("width", "height", "resize_mode")
 LABELS: Final[Mapping[str, str]] = {
     "negative_prompt": "Negative prompt",
     "cfg_scale": "CFG scale",
@@ -47,7 +48,7 @@ ASSETS: Final = next((folder for folder in PLACES if (folder / "style.css").is_f
 """Where `javascript/` and `style.css` lie: at the top of a checkout, in a folder of their own when installed."""
 
 AROUND: Final = panel.Page(
-    watch=["#app-picture", "#app-width", "#app-height", "#app-resize_mode", "#app-inpaint_area"],
+    watch=["#app-picture", *(f"#app-{name}" for name in (*FRAME_SETTINGS, *MASK_SETTINGS))],
     width="app-width",
     height="app-height",
     result="#app-result .preview > img, #app-result img",
@@ -98,6 +99,7 @@ class Page:
         placed = self._engine.preview(picture, Settings(**settings), plain, mask=mask)
         if placed is None:
             raise NoDepthError("Depth is off.", fix=f"Switch '{OPTIONS['enabled'].label}' on.")
+        place = view.Place((frame.original.shape[1], frame.original.shape[0]), frame.size, frame.resize_mode, frame.box)
         return view.View(
             placed.depth if placed.whole is None else placed.whole,
             frame.picture,
@@ -106,6 +108,7 @@ class Page:
             own=options.source == "map",
             cut=placed.whole is not None,
             span=placed.span,
+            place=place,
         )
 
     def recall(self, session: str) -> tuple[str, str]:
@@ -174,7 +177,7 @@ class Page:
         folder = self._folder
         if folder is None:
             return ""
-        number = 1 + max((int(p.stem) for p in folder.glob("*.png") if p.stem.isdecimal()), default=0)
+        number = 1 + max((int(p.stem) for p in folder.glob("*.png") if p.stem.isdigit()), default=0)
         path = folder / f"{number:05}.png"
         save_picture(result.picture, path)
         if options.save_map and result.depth is not None:
@@ -260,7 +263,7 @@ def build(engine: Engine, folder: Path | None = None) -> gr.Blocks:
                 with gr.Accordion("Sampling", open=False):
                     add("sampler", "seed")
                 with gr.Accordion("Frame", open=False):
-                    add("width", "height", "resize_mode")
+                    add(*FRAME_SETTINGS)
                 with gr.Accordion("Inpainting", open=False):
                     add(*MASK_SETTINGS)
             with gr.Column(scale=5, min_width=280):

@@ -37,6 +37,12 @@ GROUPS: Final[Mapping[str, tuple[str, ...]]] = {
 DECIDING: Final = ("source", "under_mask", "range")
 """The options on which `visible` depends."""
 
+DEPENDS: Final = (
+    *("source", "reference", "depth_map", "estimator", "estimate_on", "under_mask"),
+    *("range", "range_far", "range_near"),
+)
+"""The options on which the estimated map depends, before it is adjusted."""
+
 HELP: Final[Mapping[str, str]] = {
     "estimate": "Show the depth map of the picture as it will enter the sampler, before generating.",
     "recall": "Show the map that the latest job used, with its picture; 'Compare' lays the result over both.",
@@ -242,7 +248,7 @@ def _hint(tab: str) -> str:
 
 def _stage(tab: str, elem_id: Callable[[str], str], page: Page) -> str:
     parts = ("status", "message", "data", "estimate", "interrupt", "refresh", "recall", "reuse", "shown", "install")
-    own = [f"#{elem_id(name)}" for name in ("source", "reference", "depth_map", "estimator")]
+    own = [f"#{elem_id(name)}" for name in DEPENDS]
     config = {
         "tab": tab,
         "ids": {name: elem_id(name) for name in OPTIONS},

@@ -7,11 +7,9 @@ from __future__ import annotations
 
 import base64
 import dataclasses
-import functools
 import html
 import io
 import json
-import shutil
 import tempfile
 import threading
 import uuid
@@ -43,6 +41,23 @@ UPSIDE_DOWN: Final = 0.2
 
 
 @dataclasses.dataclass(frozen=True)
+class Place:
+    """Where a frame lies in its picture: by these the page brings a painted region to the whole picture.
+
+    Attributes:
+        picture: width and height of the whole picture.
+        frame: width and height of the sampler's frame.
+        mode: number of the resize mode, see `geometry.RESIZE_MODES`.
+        box: the part of the picture that the frame is made of, left, top, right, bottom in pixels; None for all of it.
+    """
+
+    picture: tuple[int, int]
+    frame: tuple[int, int]
+    mode: int
+    box: tuple[int, int, int, int] | None = None
+
+
+@dataclasses.dataclass(frozen=True)
 class View:
     """One preview.
 
@@ -54,6 +69,7 @@ class View:
         own: whether the map is the user's.
         cut: whether the map covers `whole`, so that the page cuts the box out after it has adjusted the map.
         span: the values that are farthest and nearest, in the map's own; None for its extremes.
+        place: where the frame lies; None if the map covers the whole picture.
     """
 
     depth: DepthMap
@@ -63,6 +79,7 @@ class View:
     own: bool = False
     cut: bool = False
     span: Span | None = None
+    place: Place | None = None
 
 
 class Kept:
@@ -119,6 +136,8 @@ def to_html(view: View | None, *, sentence: str = "") -> str:
             "range": [low, high],
             "inverted": view.own and looks_inverted(view.depth),
         }
+        if view.place is not None:
+            content["place"] = dataclasses.asdict(view.place)
         if view.picture is not None:
             content["picture"] = _url(_jpeg(view.picture, LONGEST_SIDE), "jpeg")
         if view.whole is not None and view.box is not None:
@@ -178,9 +197,7 @@ def _url(content: bytes, kind: str) -> str:
 
 
 def as_file(name: str) -> Path:
-    """The map of a kept preview as a file with its raw values, in a temporary folder.
-
-    The folder goes with the process; the files of previews that are no longer kept go when the next one is written.
+    """The map of a kept preview as a file with its raw values, in a temporary folder of its own.
 
     Only the part that was worked on is known where there is a box; it is put in its place, with the farthest around.
 
@@ -196,19 +213,9 @@ def as_file(name: str) -> Path:
         values = np.full(view.whole.shape[:2], depth.range[0], np.float32)
         values[top:bottom, left:right] = depth.resized(right - left, bottom - top).values
         depth = dataclasses.replace(depth, values=values)
-    folder = Path(_folder().name)
-    for older in folder.iterdir():
-        if KEPT.get(older.name) is None:
-            shutil.rmtree(older, ignore_errors=True)
-    path = folder / name / "depth.tiff"
-    path.parent.mkdir(exist_ok=True)
+    path = Path(tempfile.mkdtemp(prefix="depth2img-")) / "depth.tiff"
     depth.save(path)
     return path
-
-
-@functools.cache
-def _folder() -> tempfile.TemporaryDirectory[str]:
-    return tempfile.TemporaryDirectory(prefix="depth2img-")
 
 
 def describe(depth: DepthMap, *, seconds: float | None = None) -> str:
@@ -218,5 +225,4 @@ def describe(depth: DepthMap, *, seconds: float | None = None) -> str:
     time = "" if seconds is None else f", {seconds:.2f} s"
     is_flat = high - low <= FLAT * max(abs(low), abs(high))
     flat = " The map is flat: it says nothing about depth." if is_flat else ""
-    notice = f" {depth.notice}" if depth.notice else ""
-    return f"{depth.origin}, {depth.width} x {depth.height}{bits}, values {low:.6g} to {high:.6g}{time}.{flat}{notice}"
+    return f"{depth.origin}, {depth.width} x {depth.height}{bits}, values {low:.6g} to {high:.6g}{time}.{flat}"

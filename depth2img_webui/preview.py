@@ -24,7 +24,7 @@ from depth2img import (
     view,
 )
 from depth2img.adjust import sequence_span
-from depth2img.images import FloatPicture, Picture, check_size, read_picture
+from depth2img.images import FloatPicture, Picture, read_picture
 from depth2img.options import ADJUSTMENTS, OPTIONS
 
 from . import maps, place, settings, shelf
@@ -76,6 +76,7 @@ PAGES: Final = {
             "#resize_mode",
             "#img2img_tabs_resize",
             "#img2img_mask_mode",
+            "#img2img_mask_blur",
             "#img2img_inpainting_fill",
             "#img2img_inpaint_full_res",
             "#img2img_inpaint_full_res_padding",
@@ -150,10 +151,8 @@ def frame(tab: int, scale_tab: int, pictures: tuple[Any, ...], form: Form) -> Fr
     width, height = int(form.width), int(form.height)
     if scale_tab == 1 and image is not None:
         width, height = int(image.width * form.scale), int(image.height * form.scale)
-    check_size(width, height)
     if image is None:
         return Framed(None, (width, height), int(form.resize_mode))
-    check_size(*_largest_on_the_way(image.size, width, height))
     flat = images.flatten(image, shared.opts.img2img_background_color)
     box = _crop_box(mask, form, width, height)
     whole = np.asarray(flat) if box is not None else None
@@ -170,12 +169,6 @@ def frame(tab: int, scale_tab: int, pictures: tuple[Any, ...], form: Form) -> Fr
     paste_to = None if box is None else (box[0], box[1], box[2] - box[0], box[3] - box[1])
     shown = mask if box is None else overlay
     return Framed(read_picture(flat), (width, height), int(form.resize_mode), whole, paste_to, image, shown)
-
-
-def _largest_on_the_way(size: tuple[int, int], width: int, height: int) -> tuple[int, int]:
-    """What "Crop and resize" makes of a picture before it crops: a strip becomes very long."""
-    scale = max(width / size[0], height / size[1])
-    return max(1, round(size[0] * scale)), max(1, round(size[1] * scale))
 
 
 def _opened(tab: int, held: Any, form: Form) -> tuple[Any, Any]:
@@ -263,7 +256,7 @@ def _show(framed: Framed, args: tuple[Any, ...]) -> tuple[str, str]:
     else:
         placed = place.of_frame(p, raw, plain, own, framed.mask, span)
     devices.torch_gc()
-    picture = framed.picture if framed.picture is not None else job.reference
+    picture = framed.picture if framed.picture is not None else _in_frame(p, job.reference)
     shown = view.View(
         placed.raw,
         picture,
@@ -272,9 +265,24 @@ def _show(framed: Framed, args: tuple[Any, ...]) -> tuple[str, str]:
         own=options.source == "map",
         cut=whole,
         span=placed.span,
+        place=_place(p),
     )
     text = " ".join([view.describe(raw, seconds=time.perf_counter() - started), *comments])
     return view.to_html(shown), panel.note(text)
+
+
+def _in_frame(p: Any, picture: Picture | None) -> Picture | None:
+    """Another picture as its map is brought into the frame, so that both lie over each other."""
+    if picture is None:
+        return None
+    return read_picture(images.resize_image(place.CROP_AND_RESIZE, Image.fromarray(picture), p.width, p.height))
+
+
+def _place(p: Any) -> view.Place:
+    """Where the frame of a job, or of what is like one, lies in its picture."""
+    to, pictures = place.placement(p), getattr(p, "init_images", None)
+    size = pictures[0].size if to.box is None and pictures else to.covers
+    return view.Place(size, to.frame, to.resize_mode, to.box)
 
 
 def _exact(picture: Picture) -> FloatPicture:
@@ -326,7 +334,7 @@ class Jobs:
         try:
             told = json.loads(info)
             found = self._views.get(self.name(told["job_timestamp"], told["all_seeds"]))
-        except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
+        except (ValueError, KeyError, TypeError):
             found = None
         if found is None:
             raise NoDepthError("No depth map of a job is at hand.", fix="Generate with depth first.")
@@ -342,11 +350,18 @@ def keep(p: Any, processed: Any) -> None:
     placed = None if job is None else next((one for used in job.used.values() for one in used), None)
     if job is None or placed is None:
         return
-    picture = np.round(np.clip(job.seen[0], 0, 1) * 255).astype(np.uint8) if job.seen else job.reference
-    JOBS.put(
-        Jobs.name(shared.state.job_timestamp, processed.all_seeds),
-        view.View(placed.raw, picture, span=sequence_span(job.options, [])),
+    picture = np.round(np.clip(job.seen[0], 0, 1) * 255).astype(np.uint8) if job.seen else _in_frame(p, job.reference)
+    box = place.placement(p).box
+    shown = view.View(
+        placed.raw,
+        picture,
+        None if box is None else place.original(p, 0),
+        box,
+        cut=placed.whole is not None,
+        span=sequence_span(job.options, []),
+        place=_place(p),
     )
+    JOBS.put(Jobs.name(shared.state.job_timestamp, processed.all_seeds), shown)
 
 
 def recall(info: str) -> tuple[str, str]:

@@ -1,6 +1,6 @@
 // The stage: preview, hover view, comparison and histogram of one panel. Knows the page only through what it is given.
 
-const MODES = { depth: "Depth", picture: "Picture", hover: "Hover view", compare: "Compare" };
+const MODES = { depth: "Depth", picture: "Picture", hover: "Hover view", compare: "Compare", region: "Region" };
 
 /** The nearest size with the same proportions whose shorter side is the model's own; null if one side already is. */
 export function goodSize(width, height, side = 512, step = 64) {
@@ -26,16 +26,17 @@ export function contained(width, height, box) {
 /**
  * `parts`: the other modules; `config`: what the server says about the panel; `t`: text -> text in the user's language;
  * `read`: the values of the controls; `write(name, value)`: sets one; `result`: address of the latest result's picture;
- * `interrupt`: called by the button of that name.
+ * `interrupt`: called by the button of that name; `paint(blob)`: takes the painted region as a file, null for none.
  */
 export class Stage {
-  constructor({ document, parts, config, t, read, write, result, interrupt }) {
-    Object.assign(this, { document, parts, config, t, read, write, result, interrupt });
+  constructor({ document, parts, config, t, read, write, result, interrupt, paint }) {
+    Object.assign(this, { document, parts, config, t, read, write, result, interrupt, keepRegion: paint });
     this.tables = Object.fromEntries(
       Object.entries(config.colour_maps).map(([name, text]) => [name, Uint8Array.from(atob(text), (c) => c.charCodeAt(0))]),
     );
     this.motion = globalThis.matchMedia?.("(prefers-reduced-motion: reduce)");
     this.mode = "depth";
+    this.ui = new parts.elements.Elements({ document, t });
     this.build();
   }
 
@@ -46,7 +47,7 @@ export class Stage {
     this.working(false);
     this.root.dataset.shown = "";
     if (!content.depth) {
-      this.hint(content.error ? "" : this.config.hint);
+      if (!this.values) this.hint(this.config.hint);
       this.root.dataset.failed = content.error ? "yes" : "";
       this.root.dataset.shown = content.id;
       return;
@@ -63,6 +64,7 @@ export class Stage {
     this.frame = picture ? [picture.naturalWidth, picture.naturalHeight] : shown;
     this.root.dataset.failed = "";
     this.hint("");
+    this.painter.place(content.place ?? { picture: this.frame, frame: this.frame, mode: 0, box: null }, content.cut ? content.box : null);
     this.inset();
     this.offer(content.inverted ? "inverted" : "");
     this.stale(false);
@@ -74,11 +76,12 @@ export class Stage {
   update() {
     if (!this.values) return;
     const settings = this.read();
-    const key = JSON.stringify(settings);
+    const key = JSON.stringify([settings, this.painter.version]);
     if (key === this.settings) return;
     this.settings = key;
     const { weaken } = this.parts.adjust;
     this.adjusted = this.cut(weaken(this.wholeAdjusted(settings), settings.strength, settings.neutral));
+    this.painter.confine(this.adjusted, this.width, this.height, settings.neutral);
     this.histogram.show(this.values, settings);
     this.relief = null;
     if (settings.invert) this.offer("");
@@ -135,19 +138,37 @@ export class Stage {
     if (this.mode === "compare") this.paint();
   }
 
+  /** The user's own region file: its address, null for none. */
+  async setRegion(url) {
+    const image = await this.image(url);
+    this.notes.region.hidden = !url || Boolean(image);
+    this.painter.setFile(image);
+    this.update();
+  }
+
+  regionPainted(done) {
+    this.notes.region.hidden = true;
+    if (!done) return;
+    this.update();
+    this.keepRegion(this.painter.file());
+  }
+
   // --- drawing
 
   paint() {
     if (!this.values) return;
     const { flat, viewer, mode } = this;
     const hover = mode === "hover" && viewer.usable;
-    flat.hidden = hover || mode === "compare";
+    flat.hidden = hover || mode === "compare" || mode === "region";
     viewer.canvas.hidden = !hover;
+    this.canvas.hidden = mode !== "region";
+    this.notes.webgl.hidden = mode !== "hover" || hover;
     this.wipe.hidden = mode !== "compare";
     this.layout();
     viewer.show(hover);
     if (hover) this.paintHover();
     else if (mode === "compare") this.paintComparison();
+    else if (mode === "region") this.painter.draw();
     else this.paintFlat(flat, mode === "picture" && this.pictures.picture ? "picture" : "depth");
     this.root.dataset.painted = mode;
   }
@@ -207,7 +228,7 @@ export class Stage {
     const box = this.view.getBoundingClientRect();
     if (!box.width || !this.frame) return;
     const size = contained(...this.frame, box);
-    for (const element of [this.flat, this.viewer.canvas, this.wipe]) {
+    for (const element of [this.flat, this.viewer.canvas, this.wipe, this.canvas]) {
       element.style.width = `${size[0]}px`;
       element.style.height = `${size[1]}px`;
     }
@@ -245,7 +266,7 @@ export class Stage {
   /** Value of the map under a place of the stage: [0..1 as adjusted, as estimated]; null outside. */
   valueAt(x, y) {
     if (!this.values) return null;
-    const shown = [this.flat, this.viewer.canvas, this.wipe].find((element) => !element.hidden);
+    const shown = [this.flat, this.viewer.canvas, this.wipe, this.canvas].find((element) => !element.hidden);
     const box = shown.getBoundingClientRect();
     const column = Math.floor(((x - box.left) / box.width) * this.width);
     const row = Math.floor(((y - box.top) / box.height) * this.height);
@@ -264,8 +285,8 @@ export class Stage {
   focusAt(event) {
     const found = this.valueAt(event.clientX, event.clientY);
     if (!found) return;
-    this.viewer.set({ focus: found[0] });
-    this.root.dataset.focus = found[0].toFixed(3);
+    this.focus.value = found[0];
+    this.viewer.set({ focus: Number(this.focus.value) });
   }
 
   async save() {
@@ -301,31 +322,32 @@ export class Stage {
   build() {
     const { t } = this;
     this.compared = new Map();
-    this.root = this.make("div", "depth2img-stage-inside");
+    this.root = this.ui.make("div", "depth2img-stage-inside");
     this.root.dataset.mode = this.mode;
-    this.view = this.make("div", "depth2img-view", this.root);
-    this.flat = this.make("canvas", "depth2img-flat", this.view);
+    this.view = this.ui.make("div", "depth2img-view", this.root);
+    this.flat = this.ui.make("canvas", "depth2img-flat", this.view);
     this.flat.setAttribute("role", "img");
     this.flat.setAttribute("aria-label", t("Depth map (white = near)"));
     this.flat.hidden = true;
     this.buildViewer();
-    this.wipe = this.make("div", "depth2img-wipe", this.view);
+    this.wipe = this.ui.make("div", "depth2img-wipe", this.view);
     this.wipe.hidden = true;
-    this.make("canvas", "depth2img-left", this.wipe).setAttribute("aria-hidden", "true");
-    this.make("canvas", "depth2img-right", this.wipe).setAttribute("aria-hidden", "true");
-    this.small = this.make("canvas", "depth2img-inset", this.view);
+    this.ui.make("canvas", "depth2img-left", this.wipe).setAttribute("aria-hidden", "true");
+    this.ui.make("canvas", "depth2img-right", this.wipe).setAttribute("aria-hidden", "true");
+    this.buildRegion();
+    this.small = this.ui.make("canvas", "depth2img-inset", this.view);
     this.small.hidden = true;
     this.small.setAttribute("role", "img");
     this.small.setAttribute("aria-label", t("The part of the picture that is worked on"));
-    this.reading = this.make("div", "depth2img-reading", this.view);
-    this.empty = this.make("p", "depth2img-empty", this.view);
+    this.reading = this.ui.make("div", "depth2img-reading", this.view);
+    this.empty = this.ui.make("p", "depth2img-empty", this.view);
     this.hint(this.config.hint);
-    const busy = this.make("div", "depth2img-busy", this.view);
+    const busy = this.ui.make("div", "depth2img-busy", this.view);
     busy.setAttribute("role", "status");
-    this.make("span", "depth2img-spinner", busy);
-    this.make("span", "", busy).textContent = t("Estimating depth");
-    this.clock = this.make("span", "", busy);
-    this.button("Interrupt", busy, () => this.interrupt());
+    this.ui.make("span", "depth2img-spinner", busy);
+    this.ui.make("span", "", busy).textContent = t("Estimating depth");
+    this.clock = this.ui.make("span", "", busy);
+    this.ui.button("Interrupt", busy, () => this.interrupt());
     this.view.addEventListener("pointermove", (event) => this.probe(event));
     this.view.addEventListener("pointerleave", () => { this.reading.textContent = ""; });
     this.buildBars();
@@ -354,35 +376,52 @@ export class Stage {
     this.view.append(canvas);
   }
 
+  buildRegion() {
+    this.canvas = this.ui.make("canvas", "depth2img-paint", this.view);
+    this.canvas.hidden = true;
+    this.canvas.setAttribute("role", "img");
+    this.canvas.setAttribute("aria-label", this.t("Region: paint where depth counts; a mask can be uploaded under 'Control' instead"));
+    this.painter = new this.parts.region.Painter({
+      document: this.document, canvas: this.canvas, ui: this.ui,
+      picture: () => this.values && (this.pictures.picture ?? this.depthPicture()),
+      changed: (done) => this.regionPainted(done),
+    });
+  }
+
   buildBars() {
     const { t } = this;
-    const bar = this.make("div", "depth2img-bar", this.root);
-    const group = this.make("div", "depth2img-modes", bar);
+    const bar = this.ui.make("div", "depth2img-bar", this.root);
+    const group = this.ui.make("div", "depth2img-modes", bar);
     group.setAttribute("role", "radiogroup");
     group.setAttribute("aria-label", t("What is shown"));
     this.modes = {};
     for (const [mode, title] of Object.entries(MODES)) {
-      const label = this.make("label", "", group);
-      const radio = this.make("input", "", label);
+      const label = this.ui.make("label", "", group);
+      const radio = this.ui.make("input", "", label);
       Object.assign(radio, { type: "radio", name: `depth2img-mode-${this.config.tab}`, value: mode, checked: mode === this.mode });
       radio.addEventListener("change", () => this.setMode(mode));
-      this.make("span", "", label).textContent = t(title);
+      this.ui.make("span", "", label).textContent = t(title);
       this.modes[mode] = radio;
     }
-    const tools = this.make("div", "depth2img-tools", bar);
-    this.button("Save 16-bit", tools, () => this.save(), "Save the adjusted map as a 16-bit PNG");
-    this.button("Record loop", tools, (event) => this.record(event.currentTarget), "Save a short video of the hover view");
-    const settings = this.make("div", "depth2img-settings", this.root);
-    const depth = this.make("div", "depth2img-for-depth", settings);
-    this.colours = this.select("Colours", Object.fromEntries(Object.keys(this.tables).map((name) => [name, name])), depth, this.config.colours);
+    const tools = this.ui.make("div", "depth2img-tools", bar);
+    this.ui.button("Save 16-bit", tools, () => this.save(), "Save the adjusted map as a 16-bit PNG");
+    this.ui.button("Record loop", tools, (event) => this.record(event.currentTarget), "Save a short video of the hover view");
+    const settings = this.ui.make("div", "depth2img-settings", this.root);
+    const depth = this.ui.make("div", "depth2img-for-depth", settings);
+    this.colours = this.ui.select("Colours", Object.fromEntries(Object.keys(this.tables).map((name) => [name, name])), depth, this.config.colours);
     this.colours.addEventListener("change", () => { this.relief = null; this.paint(); });
-    const hover = this.make("div", "depth2img-for-hover", settings);
-    this.slider("Movement", hover, { min: 0, max: 2, step: 0.05, value: 1 }, (value) => this.viewer.set({ strength: value }));
-    this.slider("Picture to depth", hover, { min: 0, max: 1, step: 0.05, value: 0 }, (value) => this.viewer.set({ blend: value }));
-    const compare = this.make("div", "depth2img-for-compare", settings);
+    const hover = this.ui.make("div", "depth2img-for-hover", settings);
+    this.ui.slider("Movement", hover, { min: 0, max: 2, step: 0.05, value: 1 }, (value) => this.viewer.set({ strength: value }));
+    this.ui.slider("Picture to depth", hover, { min: 0, max: 1, step: 0.05, value: 0 }, (value) => this.viewer.set({ blend: value }));
+    this.focus = this.ui.slider("Focus plane", hover, { min: 0, max: 1, step: 0.01, value: 0.5 }, (value) => this.viewer.set({ focus: value }));
+    if (this.viewer.tiltNeedsConsent) {
+      const tilt = this.ui.button("Tilt", hover, async () => { tilt.hidden = await this.viewer.askForTilt(); }, "Look around by tilting the device");
+    }
+    const compare = this.ui.make("div", "depth2img-for-compare", settings);
     const names = { picture: "Picture", depth: "Depth", result: "Result" };
-    this.sides = { left: this.select("Left", names, compare), right: this.select("Right", names, compare, "depth") };
-    this.wiper = this.slider("Wipe", compare, { min: 0, max: 100, step: 1, value: 50 }, () => this.paint());
+    this.sides = { left: this.ui.select("Left", names, compare), right: this.ui.select("Right", names, compare, "depth") };
+    this.wiper = this.ui.slider("Wipe", compare, { min: 0, max: 100, step: 1, value: 50 }, () => this.paint());
+    this.painter.tools(this.ui.make("div", "depth2img-for-region", settings));
     for (const select of Object.values(this.sides)) select.addEventListener("change", () => this.paint());
     this.wipe.addEventListener("pointermove", (event) => {
       const box = this.wipe.getBoundingClientRect();
@@ -393,64 +432,27 @@ export class Stage {
 
   buildNotes() {
     const { t } = this;
-    const notes = this.make("div", "depth2img-notes", this.root);
+    const notes = this.ui.make("div", "depth2img-notes", this.root);
     notes.setAttribute("role", "status");
     this.notes = {};
     const note = (name, text) => {
-      this.notes[name] = this.make("p", "depth2img-note", notes);
+      this.notes[name] = this.ui.make("p", "depth2img-note", notes);
       this.notes[name].hidden = true;
-      this.notes[`${name}Text`] = this.make("span", "", this.notes[name]);
+      this.notes[`${name}Text`] = this.ui.make("span", "", this.notes[name]);
       this.notes[`${name}Text`].textContent = t(text);
       return this.notes[name];
     };
-    note("stale", "The picture or its size has changed since this map was estimated.");
+    note("stale", "Out of date: the picture or its settings have changed.");
+    note("webgl", "This browser has no WebGL at the moment: the depth map is shown instead of the hover view.");
+    note("region", "The region's file cannot be shown here; jobs use it all the same.");
     const inverted = note("inverted", "This map looks as if black were near.");
-    this.button("Invert", inverted, () => { this.write("invert", true); this.update(); });
-    this.notes.sizeButton = this.button("", note("size", ""), () => {});
+    this.ui.button("Invert", inverted, () => { this.write("invert", true); this.update(); });
+    this.notes.sizeButton = this.ui.button("", note("size", ""), () => {});
   }
 
   hint(text) {
     this.empty.textContent = text ? this.t(text) : "";
     this.empty.hidden = !text;
-  }
-
-  make(tag, className, parent) {
-    const element = this.document.createElement(tag);
-    if (className) element.className = className;
-    parent?.append(element);
-    return element;
-  }
-
-  button(title, parent, action, help = "") {
-    const button = this.make("button", "depth2img-button", parent);
-    button.type = "button";
-    button.textContent = this.t(title);
-    if (help) button.title = this.t(help);
-    button.addEventListener("click", action);
-    return button;
-  }
-
-  label(title, parent) {
-    const label = this.make("label", "depth2img-label", parent);
-    this.make("span", "", label).textContent = this.t(title);
-    return label;
-  }
-
-  select(title, options, parent, chosen) {
-    const select = this.make("select", "", this.label(title, parent));
-    for (const [value, name] of Object.entries(options)) {
-      const option = this.make("option", "", select);
-      Object.assign(option, { value, textContent: this.t(name), selected: value === chosen });
-    }
-    return select;
-  }
-
-  slider(title, parent, range, action) {
-    const slider = this.make("input", "", this.label(title, parent));
-    Object.assign(slider, { type: "range", ...range });
-    slider.value = range.value;
-    slider.addEventListener("input", () => action(Number(slider.value)));
-    return slider;
   }
 
   image(url) {

@@ -64,6 +64,17 @@ export function direction(x, y, box) {
   return [limit((x - box.left - box.width / 2) / half), limit((y - box.top - box.height / 2) / half)];
 }
 
+/**
+ * Where to look from, -1..1 each way, as a device is tilted away from how it was held at first; 20 degrees are the limit.
+ * `gamma` and `beta`: degrees to the right and towards the user of a device that stands upright; `first`: the same two as
+ * they were at first; `angle`: by how many degrees the screen has turned its content since, 0, 90, 180 or 270.
+ */
+export function tilted([gamma, beta], first, angle) {
+  const [across, along] = [gamma - first[0], beta - first[1]].map((value) => ((((value + 180) % 360) + 360) % 360) - 180);
+  const turned = { 90: [along, -across], 180: [-across, -along], 270: [-along, across] }[((angle % 360) + 360) % 360];
+  return (turned ?? [across, along]).map((value) => Math.max(-1, Math.min(1, value / 20)));
+}
+
 /** Size of the drawing buffer: as large as it is seen, no larger than the picture or the graphics card's limit. */
 export function bufferSize(picture, seen, ratio, limit) {
   const scale = Math.min(1, (seen.width * ratio) / picture.width, limit / Math.max(picture.width, picture.height));
@@ -72,7 +83,7 @@ export function bufferSize(picture, seen, ratio, limit) {
 
 /**
  * One canvas. `canvas` is to be put on the page by the caller and may be moved about.
- * Events: "focus" (detail: the new focus plane), "lost" and "restored" (the graphics context).
+ * Events: "lost" and "restored" (the graphics context).
  */
 export class Viewer extends EventTarget {
   constructor({ document = globalThis.document, reducedMotion = () => false } = {}) {
@@ -116,6 +127,7 @@ export class Viewer extends EventTarget {
     this.shown = shown;
     if (shown && !this.reducedMotion()) this.swayFrom = this.window.performance.now();
     if (!shown) this.pause();
+    this.held = null; // as the device is held from now on is straight ahead
     this.draw();
   }
 
@@ -132,15 +144,6 @@ export class Viewer extends EventTarget {
     this.last = null;
     this.canvas.dataset.still = "";
     this.request = this.window.requestAnimationFrame((now) => this.frame(now));
-  }
-
-  dispose() {
-    this.pause();
-    this.observer?.disconnect();
-    this.window.document.removeEventListener("visibilitychange", this.onVisibility);
-    this.gl?.getExtension("WEBGL_lose_context")?.loseContext();
-    this.gl = null;
-    this.scene = null;
   }
 
   /** A short loop as a video; resolves to a Blob. `progress` is told 0..1. */
@@ -301,21 +304,31 @@ export class Viewer extends EventTarget {
       this.draw();
       this.dispatchEvent(new window.Event("restored"));
     });
-    this.onVisibility = () => this.setVisible(!window.document.hidden);
-    window.document.addEventListener("visibilitychange", this.onVisibility);
+    window.document.addEventListener("visibilitychange", () => this.setVisible(!window.document.hidden));
     if (window.IntersectionObserver) {
-      this.observer = new window.IntersectionObserver((entries) => this.setVisible(entries.at(-1).isIntersecting));
-      this.observer.observe(canvas);
+      new window.IntersectionObserver((entries) => this.setVisible(entries.at(-1).isIntersecting)).observe(canvas);
     }
-    if (window.DeviceOrientationEvent && window.matchMedia?.("(pointer: coarse)").matches) {
-      window.addEventListener("deviceorientation", (event) => {
-        if (this.shown && this.visible && event.gamma !== null && !this.reducedMotion()) {
-          const limit = (value) => Math.max(-1, Math.min(1, value / 20));
-          this.tilt ??= [event.gamma, event.beta];
-          this.look(limit(event.gamma - this.tilt[0]), limit(event.beta - this.tilt[1]));
-        }
-      });
-    }
+    window.addEventListener("deviceorientation", (event) => this.tilt(event));
+  }
+
+  /** Whether the user has to be asked for the device's tilt, by a tap that calls `askForTilt` (iOS). */
+  get tiltNeedsConsent() {
+    const { DeviceOrientationEvent: kind, matchMedia } = this.window;
+    return typeof kind?.requestPermission === "function" && matchMedia("(pointer: coarse)").matches;
+  }
+
+  /** Whether it was granted. */
+  async askForTilt() {
+    return (await this.window.DeviceOrientationEvent.requestPermission().catch(() => "denied")) === "granted";
+  }
+
+  tilt({ gamma, beta }) {
+    if (gamma === null || beta === null || !this.shown || !this.visible || this.reducedMotion()) return;
+    const angle = this.window.screen?.orientation?.angle ?? 0;
+    if (this.held?.angle !== angle) this.held = { first: [gamma, beta], angle };
+    const next = tilted([gamma, beta], this.held.first, angle);
+    // A hand is never quite still; tiny changes are not worth a frame.
+    if (next.some((value, i) => Math.abs(value - this.target[i]) > 0.01)) this.look(...next);
   }
 
   setVisible(visible) {

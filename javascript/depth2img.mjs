@@ -2,6 +2,8 @@
 // Runs in the WebUI, whose script.js provides onUiLoaded and onOptionsChanged, and in `depth2img app`, which calls start().
 
 const TICK = 400; // milliseconds between looks at what no event tells: pasted values, replaced nodes, new results
+const UPLOAD = 10_000; // milliseconds that an upload may take
+const STEP = 20; // milliseconds between looks at an upload
 const SILENT = 3000; // milliseconds without an answer after which a finished request counts as failed
 
 /** The short text for the header, from the state that the server sends with the status line. */
@@ -31,12 +33,15 @@ class PanelPage {
   constructor(holder, parts) {
     this.config = JSON.parse(holder.dataset.config);
     this.strokes = 0;
+    this.uploads = 0; // the number of the upload under way
+    this.region = null; // address of the region's file that the stage knows
     this.stage = new parts.stage.Stage({
       document, parts, config: this.config, t,
       read: () => this.read(),
       write: (name, value) => this.write(name, value),
       result: () => document.querySelector(this.config.result)?.src ?? null,
       interrupt: () => this.interrupt(),
+      paint: (blob) => this.upload("region", blob, "region.png"),
     });
     holder.append(this.stage.root);
     this.goodSize = parts.stage.goodSize;
@@ -80,6 +85,41 @@ class PanelPage {
     input.dispatchEvent(new Event("change", { bubbles: true }));
   }
 
+  /** Address of the file that an upload component holds, null for none. */
+  file(name) {
+    return this.element(name)?.querySelector("a[href]")?.href ?? null;
+  }
+
+  /** Put a file (a Blob or the promise of one; null for none) into an upload component, as the user would; the latest counts. */
+  async upload(name, content, title) {
+    const mine = (this.uploads += 1);
+    const blob = await content;
+    const done = async (what) => {
+      for (let waited = 0; waited < UPLOAD && mine === this.uploads; waited += STEP) {
+        const found = what();
+        if (found) return found;
+        await new Promise((resolve) => setTimeout(resolve, STEP));
+      }
+      return null;
+    };
+    const input = await done(() => {
+      const found = this.element(name)?.querySelector("input[type=file]");
+      if (!found) this.element(name)?.querySelector("button[aria-label=Clear]")?.click();
+      return found;
+    });
+    if (mine !== this.uploads) return;
+    if (blob && input) {
+      const transfer = new DataTransfer();
+      transfer.items.add(new File([blob], title, { type: blob.type }));
+      input.files = transfer.files;
+      input.dispatchEvent(new Event("change", { bubbles: true }));
+      await done(() => this.file(name));
+    }
+    if (mine !== this.uploads) return;
+    this.region = this.file(name);
+    this.uploads = 0;
+  }
+
   /** Stop waiting; an answer that is on its way already is not shown. */
   interrupt() {
     this.part("interrupt")?.click();
@@ -94,7 +134,11 @@ class PanelPage {
 
   onEvent(event) {
     const pressed = (name) => event.type === "click" && event.target.closest?.(`#${CSS.escape(this.config.parts[name])}`);
-    if (pressed("recall")) this.interrupted = false;
+    if (pressed("recall")) {
+      this.interrupted = false;
+      this.asked = this.signature();
+      this.strokesAsked = this.strokes;
+    }
     if (pressed("estimate")) {
       this.interrupted = false;
       this.asked = this.signature();
@@ -116,6 +160,10 @@ class PanelPage {
     if (!this.visible) return;
     this.watchRequest();
     this.stage.update();
+    if (!this.uploads && this.file("region") !== this.region) {
+      this.region = this.file("region");
+      this.stage.setRegion(this.region);
+    }
     this.stage.stale(this.asked !== undefined && (this.asked !== this.signature() || this.strokes !== this.strokesAsked));
     this.hintSize();
     const result = document.querySelector(this.config.result)?.src;
@@ -128,7 +176,8 @@ class PanelPage {
   receive(content) {
     this.shown = content.depth ? content.id : this.shown;
     this.pending = null;
-    if (content.depth) this.asked ??= this.signature();
+    if (content.depth) this.answered = [(this.asked ??= this.signature()), this.strokesAsked];
+    else [this.asked, this.strokesAsked] = this.answered ?? []; // what is shown is still the map from before
     this.stage.show(content);
   }
 
@@ -164,7 +213,7 @@ class PanelPage {
       for (const image of root.querySelectorAll("img")) if (image.offsetParent) seen.push(fingerprint(image.src));
       for (const input of root.querySelectorAll("input")) {
         if (input.type === "radio" || input.type === "checkbox") seen.push(input.checked ? input.value : "");
-        else if (input.type === "number") seen.push(input.value);
+        else if (input.type === "number" || input.type === "text") seen.push(input.value);
       }
       for (const tab of root.querySelectorAll(":scope > .tab-nav > .selected")) seen.push(tab.textContent.trim());
       for (const file of root.querySelectorAll(".file-preview, .file-name")) seen.push(file.textContent.trim());
@@ -230,7 +279,7 @@ function refreshStatus() {
 
 /** Find the panels and bring them to life; safe to call again. */
 export async function start() {
-  const names = ["adjust", "histogram", "png", "stage", "viewer"];
+  const names = ["adjust", "elements", "histogram", "png", "region", "stage", "viewer"];
   const modules = await Promise.all(names.map(sibling));
   const parts = Object.fromEntries(names.map((name, i) => [name, modules[i]]));
   for (const holder of document.querySelectorAll(".depth2img-stage")) {

@@ -15,6 +15,10 @@ TURN_AROUND = 3400
 """Milliseconds until the sway at the start of the hover view is over."""
 
 
+NUMBERS: dict[str, float] = {"near": 1, "far": 0, "gamma": 1, "blur": 0, "strength": 1}
+"""The adjustments of a new page."""
+
+
 class Panel:
     def __init__(self, page: Page) -> None:
         self.page = page
@@ -25,9 +29,45 @@ class Panel:
     def part(self, name: str) -> Locator:
         return self.page.locator(f"#app-depth-{name}").first
 
+    def reset(self) -> None:
+        """All controls as on a new page."""
+        page = self.page
+        page.mouse.move(5, 5)
+        for name, value in NUMBERS.items():
+            if self.value(name) != value:
+                self.number(name, value)
+        self.part("invert").locator("input").uncheck()
+        self.part("append_map").locator("input").uncheck()
+        self.size(512, 512)
+        for name, value in {"Movement": "1", "Picture to depth": "0", "Focus plane": "0.5"}.items():
+            self.stage.get_by_label(name).evaluate(
+                "(slider, value) => { slider.value = value; slider.dispatchEvent(new Event('input')); }", value
+            )
+        self.mode("Depth")
+
     def picture(self, file: Path) -> None:
         self.page.locator("#app-picture input[type=file]").first.set_input_files(str(file))
         self.page.locator("#app-picture canvas").first.wait_for()
+
+    def size(self, width: int, height: int) -> None:
+        """The frame's; its section must be open."""
+        for name, value in (("width", width), ("height", height)):
+            self.page.locator(f"#app-{name} input").fill(str(value))
+
+    def choose(self, name: str, value: str) -> None:
+        """An entry of a drop-down list."""
+        self.page.locator(f"#app-{name} input").click()
+        self.page.locator(f"#app-{name} li", has_text=value).first.click()
+
+    def source(self, label: str) -> None:
+        self.part("source").get_by_text(label, exact=True).click()
+
+    def own(self, file: Path) -> None:
+        """A depth map of the user's."""
+        self.source("My own depth map")
+        component = self.no_map()
+        component.locator("input[type=file]").set_input_files(str(file))
+        component.get_by_text(file.name).wait_for()
 
     def estimate(self) -> None:
         before = self.stage.get_attribute("data-shown")
@@ -39,9 +79,18 @@ class Panel:
             f"([stage, arg]) => ({code})(stage, arg)", arg=[self.stage.element_handle(), arg], polling=50
         )
 
+    def no_map(self) -> Locator:
+        """Take the user's map away again."""
+        component = self.part("depth_map")
+        component.wait_for()
+        if component.locator("a[href]").count():
+            component.locator("button[aria-label=Clear]").click()
+        return component
+
     def mode(self, name: str) -> None:
-        self.stage.get_by_text(name, exact=True).first.click()
-        self.wait("(stage, mode) => stage.dataset.painted === mode", self.stage.get_attribute("data-mode"))
+        self.stage.locator(".depth2img-modes").get_by_text(name, exact=True).click()
+        if self.stage.get_attribute("data-painted"):
+            self.wait("(stage) => stage.dataset.painted === stage.dataset.mode")
 
     def number(self, name: str, value: float) -> None:
         box = self.part(name).locator("input[type=number]")

@@ -1,15 +1,12 @@
 import assert from "node:assert/strict";
 import { execFileSync } from "node:child_process";
-import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import test from "node:test";
-import { fileURLToPath } from "node:url";
 
 import * as maths from "../../javascript/depth2img-adjust.mjs";
-
-const root = fileURLToPath(new URL("../..", import.meta.url));
-const python = process.env.PYTHON ?? [join(root, ".venv/bin/python"), "python3"].find((path) => !path.includes("/") || existsSync(path));
+import { python, root } from "./python.mjs";
 
 const CASES = [
   {},

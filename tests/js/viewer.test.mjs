@@ -4,7 +4,7 @@ import test from "node:test";
 import { heights, limited } from "../../javascript/depth2img-histogram.mjs";
 import { encodeGrey16 } from "../../javascript/depth2img-png.mjs";
 import { contained, goodSize, pixelBox } from "../../javascript/depth2img-stage.mjs";
-import { bufferSize, direction, eased, stepsFor } from "../../javascript/depth2img-viewer.mjs";
+import { bufferSize, direction, eased, stepsFor, tilted } from "../../javascript/depth2img-viewer.mjs";
 import { badgeText, fingerprint, t } from "../../javascript/depth2img.mjs";
 
 test("easing approaches the target and arrives at it exactly", () => {
@@ -23,6 +23,17 @@ test("pointer positions are counted from the middle and limited", () => {
   assert.deepEqual(direction(110, 70, box), [0, 0]);
   assert.deepEqual(direction(155, 70, box), [1, 0]);
   assert.deepEqual(direction(210, 20, box), [1, -1]);
+});
+
+test("tilt counts from how the device was held, and turns with the screen", () => {
+  assert.deepEqual(tilted([10, 40], [10, 40], 0), [0, 0]);
+  assert.deepEqual(tilted([20, 45], [10, 40], 0), [0.5, 0.25]);
+  assert.deepEqual(tilted([90, -90], [10, 40], 0), [1, -1]);
+  // Turned to the left, the right side of the screen is the lower end of the device: it sinks as beta grows.
+  assert.deepEqual(tilted([10, 50], [10, 40], 90).map((value) => value + 0), [0.5, 0]);
+  assert.deepEqual(tilted([10, 50], [10, 40], 270).map((value) => value + 0), [-0.5, 0]);
+  assert.deepEqual(tilted([20, 40], [10, 40], 180).map((value) => value + 0), [-0.5, 0]);
+  assert.deepEqual(tilted([0, 179], [0, -179], 0).map((value) => value + 0), [0, -0.1]); // two degrees, not 358
 });
 
 test("the walk takes a step per two and a half pixels, within bounds", () => {

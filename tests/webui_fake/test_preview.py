@@ -296,6 +296,11 @@ def test_the_job_does_not_estimate_again(host: Host, page: Page, tab: int, kind:
 class TestTxt2img:
     """There is no picture: depth comes from another picture or a given map."""
 
+    def sent(self, host: Host, **options: Any) -> str:
+        page = Page(host, "txt2img")
+        values = dict(zip(page_options(), page.defaults, strict=True)) | options
+        return str(page.press("Estimate depth", 96, 64, *values.values())[0])
+
     def press(self, host: Host, **options: Any) -> tuple[Image.Image | None, str]:
         page = Page(host, "txt2img")
         values = dict(zip(page_options(), page.defaults, strict=True)) | options
@@ -309,6 +314,10 @@ class TestTxt2img:
         assert "another picture or a depth map" in words(message)
 
     def test_a_reference(self, host: Host) -> None:
+        content = sent(self.sent(host, source="reference", reference=blobs(32, 192, 64)))
+        picture = Image.open(io.BytesIO(base64.b64decode(content["picture"].partition(",")[2])))
+        assert picture.size == (96, 64)  # cut as its map is
+        assert content["place"] == {"picture": [96, 64], "frame": [96, 64], "mode": 1, "box": None}
         shown, _ = self.press(host, source="reference", reference=blobs(32, 192, 64))
         assert shown is not None and shown.size == (96, 64)
         assert shows(shown, blobs(32, 192, 64).crop((48, 0, 144, 64)), atol=40)
@@ -368,6 +377,21 @@ class TestAfterAJob:
         assert words(message).startswith("Of the latest job: MiDaS")
         values = dict(zip(page_options(), page.defaults, strict=True))
         assert shows(seen(data, (96, 64), values), picture_of(1))
+
+    def test_recall_of_only_masked_lays_map_and_picture_over_each_other(self, host: Host) -> None:
+        """The whole picture's map with the box that the picture was cut from."""
+        page = Page(host, "img2img")
+        mask = Image.new("L", (96, 64))
+        mask.paste(255, (24, 16, 72, 48))
+        p = host.img2img(picture_of(1), mask=mask, inpaint_full_res=True, width=96, height=64)
+        p.inpaint_full_res_padding, p.mask_blur_x, p.mask_blur_y = 0, 0, 0
+        result = host.run(p)
+        info = json.dumps({"job_timestamp": host.shared.state.job_timestamp, "all_seeds": result.all_seeds})
+        content = sent(page.press("Depth of the last job", info)[0])
+        assert content["cut"] and content["box"] == [24 / 96, 16 / 64, 72 / 96, 48 / 64]
+        assert content["place"] == {"picture": [96, 64], "frame": [96, 64], "mode": 0, "box": [24, 16, 72, 48]}
+        values = dict(zip(page_options(), page.defaults, strict=True))
+        assert shows(seen(page.press("Depth of the last job", info)[0], (96, 64), values), picture_of(1), atol=40)
 
     @pytest.mark.parametrize("info", ["", "{}", '{"job_timestamp": "1999", "all_seeds": [1]}', "[]"])
     def test_without_a_job(self, host: Host, info: str) -> None:
