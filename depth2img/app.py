@@ -177,7 +177,7 @@ class Page:
         folder = self._folder
         if folder is None:
             return ""
-        number = 1 + max((int(p.stem) for p in folder.glob("*.png") if p.stem.isdigit()), default=0)
+        number = 1 + max((int(p.stem) for p in folder.glob("*.png") if p.stem.isdecimal()), default=0)
         path = folder / f"{number:05}.png"
         save_picture(result.picture, path)
         if options.save_map and result.depth is not None:

@@ -128,6 +128,8 @@ def estimate(
             size = {"width": found.width, "height": found.height}
             results.append({"picture": str(source), "files": [*map(str, written)], **size, "far": far, "near": near})
             tell(index + 1, len(pictures))
+            if found.notice:
+                click.echo(f"{source}: {found.notice}", err=True)
     lines = [f"{one['picture']} -> {', '.join(one['files'])} ({one['width']} x {one['height']})" for one in results]
     report({"maps": results}, lines, as_json=as_json)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import io
 import os
@@ -29,6 +30,9 @@ EXR_MAGIC: Final = b"\x76\x2f\x31\x01"
 ORIENTATION_TAG: Final = 0x0112
 """EXIF's tag of the orientation."""
 
+WIDTH_TAG, HEIGHT_TAG, MAX_TAGS = 256, 257, 4096
+"""TIFF's tags of the size, and how many tags of a directory are looked at."""
+
 COLOUR_MAPS: Final = {
     "grey": None,
     "inferno": cv2.COLORMAP_INFERNO,
@@ -37,6 +41,16 @@ COLOUR_MAPS: Final = {
     "turbo": cv2.COLORMAP_TURBO,
 }
 """Name -> OpenCV colour map of `DepthMap.to_image`; near is the bright end."""
+
+
+def check_colour_map(name: str) -> None:
+    """Refuse a name that is not in `COLOUR_MAPS`.
+
+    Raises:
+        DepthMapError: it is not.
+    """
+    if name not in COLOUR_MAPS:
+        raise DepthMapError(f"There is no colour map '{name[:40]}'.", fix=f"Use {', '.join(COLOUR_MAPS)}.")
 
 
 Span = tuple[float, float]
@@ -52,6 +66,7 @@ class DepthMap:
             or a file's values at the file's.
         origin: where it came from: an estimator's name or a file format, for display.
         bits: bits per value of the file it was read from, None if it was estimated.
+        notice: one sentence on how it came about that its user should see; empty as a rule.
 
     Raises:
         DepthMapError: the array is not two-dimensional, empty, too large or not finite.
@@ -60,6 +75,7 @@ class DepthMap:
     values: npt.NDArray[np.float32]
     origin: str = "array"
     bits: int | None = None
+    notice: str = ""
 
     def __post_init__(self) -> None:
         values = self.values
@@ -132,8 +148,7 @@ class DepthMap:
         Raises:
             DepthMapError: `colour_map` is not in `COLOUR_MAPS`.
         """
-        if colour_map not in COLOUR_MAPS:
-            raise DepthMapError(f"There is no colour map '{colour_map}'.", fix=f"Use {', '.join(COLOUR_MAPS)}.")
+        check_colour_map(colour_map)
         grey = np.round(self.normalised() * 255).astype(np.uint8)
         table = COLOUR_MAPS[colour_map]
         if table is None:
@@ -207,7 +222,8 @@ def _from_content(content: bytes) -> DepthMap:
     if content[:4] == EXR_MAGIC:
         return _from_array(_read_exr(content), "EXR", 32)
     image = images.open_image(content, DepthMapError)
-    if image.format in ("PNG", "TIFF"):
+    # A file may say its size twice: Pillow believes the last, OpenCV the first, and allocates it.
+    if image.format in ("PNG", "TIFF") and _first_size(content) == image.size:
         # Pillow loses bits of 16-bit RGB; OpenCV keeps every depth that these formats have.
         with images.decoding("The depth map is damaged.", fix="Save it anew.", error=DepthMapError):
             array = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_UNCHANGED)
@@ -251,6 +267,29 @@ def _exr_window(content: bytes) -> tuple[int, int, int, int]:
             return left, top, right, bottom
         at = type_end + 5 + size
     raise ValueError("no dataWindow")
+
+
+def _first_size(content: bytes) -> tuple[int, int] | None:
+    """Width and height as a PNG or TIFF says them first; None where it says them nowhere near its beginning.
+
+    PNG: the chunk behind the signature. TIFF 6.0 and BigTIFF: tags 256 and 257 of the first directory.
+    """
+    if content[:8] == b"\x89PNG\r\n\x1a\n":
+        return struct.unpack_from(">2I", content, 16) if len(content) >= 24 else None
+    order = "<" if content[:2] == b"II" else ">"
+    big = content[2:4] in (b"+\0", b"\0+")
+    count_type, entry_type, size = ("Q", "HHQ", 20) if big else ("H", "HHI", 12)
+    found: dict[int, int] = {}
+    with contextlib.suppress(struct.error):
+        (at,) = struct.unpack_from(f"{order}{'Q' if big else 'I'}", content, 8 if big else 4)
+        (count,) = struct.unpack_from(order + count_type, content, at)
+        at += struct.calcsize(order + count_type)
+        for entry in range(at, at + size * min(count, MAX_TAGS), size):
+            tag, kind, _ = struct.unpack_from(order + entry_type, content, entry)
+            if tag in (WIDTH_TAG, HEIGHT_TAG) and tag not in found:
+                number = {3: "H", 4: "I", 16: "Q"}.get(kind, "I")
+                (found[tag],) = struct.unpack_from(order + number, content, entry + size - (8 if big else 4))
+    return (found[WIDTH_TAG], found[HEIGHT_TAG]) if len(found) == 2 else None
 
 
 def _upright(array: npt.NDArray[Any], orientation: object) -> npt.NDArray[Any]:

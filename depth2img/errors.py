@@ -14,7 +14,9 @@ class Depth2ImgError(Exception):
 
     def __init__(self, what: str, *, got: str = "", fix: str = "") -> None:
         self.what, self.got, self.fix = what, got, fix
-        super().__init__(" ".join(part for part in (what, f"Got {got}." if got else "", fix) if part))
+        message = " ".join(part for part in (what, f"Got {got}." if got else "", fix) if part)
+        # JSON may carry half of a surrogate pair, which no answer in UTF-8 could give back.
+        super().__init__(message.encode("utf-8", "backslashreplace").decode("utf-8"))
 
     def __reduce__(self) -> tuple[object, ...]:
         # Pickled (between processes) an exception is called again with its message alone, which is not what we take.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Final, Protocol
@@ -23,6 +24,9 @@ NET_SIDE: Final = 384
 
 MULTIPLE: Final = 32
 """Both sides of the network's input are multiples of this, in pixels (same source)."""
+
+ON_CPU: Final = "Depth was estimated on the CPU, since the graphics card had too little memory left."
+"""Notice of a map that was estimated so."""
 
 LONGEST_SIDE: Final = 3072
 """Bound of the network's input, in pixels. The transform scales the side nearest to 384 and lets the other grow, so
@@ -118,7 +122,8 @@ class MidasEstimator:
     """MiDaS, or any network with its interface, as a depth checkpoint carries it (`depth_model`).
 
     The network runs in fp32 on the device where its weights are, whatever their type and whatever autocast is on;
-    afterwards its own weights are back in place.
+    where that device has no memory left, once on the CPU, and the map says so. Afterwards its own weights are back in
+    place.
 
     Args:
         network: maps float32 (B, 3, h, w) in -1..1 to (B, 1, h, w) or (B, h, w), larger = nearer. Its `forward` is
@@ -171,18 +176,51 @@ class MidasEstimator:
         import torch
 
         network_input = torch.from_numpy(np.stack(inputs))
-        with self._lock, torch.no_grad(), in_float32(self._network) as device, without_autocast(device):
-            output = self._network.forward(network_input.to(device))
-        return maps_of(output, len(inputs), self._name)
+        with self._lock:
+            output, notice = self._run(network_input)
+        return maps_of(output, len(inputs), self._name, notice)
+
+    def _run(self, network_input: torch.Tensor) -> tuple[Any, str]:
+        """The network's output and a notice: where its weights are, or on the CPU if there is no room for it there."""
+        import torch
+
+        try:
+            return self._output(network_input), ""
+        except Exception as problem:
+            if not out_of_device_memory(problem):
+                raise self._failed(problem) from problem
+        # Only here, since the exception holds on to all that the first attempt had made.
+        release_memory()
+        try:
+            return self._output(network_input, torch.device("cpu")), ON_CPU
+        except Exception as problem:
+            raise self._failed(problem) from problem
+
+    def _output(self, network_input: torch.Tensor, device: torch.device | None = None) -> Any:
+        import torch
+
+        with torch.no_grad(), in_float32(self._network, device) as at, without_autocast(at):
+            return self._network.forward(network_input.to(at))
+
+    def _failed(self, problem: Exception) -> EstimatorError:
+        if isinstance(problem, EstimatorError):
+            return problem
+        lines = str(problem).strip().splitlines()
+        return EstimatorError(
+            f"The depth network of {self._name} failed.",
+            got=f"{type(problem).__name__}: {lines[0][:160]}" if lines else type(problem).__name__,
+            fix="With too little memory, close other programs; else load the checkpoint again.",
+        )
 
 
-def maps_of(output: Any, count: int, name: str) -> list[DepthMap]:
+def maps_of(output: Any, count: int, name: str, notice: str = "") -> list[DepthMap]:
     """The depth maps that a network has returned.
 
     Args:
         output: a tensor (count, 1, h, w) or (count, h, w) of any floating type.
         count: how many there must be.
         name: of the network: the maps' origin, and for messages.
+        notice: of the maps.
 
     Raises:
         EstimatorError: it is something else, or not finite.
@@ -202,33 +240,62 @@ def maps_of(output: Any, count: int, name: str) -> list[DepthMap]:
             f"The depth network of {name} returned NaN or infinity.",
             fix="The weights of the depth network are damaged; get the file again.",
         )
-    return [DepthMap(values=one, origin=name) for one in values]
+    return [DepthMap(values=one, origin=name, notice=notice) for one in values]
+
+
+def out_of_device_memory(problem: Exception) -> bool:
+    """Whether an error says that a graphics card has no memory left; MPS has no class of its own for it."""
+    import torch
+
+    return isinstance(problem, torch.cuda.OutOfMemoryError) or (
+        isinstance(problem, RuntimeError) and "MPS backend out of memory" in str(problem)
+    )
+
+
+def release_memory() -> None:
+    """Give back what torch holds on a graphics card without using it."""
+    import torch
+
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+    if torch.backends.mps.is_available():
+        torch.mps.empty_cache()
 
 
 @contextlib.contextmanager
-def in_float32(network: torch.nn.Module) -> Iterator[torch.device]:
+def in_float32(network: torch.nn.Module, device: torch.device | None = None) -> Iterator[torch.device]:
     """Holds a network's floating weights and buffers in float32, and yields the device they are on.
 
     The original tensors are kept aside and put back on leaving, so that nothing is rounded.
+
+    Args:
+        network: any.
+        device: where to hold all of its tensors meanwhile; None for where they are.
 
     Raises:
         EstimatorError: the network has no weights, or they lie on several devices or on `meta`.
     """
     import torch
 
-    tensors = [t for t in (*network.parameters(), *network.buffers()) if t.is_floating_point()]
-    devices = {t.device for t in tensors}
+    tensors = [*network.parameters(), *network.buffers()]
+    devices = {t.device for t in tensors if t.is_floating_point()}
     if len(devices) != 1 or next(iter(devices)).type == "meta":
         raise EstimatorError(
             "The weights of the depth network are not on one device.",
             got=", ".join(sorted(map(str, devices))) or "no weights",
             fix="Load the checkpoint again.",
         )
-    originals = [(tensor, tensor.data) for tensor in tensors if tensor.dtype != torch.float32]
+    at, moves = device or next(iter(devices)), device is not None
+    originals = [
+        (tensor, tensor.data)
+        for tensor in tensors
+        if (tensor.is_floating_point() and tensor.dtype != torch.float32) or (moves and tensor.device != at)
+    ]
     try:
         for tensor, data in originals:
-            tensor.data = data.float()
-        yield next(iter(devices))
+            tensor.data = data.to(at, torch.float32 if tensor.is_floating_point() else tensor.dtype)
+        yield at
     finally:
         for tensor, data in originals:
             tensor.data = data

@@ -8,6 +8,7 @@ a part of it is cut, and the part keeps the whole map's range.
 from __future__ import annotations
 
 import dataclasses
+import math
 from typing import Final
 
 import numpy as np
@@ -25,6 +26,9 @@ RESIZE_MODES: Final = ("Just resize", "Crop and resize", "Resize and fill", "Jus
 """The host's names, by its index."""
 
 RESIZE_AND_FILL: Final = RESIZE_MODES.index("Resize and fill")
+
+MAX_FILLED: Final = 8 * 1024 * 1024
+"""Pixels that "Resize and fill" may make of a map; frames are far smaller."""
 
 SAME_PROPORTIONS: Final = 0.01
 """Proportions that differ by less than this part are the same: sizes are rounded to whole pixels and multiples of 8."""
@@ -57,11 +61,22 @@ def fit(depth: DepthMap, *, width: int, height: int, resize_mode: int) -> DepthM
         new_height = depth.height if wide else max(1, round(depth.width * height / width))
         left, top = (depth.width - new_width) // 2, (depth.height - new_height) // 2
         return depth.cropped(left, top, left + new_width, top + new_height)
+    depth = _room_to_fill(depth, width / height)
     new_width = depth.width if wide else round(depth.height * width / height)
     new_height = round(depth.width * height / width) if wide else depth.height
     left, top = (new_width - depth.width) // 2, (new_height - depth.height) // 2
     around = ((top, new_height - depth.height - top), (left, new_width - depth.width - left))
     return dataclasses.replace(depth, values=np.pad(depth.values, around, mode="edge"))
+
+
+def _room_to_fill(depth: DepthMap, proportions: float) -> DepthMap:
+    """The map, made smaller where filling it up to the proportions would take more than `MAX_FILLED` pixels: a strip of
+    65,535 x 1 would become a square of that side."""
+    width = max(float(depth.width), depth.height * proportions)
+    scale = math.sqrt(MAX_FILLED / (width * width / proportions))
+    if scale >= 1:
+        return depth
+    return depth.resized(max(1, int(depth.width * scale)), max(1, int(depth.height * scale)))
 
 
 def crop(depth: DepthMap, *, picture_size: tuple[int, int], box: tuple[int, int, int, int]) -> DepthMap:

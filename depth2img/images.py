@@ -11,6 +11,7 @@ import binascii
 import contextlib
 import io
 import os
+import stat
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -109,17 +110,25 @@ def read_file(path: str | os.PathLike[str], error: type[Depth2ImgError] = Pictur
     Raises:
         error: the file is missing, unreadable or too large.
     """
+    path, content = Path(path), b""
     try:
-        size = Path(path).stat().st_size
-        if size > MAX_BYTES:
-            raise error(f"The file {Path(path).name} is too large.", got=f"{size:,} bytes", fix="Choose another file.")
-        return Path(path).read_bytes()
+        # A pipe would keep us waiting and a device never end.
+        regular = stat.S_ISREG(path.stat().st_mode)
+        if regular:
+            with path.open("rb") as file:
+                content = file.read(MAX_BYTES + 1)
     except (OSError, ValueError) as problem:  # ValueError: a null character in the path
         raise error(
-            f"The file {Path(path).name} cannot be read.",
+            f"The file {path.name} cannot be read.",
             got=getattr(problem, "strerror", None) or str(problem),
             fix="Check its name and permissions.",
         ) from problem
+    if not regular:
+        raise error(f"The file {path.name} cannot be read.", got="a folder, a pipe or a device", fix="Choose a file.")
+    if len(content) > MAX_BYTES:
+        got = f"more than {MAX_BYTES:,} bytes"
+        raise error(f"The file {path.name} is too large.", got=got, fix="Choose another file.")
+    return content
 
 
 def open_image(content: bytes, error: type[Depth2ImgError] = PictureError) -> Image.Image:

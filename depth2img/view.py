@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import base64
 import dataclasses
+import functools
 import html
 import io
 import json
+import shutil
 import tempfile
 import threading
 import uuid
@@ -197,7 +199,9 @@ def _url(content: bytes, kind: str) -> str:
 
 
 def as_file(name: str) -> Path:
-    """The map of a kept preview as a file with its raw values, in a temporary folder of its own.
+    """The map of a kept preview as a file with its raw values, in a temporary folder.
+
+    The folder goes with the process; the files of previews that are no longer kept go when the next one is written.
 
     Only the part that was worked on is known where there is a box; it is put in its place, with the farthest around.
 
@@ -213,9 +217,19 @@ def as_file(name: str) -> Path:
         values = np.full(view.whole.shape[:2], depth.range[0], np.float32)
         values[top:bottom, left:right] = depth.resized(right - left, bottom - top).values
         depth = dataclasses.replace(depth, values=values)
-    path = Path(tempfile.mkdtemp(prefix="depth2img-")) / "depth.tiff"
+    folder = Path(_folder().name)
+    for older in folder.iterdir():
+        if KEPT.get(older.name) is None:
+            shutil.rmtree(older, ignore_errors=True)
+    path = folder / name / "depth.tiff"
+    path.parent.mkdir(exist_ok=True)
     depth.save(path)
     return path
+
+
+@functools.cache
+def _folder() -> tempfile.TemporaryDirectory[str]:
+    return tempfile.TemporaryDirectory(prefix="depth2img-")
 
 
 def describe(depth: DepthMap, *, seconds: float | None = None) -> str:
@@ -225,4 +239,5 @@ def describe(depth: DepthMap, *, seconds: float | None = None) -> str:
     time = "" if seconds is None else f", {seconds:.2f} s"
     is_flat = high - low <= FLAT * max(abs(low), abs(high))
     flat = " The map is flat: it says nothing about depth." if is_flat else ""
-    return f"{depth.origin}, {depth.width} x {depth.height}{bits}, values {low:.6g} to {high:.6g}{time}.{flat}"
+    notice = f" {depth.notice}" if depth.notice else ""
+    return f"{depth.origin}, {depth.width} x {depth.height}{bits}, values {low:.6g} to {high:.6g}{time}.{flat}{notice}"

@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import io
 import secrets
+import threading
 import time
 from collections.abc import Callable, Coroutine
 from typing import Any, Final
@@ -29,6 +30,7 @@ from depth2img import (
     read_depth_map,
     read_picture,
 )
+from depth2img.depth_map import check_colour_map
 from depth2img.options import ADJUSTMENTS, CHECKPOINT
 
 from . import compat, maps, settings, shelf, status
@@ -37,6 +39,9 @@ from .job import for_client
 PREFIX: Final = "/depth2img/v1"
 LARGEST_BODY: Final = 64 * 1024 * 1024
 """Of a request, in bytes: a 16-bit map of 4096 x 4096 as base64 fits."""
+
+_ROOM: Final = threading.BoundedSemaphore(2)
+"""So many maps of callers are worked on at once: one of 8192 x 8192 takes gigabytes meanwhile."""
 
 COLOUR_MAPS: Final = "grey, inferno, magma, viridis or turbo"
 
@@ -65,14 +70,21 @@ class Estimators(BaseModel):
     default: str
 
 
-class EstimateRequest(BaseModel):
+class Problem(BaseModel):
+    detail: str | list[dict[str, Any]] = Field(
+        description="What was wrong, what arrived and what to do; a list of places and messages where a field is "
+        "missing, unknown or of another type."
+    )
+
+
+class EstimateRequest(BaseModel, extra="forbid"):
     image: str = Field(description="The picture: base64 or a data URL.")
     estimator: str = Field(CHECKPOINT, description="A name from /estimators.")
     options: dict[str, Any] = Field(default_factory=dict, description=f"Adjustments: {', '.join(ADJUSTMENTS)}.")
     colour_map: str = Field("grey", description=f"Of the preview: {COLOUR_MAPS}.")
 
 
-class AdjustRequest(BaseModel):
+class AdjustRequest(BaseModel, extra="forbid"):
     depth_map: str = Field(description="White = near: PNG with 8 or 16 bits, TIFF or .npy, as base64 or a data URL.")
     options: dict[str, Any] = Field(default_factory=dict, description=f"Adjustments: {', '.join(ADJUSTMENTS)}.")
     colour_map: str = Field("grey", description=f"Of the preview: {COLOUR_MAPS}.")
@@ -86,6 +98,7 @@ class MapResponse(BaseModel):
     minimum: float = Field(description="Farthest value before adjustment, as estimated or read.")
     maximum: float = Field(description="Nearest value before adjustment.")
     origin: str
+    notice: str = Field("", description="How it came about, where that is worth knowing.")
     seconds: float
 
 
@@ -100,7 +113,7 @@ class BoundedRoute(APIRoute):
                 length = request.headers.get("content-length", "")
                 if not length.isdecimal():
                     raise HTTPException(411, "The request must say how long it is (Content-Length).")
-                if int(length) > LARGEST_BODY:
+                if len(length) > 12 or int(length) > LARGEST_BODY:
                     raise HTTPException(413, f"The request is larger than {LARGEST_BODY // 2**20} megabytes.")
             return await inner(request)
 
@@ -114,12 +127,16 @@ def add(_: Any, app: FastAPI) -> None:
     ):
         return
     guards = [Depends(_authenticated)] if shared.cmd_opts.api_auth else []
-    router = APIRouter(prefix=PREFIX, route_class=BoundedRoute, dependencies=guards, tags=["Depth to image"])
+    problems: dict[int | str, dict[str, Any]] = {401: {"model": Problem}} if guards else {}
+    bad: dict[int | str, dict[str, Any]] = {status: {"model": Problem} for status in (400, 411, 413, 422, 500)}
+    router = APIRouter(
+        prefix=PREFIX, route_class=BoundedRoute, dependencies=guards, tags=["Depth to image"], responses=problems
+    )
     router.add_api_route("/status", get_status, methods=["GET"], response_model=Status)
     router.add_api_route("/options", get_options, methods=["GET"], response_model=list[OptionItem])
     router.add_api_route("/estimators", get_estimators, methods=["GET"], response_model=Estimators)
-    router.add_api_route("/estimate", post_estimate, methods=["POST"], response_model=MapResponse)
-    router.add_api_route("/adjust", post_adjust, methods=["POST"], response_model=MapResponse)
+    router.add_api_route("/estimate", post_estimate, methods=["POST"], response_model=MapResponse, responses=bad)
+    router.add_api_route("/adjust", post_adjust, methods=["POST"], response_model=MapResponse, responses=bad)
     app.include_router(router)
 
 
@@ -158,9 +175,10 @@ def post_estimate(request: EstimateRequest) -> MapResponse:
     """The depth map of a picture, adjusted."""
 
     def make() -> DepthMap:
-        picture = read_picture(request.image)
         name = OPTIONS["estimator"].check(request.estimator)
         with call_queue.queue_lock:
+            # Decoded only when it is its turn, so that a queue of large pictures lies in memory as it was sent.
+            picture = read_picture(request.image)
             # Only its own network needs the checkpoint, which is loaded when it is asked for.
             depth = maps.estimate(picture, shared.sd_model if name == CHECKPOINT else None, name)
             devices.torch_gc()
@@ -171,7 +189,8 @@ def post_estimate(request: EstimateRequest) -> MapResponse:
 
 def post_adjust(request: AdjustRequest) -> MapResponse:
     """A depth map of the caller's, adjusted; its size is kept."""
-    return _answer(lambda: read_depth_map(request.depth_map), request.options, request.colour_map)
+    with _ROOM:
+        return _answer(lambda: read_depth_map(request.depth_map), request.options, request.colour_map)
 
 
 def _answer(make: Callable[[], DepthMap], options: dict[str, Any], colour_map: str) -> MapResponse:
@@ -181,6 +200,7 @@ def _answer(make: Callable[[], DepthMap], options: dict[str, Any], colour_map: s
             if name not in ADJUSTMENTS:
                 raise OptionError(name, f"'{name[:40]}' is no adjustment.", fix=f"Use {', '.join(ADJUSTMENTS)}.")
         checked = DepthOptions.from_mapping(options)
+        check_colour_map(colour_map)
         raw = make()
         shown = adjust(raw, checked)
         preview = io.BytesIO()
@@ -197,6 +217,7 @@ def _answer(make: Callable[[], DepthMap], options: dict[str, Any], colour_map: s
         minimum=low,
         maximum=high,
         origin=raw.origin,
+        notice=raw.notice,
         seconds=round(time.perf_counter() - started, 4),
     )
 

@@ -117,6 +117,8 @@ def of_job(p: Any, job: Job, pictures: list[FloatPicture], count: int, model: An
     job.seen = pictures
     first = p.__dict__.get(FIRST)
     placed = first if first else _maps(p, job, pictures, model)
+    for notice in {one.depth.notice for one in placed} - {""}:
+        p.comment(notice)
     if job.options.keep_first and tiles.driving_script(p) == LOOPBACK:
         p.__dict__[FIRST] = placed
     return [placed[index % len(placed)] for index in range(count)]

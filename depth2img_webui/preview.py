@@ -24,7 +24,7 @@ from depth2img import (
     view,
 )
 from depth2img.adjust import sequence_span
-from depth2img.images import FloatPicture, Picture, read_picture
+from depth2img.images import FloatPicture, Picture, check_size, read_picture
 from depth2img.options import ADJUSTMENTS, OPTIONS
 
 from . import maps, place, settings, shelf
@@ -151,8 +151,10 @@ def frame(tab: int, scale_tab: int, pictures: tuple[Any, ...], form: Form) -> Fr
     width, height = int(form.width), int(form.height)
     if scale_tab == 1 and image is not None:
         width, height = int(image.width * form.scale), int(image.height * form.scale)
+    check_size(width, height)
     if image is None:
         return Framed(None, (width, height), int(form.resize_mode))
+    check_size(*_largest_on_the_way(image.size, width, height))
     flat = images.flatten(image, shared.opts.img2img_background_color)
     box = _crop_box(mask, form, width, height)
     whole = np.asarray(flat) if box is not None else None
@@ -169,6 +171,12 @@ def frame(tab: int, scale_tab: int, pictures: tuple[Any, ...], form: Form) -> Fr
     paste_to = None if box is None else (box[0], box[1], box[2] - box[0], box[3] - box[1])
     shown = mask if box is None else overlay
     return Framed(read_picture(flat), (width, height), int(form.resize_mode), whole, paste_to, image, shown)
+
+
+def _largest_on_the_way(size: tuple[int, int], width: int, height: int) -> tuple[int, int]:
+    """What "Crop and resize" makes of a picture before it crops: a strip becomes very long."""
+    scale = max(width / size[0], height / size[1])
+    return max(1, round(size[0] * scale)), max(1, round(size[1] * scale))
 
 
 def _opened(tab: int, held: Any, form: Form) -> tuple[Any, Any]:
@@ -334,7 +342,7 @@ class Jobs:
         try:
             told = json.loads(info)
             found = self._views.get(self.name(told["job_timestamp"], told["all_seeds"]))
-        except (ValueError, KeyError, TypeError):
+        except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
             found = None
         if found is None:
             raise NoDepthError("No depth map of a job is at hand.", fix="Generate with depth first.")

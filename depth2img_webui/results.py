@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from modules import shared
 
-from depth2img import read_picture
+from depth2img import DepthMapError, read_picture
 from depth2img.options import CHECKPOINT
 from depth2img.scores import structure
 
 from . import compat, maps, place, settings
 from .job import FIDELITY, JOB, Job
+
+MAP_ENDING: Final = "-depth.png"
+"""Behind the stem of a saved picture: the file of its map."""
+
+LONGEST_NAME: Final = 255
+"""Bytes of a file's name, on every file system in use."""
 
 
 def score(p: Any, picture: Any) -> None:
@@ -43,7 +50,10 @@ def add_maps(p: Any, processed: Any) -> None:
     if job is None or not job.used:
         return
     if job.options.save_map:
-        _save_maps(p, processed, job)
+        try:
+            _save_maps(p, processed, job)
+        except DepthMapError as error:
+            processed.comments += f"{error}\n"
     if job.options.append_map and not _driven_by_script(p):
         used = [placed.depth for batch in job.used.values() for placed in batch]
         distinct = {depth.values.tobytes(): depth for depth in used}.values()
@@ -69,6 +79,13 @@ def _save_maps(p: Any, processed: Any, job: Job) -> None:
             return
         batch, position = divmod(index, p.batch_size)
         used = job.used.get(batch, first)
-        path = Path(saved)
         depth = place.at_picture_size(p, used[position % len(used)], picture.size)
-        depth.save(path.with_name(f"{path.stem}-depth.png"))
+        depth.save(beside(Path(saved)))
+
+
+def beside(path: Path) -> Path:
+    """Where the map of a saved picture goes; the name is cut where it would be longer than names may be."""
+    stem = path.stem
+    while len(os.fsencode(stem + MAP_ENDING)) > LONGEST_NAME:
+        stem = stem[:-1]
+    return path.with_name(stem + MAP_ENDING)

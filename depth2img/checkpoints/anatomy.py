@@ -6,8 +6,9 @@ names; nothing in them is ever instantiated by name.
 
 from __future__ import annotations
 
+import contextlib
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, cast
@@ -18,6 +19,9 @@ from . import pairs
 from .pairs import Pair
 
 Config = dict[str, Any]
+
+MAX_LENGTH, MAX_NUMBER = 1024, 2**20
+"""Of lists and texts, and of numbers, in a description."""
 
 MAX_CONFIG_BYTES: Final = 1024 * 1024
 """Largest YAML or JSON that is read, in bytes."""
@@ -85,12 +89,8 @@ def from_json(text: str) -> Anatomy:
     Raises:
         CheckpointError: it is something else.
     """
-    try:
-        anatomy = Anatomy(**json.loads(text))
-        checked(anatomy)
-    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as problem:
-        raise bad("description in the file's metadata", problem) from problem
-    return anatomy
+    with reading("description in the file's metadata"):
+        return checked(Anatomy(**json.loads(text)))
 
 
 def checked(anatomy: Anatomy) -> Anatomy:
@@ -100,6 +100,8 @@ def checked(anatomy: Anatomy) -> Anatomy:
         CheckpointError: the UNet does not take depth, is not built of transformers with linear projections, or the
             depth network is an unknown one.
     """
+    for name in (*FOLDERS, "scheduler"):
+        _plausible(name, getattr(anatomy, name))
     unet, depth = anatomy.unet, anatomy.depth_estimator
     _bounded(anatomy)
     if unet["in_channels"] != 5:
@@ -142,14 +144,45 @@ def _bounded(anatomy: Anatomy) -> None:
         )
 
 
+def _plausible(name: str, value: object) -> None:
+    """Refuse a list, a text or a number in a description that no model has and that all memory would not hold."""
+    if isinstance(value, (dict, list, str)):
+        huge = len(value) > MAX_LENGTH
+        inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    else:
+        huge, inner = isinstance(value, int) and abs(value) > MAX_NUMBER, ()
+    if huge:
+        raise CheckpointError(
+            f"The description of the {name} holds a list, a text or a number that no model has.",
+            fix="Get the checkpoint again.",
+        )
+    for part in inner:
+        _plausible(name, part)
+
+
 def _known_block(name: str) -> bool:
     return name in ("CrossAttnDownBlock2D", "DownBlock2D")
 
 
+@contextlib.contextmanager
+def reading(what: str) -> Iterator[None]:
+    """Turns whatever names, numbers and shapes of an untrusted file lead to into one error.
+
+    Raises:
+        CheckpointError: anything was raised inside; one of these passes as it is.
+    """
+    try:
+        yield
+    except Exception as problem:
+        raise bad(what, problem) from problem
+
+
 def bad(what: str, problem: Exception) -> CheckpointError:
+    """The error for a description that cannot be used."""
     if isinstance(problem, CheckpointError):
         return problem
-    detail = f"'{problem.args[0]}' missing" if isinstance(problem, KeyError) else str(problem)[:100]
+    detail = f"'{str(problem.args[0])[:80]}' missing" if isinstance(problem, KeyError) else str(problem)[:100]
+    detail = detail or type(problem).__name__
     return CheckpointError(f"The {what} cannot be used.", got=detail, fix="Get the file again, or remove it.")
 
 
@@ -178,7 +211,7 @@ def from_folder(folder: Path, depth: Config | None = None) -> Anatomy:
             got="no 'depth_estimator' folder in it",
             fix="Take one from another file: depth2img checkpoint convert --midas FILE.",
         )
-    try:
+    with reading(f"configuration in {folder.name}"):
         configs = {name: read_json(folder / name / "config.json") for name in FOLDERS if name != "depth_estimator"}
         own = read_json(folder / "depth_estimator" / "config.json") if depth is None else depth
         return checked(
@@ -189,8 +222,6 @@ def from_folder(folder: Path, depth: Config | None = None) -> Anatomy:
                 penultimate=False,
             )
         )
-    except (ValueError, TypeError, KeyError, AttributeError) as problem:
-        raise bad(f"configuration in {folder.name}", problem) from problem
 
 
 def read_json(path: Path) -> Config:
@@ -199,10 +230,8 @@ def read_json(path: Path) -> Config:
     Raises:
         CheckpointError: the file is missing, too large or no JSON object.
     """
-    try:
+    with reading(f"file {path.parent.name}/{path.name}"):
         value = json.loads(read_text(path))
-    except ValueError as problem:
-        raise bad(f"file {path.parent.name}/{path.name}", problem) from problem
     if not isinstance(value, dict):
         raise CheckpointError(f"{path.parent.name}/{path.name} holds no JSON object.", fix="Get the file again.")
     return cast(Config, value)

@@ -21,10 +21,10 @@ from .anatomy import (
     VIT_H,
     Anatomy,
     Config,
-    bad,
     checked,
     from_json,
     read_text,
+    reading,
 )
 from .tensors import Tensors
 
@@ -101,7 +101,10 @@ def dpt_config(tensors: Tensors) -> Config:
 
     def count(prefix: str) -> int:
         numbers = [key[len(prefix) :].partition(".")[0] for key in tensors.keys() if key.startswith(prefix)]
-        return 1 + max((int(number) for number in numbers if number.isdigit()), default=-1)
+        found = 1 + max((int(number) for number in numbers if number.isdecimal()), default=-1)
+        if found > MAX_LAYERS:  # the file's names say so
+            raise ValueError(f"{found} layers at {prefix}")
+        return found
 
     stages = count(backbone + "stages.")
     depths = [count(f"{backbone}stages.{stage}.blocks.") for stage in range(stages)]
@@ -255,11 +258,9 @@ def from_single_file(path: Path, tensors: Tensors) -> Anatomy:
     if own is not None:
         return from_json(own)
     beside = path.with_suffix(".yaml")
-    try:
+    with reading(f"description of {path.name}"):
         description = yaml.safe_load(read_text(beside)) if beside.is_file() else SD2_DESCRIPTION
         return checked(_from_description(description, tensors))
-    except (ValueError, TypeError, KeyError, AttributeError, IndexError, yaml.YAMLError) as problem:
-        raise bad(f"description of {path.name}", problem) from problem
 
 
 def _from_description(description: Any, tensors: Tensors) -> Anatomy:

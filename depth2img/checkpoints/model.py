@@ -12,7 +12,7 @@ import torch
 
 from ..errors import CheckpointError
 from . import ldm_only, pairs
-from .anatomy import FOLDERS, VIT_H, Anatomy, from_folder, read_json
+from .anatomy import FOLDERS, VIT_H, Anatomy, from_folder, read_json, reading
 from .description import dpt_config, from_single_file
 from .pairs import Component, Pair
 from .tensors import InMemory, Joined, Renamed, Safetensors, Tensors, open_file
@@ -213,6 +213,11 @@ def open_single_file(path: Path, depth: Tensors | None = None) -> Model:
     tensors = open_file(path)
     if depth is not None:
         tensors = Joined(Renamed(tensors, {n: n for n in tensors.keys() if not n.startswith(pairs.DEPTH)}), depth)
+    with reading(f"checkpoint {path.name}"):
+        return _from_single_file(path, tensors, depth)
+
+
+def _from_single_file(path: Path, tensors: Tensors, depth: Tensors | None) -> Model:
     names = tensors.keys()
     if pairs.UNET + "input_blocks.0.0.weight" not in names:
         raise CheckpointError(
@@ -253,6 +258,11 @@ def open_folder(folder: Path, depth: Tensors | None = None) -> Model:
     Raises:
         CheckpointError: a part is missing or incomplete, or it is no depth model.
     """
+    with reading(f"folder {folder.name}"):
+        return _from_parts(folder, depth)
+
+
+def _from_parts(folder: Path, depth: Tensors | None) -> Model:
     anatomy = from_folder(folder, None if depth is None else dpt_config(depth))
     own = [name for name in _components() if depth is None or name != "depth_estimator"]
     parts: dict[Component, Tensors] = {name: _part(folder / name, name) for name in own}

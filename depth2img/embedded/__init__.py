@@ -57,7 +57,7 @@ def open_embedded(path: Path = WEIGHTS) -> Model:
     Raises:
         CheckpointError: the file is missing, damaged or of another kind.
     """
-    from ..checkpoints.anatomy import FOLDERS, Anatomy, bad, checked
+    from ..checkpoints.anatomy import FOLDERS, Anatomy, checked, reading
     from ..checkpoints.model import Model
     from ..checkpoints.tensors import InMemory, open_file
     from ..errors import CheckpointError
@@ -65,7 +65,7 @@ def open_embedded(path: Path = WEIGHTS) -> Model:
     tensors = open_file(path)
     if tensors.metadata.get("kind") != KIND:
         raise CheckpointError(f"{path.name} is not the embedded model.", fix="Install the package again.")
-    try:
+    with reading(f"embedded model {path.name}"):
         configs: dict[str, dict[str, Any]] = {
             name: json.loads(tensors.metadata[f"{name}_config"]) for name in (*FOLDERS, "scheduler")
         }
@@ -79,8 +79,6 @@ def open_embedded(path: Path = WEIGHTS) -> Model:
         table = rows[-1].repeat(int(anatomy.text_encoder["vocab_size"]), 1)
         table[ids] = rows[:-1]
         text[TABLE + "weight"] = table
-    except (KeyError, ValueError, TypeError, IndexError, RuntimeError) as problem:
-        raise bad(f"embedded model {path.name}", problem) from problem
     return Model(
         name="tiny",
         anatomy=anatomy,

@@ -97,6 +97,20 @@ def test_blur_is_a_gaussian_in_per_cent_of_the_shorter_side():
     assert abs(result.sum() - 1) < 1e-4
 
 
+@pytest.mark.parametrize(("height", "width"), [(700, 1000), (1100, 640)])
+def test_a_wide_blur_is_the_same_gaussian(rng, height, width):
+    """It is done on a smaller map; here against the whole kernel, with hard edges everywhere."""
+    values = cv2.resize(rng.random((9, 7)), (width, height), interpolation=cv2.INTER_NEAREST).astype(np.float32)
+    depth = DepthMap(values)
+    sigma = 0.08 * min(height, width)
+    side = 2 * round(3 * sigma) + 1
+    exact = cv2.GaussianBlur(
+        depth.normalised().astype(np.float64), (side, side), sigma, borderType=cv2.BORDER_REPLICATE
+    )
+    assert np.ptp(exact) > 0.3
+    np.testing.assert_allclose(adjust(depth, DepthOptions(blur=8.0)).values, exact, atol=3e-3)
+
+
 def test_blur_repeats_the_edges():
     values = np.tile(np.linspace(0, 1, 60, dtype=np.float32)[:, None], (1, 40))
     result = adjust(DepthMap(values), DepthOptions(blur=3.0)).values

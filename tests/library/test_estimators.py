@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+import weakref
 from concurrent.futures import ThreadPoolExecutor
 
 import cv2
@@ -14,8 +15,9 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from torch import nn
 
-from depth2img import EstimatorError, MidasEstimator, PictureError, estimators
+from depth2img import DepthOptions, EstimatorError, MidasEstimator, PictureError, adjust, estimators
 from depth2img.estimators import in_float32, midas_input, midas_size
+from depth2img.view import describe
 
 
 def autocast_is_on() -> bool:
@@ -231,10 +233,75 @@ def test_mixed_precision_and_tied_weights(photo):
 def test_weights_come_back_after_a_failure(photo):
     net = Net().half()
     before = snapshot(net)
-    net.last.register_forward_pre_hook(lambda *_: (_ for _ in ()).throw(RuntimeError("out of memory")))
-    with pytest.raises(RuntimeError, match="out of memory"):
+    net.last.register_forward_pre_hook(lambda *_: (_ for _ in ()).throw(RuntimeError("no kernel for\nthis")))
+    with pytest.raises(EstimatorError, match=r"depth network of MiDaS failed\. Got RuntimeError: no kernel for\. "):
         MidasEstimator(net, key="k").estimate(photo)
     assert snapshot(net) == before
+    assert len(net.seen) == 1, "only a lack of memory is worth a second attempt"
+
+
+def failing(net: nn.Module, problems: list[Exception]) -> None:
+    """Makes the network raise these, one per run, before it runs as ever."""
+
+    def hook(*_: object) -> None:
+        if problems:
+            raise problems.pop(0)
+
+    net.last.register_forward_pre_hook(hook)
+
+
+OUT_OF_MEMORY = [
+    torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB."),
+    RuntimeError("MPS backend out of memory (MPS allocated: 17.9 GB)"),
+]
+
+
+@pytest.mark.parametrize("problem", OUT_OF_MEMORY, ids=["CUDA", "MPS"])
+def test_without_memory_on_the_card_the_cpu_estimates(photo, problem):
+    net = Net().half()
+    before = snapshot(net)
+    estimator = MidasEstimator(net, key="k")
+    wanted = estimator.estimate(photo)
+    failing(net, [problem])
+    depth = estimator.estimate(photo)
+    assert depth.notice == estimators.ON_CPU and wanted.notice == ""
+    assert describe(depth).endswith(estimators.ON_CPU)
+    np.testing.assert_array_equal(depth.values, wanted.values)
+    assert snapshot(net) == before
+    assert estimator.estimate(photo).notice == "", "the next one is tried on the card again"
+
+
+@pytest.mark.parametrize("second", [*OUT_OF_MEMORY, MemoryError(), ValueError("shape")])
+def test_the_cpu_is_tried_once(photo, second):
+    net = Net().half()
+    before = snapshot(net)
+    failing(net, [torch.cuda.OutOfMemoryError("CUDA out of memory"), second, ValueError("a third time")])
+    with pytest.raises(EstimatorError, match=type(second).__name__):
+        MidasEstimator(net, key="k").estimate(photo)
+    assert len(net.seen) == 2 and snapshot(net) == before
+
+
+def test_the_first_attempt_is_let_go_before_the_second(photo):
+    """Else what it had made would still fill the card."""
+    net, kept = Net(), []
+    alive: list[bool] = []
+
+    def hook(module: nn.Module, args: tuple[torch.Tensor, ...]) -> None:
+        if not kept:
+            kept.append(weakref.ref(args[0]))
+            raise torch.cuda.OutOfMemoryError("CUDA out of memory")
+        alive.append(kept[0]() is not None)
+
+    net.last.register_forward_pre_hook(hook)
+    MidasEstimator(net, key="k").estimate(photo)
+    assert alive == [False]
+
+
+def test_a_notice_survives_what_is_done_to_a_map(photo):
+    net = Net()
+    failing(net, [torch.cuda.OutOfMemoryError("CUDA out of memory")])
+    depth = MidasEstimator(net, key="k").estimate(photo)
+    assert adjust(depth.resized(40, 30), DepthOptions(near=0.5)).cropped(1, 2, 9, 9).notice == estimators.ON_CPU
 
 
 def test_autocast_is_off_inside_and_on_again_outside(photo):

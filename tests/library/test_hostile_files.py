@@ -4,19 +4,36 @@ from __future__ import annotations
 
 import contextlib
 import io
+import os
 import struct
 import tracemalloc
 import zlib
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from depth2img import DepthMapError, PictureError, images, read_depth_map, read_picture
+from depth2img import (
+    Depth2ImgError,
+    DepthMapError,
+    DepthOptions,
+    PictureError,
+    adjust,
+    conditioning,
+    depth_map,
+    images,
+    read_depth_map,
+    read_picture,
+)
+from depth2img.estimators import LONGEST_SIDE, midas_input
+from depth2img.geometry import fit
+from depth2img.images import to_float
 
 READERS: list[tuple[Callable[[Any], Any], type[Exception]]] = [
     (read_picture, PictureError),
@@ -265,3 +282,145 @@ def test_no_picture(content):
         read_picture(content)
     with pytest.raises(DepthMapError):
         read_depth_map(content)
+
+
+def twice_sized_tiff(order: str, first: int, last: int) -> bytes:
+    """A whole grey TIFF of `last` x `last` whose size tags stand there a second time, before, with another number."""
+    tags = [(256, 4, first), (256, 4, last), (257, 4, first), (257, 4, last), (258, 3, 8), (259, 3, 1), (262, 3, 1)]
+    data = 8 + 2 + 12 * 11 + 4
+    tags += [(273, 4, data), (277, 3, 1), (278, 4, last), (279, 4, last * last)]
+    entries = b"".join(
+        struct.pack(order + "HHI", tag, kind, 1)
+        + struct.pack(order + ("I" if kind == 4 else "HH"), *[value, 0][: 5 - kind])
+        for tag, kind, value in tags
+    )
+    magic = b"II*\0" if order == "<" else b"MM\0*"
+    head = magic + struct.pack(order + "IH", 8, len(tags)) + entries + bytes(4)
+    return head + bytes(range(256)) * (last * last // 256)
+
+
+@pytest.mark.parametrize("order", "<>")
+def test_a_tiff_that_says_its_size_twice_never_reaches_opencv(order, monkeypatch):
+    """OpenCV would believe the first and allocate it; Pillow has checked the last."""
+    reached = []
+    monkeypatch.setattr(cv2, "imdecode", lambda *args: reached.append(args))
+    assert read_depth_map(twice_sized_tiff(order, 30_000, 16)).values.shape == (16, 16)
+    assert not reached
+    with contextlib.suppress(DepthMapError):
+        read_depth_map(twice_sized_tiff(order, 16, 16))
+    assert reached, "the same file without the contradiction is OpenCV's"
+
+
+@pytest.mark.parametrize("kind", ["PNG", "TIFF", "BigTIFF"])
+@pytest.mark.parametrize("depth", [np.uint8, np.uint16, np.float32])
+def test_the_first_size_is_the_size(kind, depth):
+    if kind == "PNG" and depth is np.float32:
+        content = cv2.imencode(".png", np.ones((11, 17, 3), np.uint16))[1].tobytes()
+    elif kind == "BigTIFF":
+        content = encoded(Image.fromarray(np.ones((11, 17), depth)), "TIFF", big_tiff=True)
+    else:
+        content = cv2.imencode("." + kind.lower(), np.ones((11, 17), depth))[1].tobytes()
+    assert depth_map._first_size(content) == (17, 11)
+
+
+def test_a_device_a_folder_and_a_pipe_are_no_files(tmp_path):
+    os.mkfifo(tmp_path / "pipe.png")
+    for path in (Path("/dev/zero"), tmp_path, tmp_path / "pipe.png"):
+        with pytest.raises(PictureError, match="a folder, a pipe or a device"):
+            read_picture(path)
+
+
+def test_a_file_that_does_not_say_how_long_it_is(tmp_path, monkeypatch):
+    """As those of /proc: its size reads 0."""
+    monkeypatch.setattr(images, "MAX_BYTES", 100)
+    with pytest.raises(PictureError, match="too large"):
+        images.read_file(Path("/proc/self/status"))
+
+
+# --- kinds of pictures --------------------------------------------------------------------------------------------
+
+
+def test_sixteen_bit_palette_of_a_tiff():
+    """The colours of a TIFF's palette have 16 bits; those of its pixels here as well, which Pillow refuses."""
+    noise = np.random.default_rng(9).integers(0, 256, (11, 17, 3), dtype=np.uint8)
+    palette = Image.fromarray(noise).quantize(9)
+    content = encoded(palette, "TIFF")
+    (exact,) = (np.asarray(palette.convert("RGB")),)
+    np.testing.assert_array_equal(read_picture(content), exact)
+    deep = bytearray(content)
+    at = deep.index(struct.pack("<HHI", 258, 3, 1)) + 8
+    deep[at : at + 2] = struct.pack("<H", 16)
+    try_all(bytes(deep))
+
+
+def test_cmyk_is_no_negative():
+    """Adobe's JPEGs store CMYK inverted; read without care, white becomes black."""
+    white = Image.new("CMYK", (17, 11), (0, 0, 0, 0))
+    for kind in ("JPEG", "TIFF"):
+        assert read_picture(encoded(white, kind)).min() > 240, kind
+        assert read_depth_map(encoded(white, kind)).values.min() > 240, kind
+
+
+@pytest.mark.parametrize("kind", ["GIF", "WEBP", "PNG", "TIFF"])
+def test_of_an_animation_the_first_frame_is_taken(kind):
+    frames = [Image.new("RGB", (17, 11), (level,) * 3) for level in (40, 120, 200)]
+    options = {} if kind == "TIFF" else {"duration": 100}
+    options |= {"lossless": True} if kind == "WEBP" else {}
+    content = encoded(frames[0], kind, save_all=True, append_images=frames[1:], **options)
+    assert np.unique(read_picture(content)).tolist() == [40]
+    assert np.unique(read_depth_map(content).values).tolist() == [40]
+
+
+@pytest.mark.parametrize("size", [(1, 1), (65_535, 1), (1, 65_535)])
+def test_the_smallest_and_the_longest(size):
+    """All the way: picture, network input, map, every resize mode, conditioning; in little memory."""
+    picture = read_picture(encoded(Image.new("RGB", size, (9, 99, 199)), "PNG"))
+    assert picture.shape == (size[1], size[0], 3)
+    ramp = np.linspace(1, 2, size[0] * size[1], dtype=np.float32).reshape(size[1], size[0])
+    depth = read_depth_map(npy(ramp))
+    tracemalloc.start()
+    try:
+        assert max(midas_input(to_float(picture)).shape[1:]) <= LONGEST_SIDE
+        for mode in range(4):
+            placed = fit(depth, width=192, height=128, resize_mode=mode)
+            adjusted = adjust(placed, DepthOptions(near=0.9, gamma=2.0, blur=3.0, invert=True))
+            tensor = conditioning([adjusted], height=16, width=24)
+            assert tensor.shape == (1, 1, 16, 24) and bool(tensor.isfinite().all())
+            assert tensor.abs().max() <= 1
+        assert tracemalloc.get_traced_memory()[1] < 2**31
+    finally:
+        tracemalloc.stop()
+    assert depth.to_image("turbo").size == size and len(depth.to_png()) > 60
+
+
+def test_a_strip_that_is_filled_up_keeps_what_it_shows():
+    """65,535 x 1 in a frame of 3:2: the same as a short strip, only finer."""
+    ramp = np.linspace(0, 1, 65_535, dtype=np.float32)[None]
+    long = fit(depth_map.DepthMap(values=ramp), width=192, height=128, resize_mode=2)
+    short = fit(depth_map.DepthMap(values=ramp[:, ::655].copy()), width=192, height=128, resize_mode=2)
+    assert long.width * long.height <= 9 * 2**20 and long.width > 3000
+    both = [conditioning([one], height=16, width=24) for one in (long, short)]
+    assert (both[0] - both[1]).abs().max() < 0.05
+
+
+@pytest.mark.parametrize("kind", ["npy", "tiff", "array"])
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf, 3e38])
+def test_maps_that_are_not_finite(kind, value):
+    values = np.linspace(1, 2, 77, dtype=np.float32).reshape(7, 11)
+    values[3, 5] = value
+    content = {"npy": npy(values), "tiff": cv2.imencode(".tiff", values)[1].tobytes(), "array": values}[kind]
+    with pytest.raises(DepthMapError, match="NaN, infinity or values beyond"):
+        read_depth_map(content)
+
+
+def test_half_a_surrogate_pair_can_be_answered():
+    """JSON may hold one; a message that repeats it must still be text that can be sent."""
+    for make in (
+        lambda: DepthOptions.from_mapping({"\ud800x": 1}),
+        lambda: DepthOptions(source="\udfff"),
+        lambda: depth_map.check_colour_map("\ud800"),
+        lambda: read_picture("data:,\ud800"),
+    ):
+        with pytest.raises(Depth2ImgError) as caught:
+            make()
+        assert str(caught.value).encode("utf-8")

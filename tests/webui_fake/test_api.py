@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import base64
 import io
+import threading
+import time
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
 from typing import Any
 
 import cv2
 import numpy as np
 import pytest
+import torch
 from fastapi import FastAPI
 from PIL import Image
 
@@ -146,6 +150,92 @@ def test_large_bodies_are_not_read(host: Host, routes: TestClient, monkeypatch: 
 
     answer = routes.post("/depth2img/v1/adjust", content=pieces(), headers={"content-type": "application/json"})
     assert answer.status_code == 411
+
+
+def test_a_length_of_thousands_of_digits(routes: TestClient) -> None:
+    headers = {"content-length": "9" * 5000, "content-type": "application/json"}
+    assert routes.post("/depth2img/v1/adjust", content=b"{}", headers=headers).status_code == 413
+
+
+def test_a_misspelt_field_is_named(routes: TestClient) -> None:
+    answer = routes.post("/depth2img/v1/adjust", json={"depth_map": "", "option": {"gamma": 2}})
+    assert answer.status_code == 422 and answer.json()["detail"][0]["loc"][-1] == "option"
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b"{",
+        b"[" * 100_000,
+        b'{"image": "", "options": {"gamma": ' + b"9" * 10_000 + b"}}",
+        b'{"image": "\\ud800"}',
+        b'{"image": "", "options": {"\\ud800": 1}}',
+        b'{"image": "", "estimator": "\\udfff"}',
+        b'{"image": "", "colour_map": "\\ud8ff"}',
+        b'{"image": "", "options": {"gamma": NaN}}',
+        b'{"image": "", "options": {"near": -Infinity}}',
+        b"\xff\xfe{}",
+        b"null",
+    ],
+)
+def test_bodies_that_break_readers(routes: TestClient, body: bytes) -> None:
+    answer = routes.post("/depth2img/v1/estimate", content=body, headers={"content-type": "application/json"})
+    assert 400 <= answer.status_code < 500 and answer.json()["detail"]
+
+
+def test_what_can_be_refused_at_once_is_not_queued(host: Host, routes: TestClient) -> None:
+    """While a job runs, which may take minutes."""
+    with host.call_queue.queue_lock:
+        for body in ({"estimator": "a" * 5000}, {"colour_map": "rainbow"}, {"options": {"gamma": 0}}):
+            answer = routes.post("/depth2img/v1/estimate", json={"image": base64_of(ramp()), **body})
+            assert answer.status_code == 422
+
+
+def test_large_maps_wait_for_room(host: Host, routes: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many requests come at once, only two maps are decoded at a time."""
+    api = host.ours("api")
+    inside, most, lock = [], [], threading.Lock()
+    read = api.read_depth_map
+
+    def slow(content: str) -> Any:
+        with lock:
+            inside.append(1)
+            most.append(len(inside))
+        time.sleep(0.02)
+        with lock:
+            inside.pop()
+        return read(content)
+
+    monkeypatch.setattr(api, "read_depth_map", slow)
+    body = {"depth_map": base64_of(ramp().convert("L"))}
+    with ThreadPoolExecutor(8) as pool:
+        answers = list(pool.map(lambda _: routes.post("/depth2img/v1/adjust", json=body).json(), range(8)))
+    assert len({answer["depth_map"] for answer in answers}) == 1 and max(most) == 2
+
+
+def test_an_estimation_on_the_cpu_is_told(host: Host, routes: TestClient) -> None:
+    network = host.model.depth_model
+    inner, full = network.forward, [torch.cuda.OutOfMemoryError("CUDA out of memory")]
+
+    def forward(x: torch.Tensor) -> Any:
+        if full:
+            raise full.pop()
+        return inner(x)
+
+    network.forward = forward
+    answer = routes.post("/depth2img/v1/estimate", json={"image": base64_of(ramp())}).json()
+    assert "on the CPU" in answer["notice"] and len(answer["depth_map"]) > 100
+
+
+def test_a_failing_estimator_is_told(host: Host, routes: TestClient) -> None:
+    def forward(x: torch.Tensor) -> Any:
+        raise RuntimeError("no kernel image is available")
+
+    host.model.depth_model.forward = forward
+    answer = routes.post("/depth2img/v1/estimate", json={"image": base64_of(ramp())})
+    assert answer.status_code == 500 and "no kernel image" in answer.json()["detail"]
+    assert host.call_queue.queue_lock.acquire(blocking=False)
 
 
 def test_behind_the_hosts_password(host: Host) -> None:

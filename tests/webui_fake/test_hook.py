@@ -11,7 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
-from depth2img import Depth2ImgError, DepthOptions, OptionError, geometry
+from depth2img import Depth2ImgError, DepthMap, DepthOptions, OptionError, geometry
 from tests.webui_fake.standin import Host, blobs, depth_of, map_file, ramp, stretched
 
 OFF = {"enabled": False}
@@ -187,15 +187,53 @@ def test_errors_of_a_later_conditioning_call(host: Host) -> None:
     assert host.left_on(p) == []
 
 
-def test_unforeseen_errors_of_the_conditioning_call_leave_nothing_on_p(host: Host) -> None:
-    def out_of_memory(x: torch.Tensor) -> None:
+def test_unforeseen_errors_of_the_conditioning_call_leave_nothing_on_p(
+    host: Host, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def out_of_memory(*args: Any, **kwargs: Any) -> None:
         raise MemoryError("no room")
 
-    host.model.depth_model.forward = out_of_memory
+    monkeypatch.setattr(host.ours("maps"), "conditioning", out_of_memory)
     p = host.img2img(ramp())
     with pytest.raises(MemoryError):
         host.run(p)
     assert host.left_on(p) == []
+
+
+def test_a_failing_estimator_stops_the_job_with_a_sentence(host: Host) -> None:
+    network = host.model.depth_model
+    inner = network.forward
+
+    def fails(x: torch.Tensor) -> None:
+        raise RuntimeError("no kernel image is available")
+
+    network.forward = fails
+    p = host.img2img(ramp())
+    with pytest.raises(Depth2ImgError, match=r"depth network of MiDaS failed.*no kernel image") as caught:
+        host.run(p)
+    assert caught.value.status_code == 500 and host.left_on(p) == []
+    network.forward = inner
+    assert len(host.run(host.img2img(ramp())).images) == 1
+
+
+def test_an_estimation_without_memory_runs_on_the_cpu_and_says_so(host: Host) -> None:
+    host.run(host.img2img(ramp()))
+    wanted = host.seen[-1]
+    network, attempts = host.model.depth_model, []
+    inner = network.forward
+
+    def full_once(x: torch.Tensor) -> Any:
+        attempts.append(x)
+        if len(attempts) == 1:
+            raise torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+        return inner(x)
+
+    network.forward = full_once
+    host.ours("maps").CACHE.clear()
+    p = host.img2img(ramp())
+    host.run(p)
+    assert len(attempts) == 2 and torch.equal(host.seen[-1], wanted)
+    assert [text for text in p.comments if "on the CPU" in text]
 
 
 def png(picture: Image.Image) -> bytes:
@@ -392,8 +430,29 @@ def test_saving_that_fails_still_takes_everything_off(host: Host, tmp_path: Path
     host.processing.fake_save_to = tmp_path
     (tmp_path / "00000-depth.png").mkdir()
     p = host.img2img(ramp(), args=({"save_map": True},))
-    host.run(p)
-    assert len(host.reported) == 1 and host.left_on(p) == []
+    done = host.run(p)
+    assert "cannot be written to 00000-depth.png" in done.comments
+    assert host.reported == [] and host.left_on(p) == []
+
+
+@pytest.mark.parametrize("name", ["a" * 251, "\u6df1" * 83, "short"], ids=["letters", "Chinese", "short"])
+def test_names_as_long_as_they_may_be(host: Host, tmp_path: Path, name: str) -> None:
+    """In bytes: a Chinese prompt in the name takes three each."""
+    before = set(tmp_path.iterdir())
+    path = host.ours("results").beside(tmp_path / f"{name}.png")
+    DepthMap(values=np.float32([[1, 2, 3]])).save(path)
+    assert set(tmp_path.iterdir()) - before == {path}
+    assert path.name.endswith("-depth.png") and name.startswith(path.name[: -len("-depth.png")])
+
+
+def test_a_link_in_the_place_of_a_map_is_replaced_and_not_followed(host: Host, tmp_path: Path) -> None:
+    other = tmp_path / "elsewhere.txt"
+    other.write_text("untouched")
+    host.processing.fake_save_to = tmp_path
+    (tmp_path / "00000-depth.png").symlink_to(other)
+    host.run(host.img2img(ramp(), args=({"save_map": True},)))
+    assert other.read_text() == "untouched"
+    assert not (tmp_path / "00000-depth.png").is_symlink() and (tmp_path / "00000-depth.png").stat().st_size > 100
 
 
 def test_a_hires_map_is_saved_beside_its_own_picture(host: Host, tmp_path: Path) -> None:
