@@ -3,7 +3,7 @@
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
-EXTRAS := app,diffusers,dev
+EXTRAS := app,diffusers,ray,dev
 
 # PYTHON=... chooses the interpreter; left alone, the first of these that is 3.10 to 3.12 and can make environments.
 CANDIDATES := python3.11 python3.12 python3.10 python3 python

@@ -1,4 +1,4 @@
-"""The command line: `depth2img estimate | generate | compare | checkpoint | convert | app | demo`.
+"""The command line: `depth2img estimate | generate | batch | compare | checkpoint | convert | app | demo`.
 
 What a user can correct ends in one sentence and exit code 2. torch, diffusers, transformers and gradio are imported by
 the commands that need them, when they need them.
@@ -16,24 +16,30 @@ import click
 
 from . import flags
 from .adjust import adjust
+from .commands.batch import batch
 from .commands.checkpoint import checkpoint, convert
-from .depth_map import COLOUR_MAPS, DepthMap
+from .depth_map import COLOUR_MAPS
 from .diffusion.settings import Settings
 from .errors import Depth2ImgError, OptionError
 from .files import picture_path, save_picture
 from .flags import device_flag, dtype_flag, json_flag, model_flag, output_flag, pictures_argument, progress, report
-from .images import Picture, read_picture, to_float
+from .images import read_picture, to_float
 from .options import ADJUSTMENTS, OPTIONS, DepthOptions
+from .results import save_result, view
 
 if TYPE_CHECKING:
-    from PIL import Image
-
     from .diffusion import Engine
     from .shelf import Shelf
 
 USER_ERROR: Final = 2
 INTERRUPTED: Final = 130
-EXTRAS: Final = {"diffusers": "diffusers", "transformers": "diffusers", "huggingface_hub": "diffusers", "gradio": "app"}
+EXTRAS: Final = {
+    "diffusers": "diffusers",
+    "transformers": "diffusers",
+    "huggingface_hub": "diffusers",
+    "gradio": "app",
+    "ray": "ray",
+}
 """Package that a command may miss -> the extra that brings it."""
 
 
@@ -79,11 +85,6 @@ def _engine(model: str, device: str, dtype: str, shelf: Shelf | None = None) -> 
     return Engine.open(model, device=device, dtype=dtype, shelf=shelf)
 
 
-def _view(depth: DepthMap, like: Picture, colour_map: str = "grey") -> Image.Image:
-    """A picture of a map, of another picture's size."""
-    return depth.resized(like.shape[1], like.shape[0]).to_image(colour_map)
-
-
 @app.command(
     epilog="""\b
 Examples:
@@ -123,7 +124,7 @@ def estimate(
             written = [path]
             if colour_map is not None:
                 written.append(path.with_name(f"{path.stem}-{colour_map}.png"))
-                save_picture(_view(found, picture, colour_map), written[-1])
+                save_picture(view(found, picture, colour_map), written[-1])
             far, near = found.range
             size = {"width": found.width, "height": found.height}
             results.append({"picture": str(source), "files": [*map(str, written)], **size, "far": far, "near": near})
@@ -175,14 +176,7 @@ def generate(
         results = engine.generate(decoded, settings, depth, masks=chosen, on_step=tell)
     values: list[dict[str, Any]] = []
     for source, path, result in zip(pictures, targets, results, strict=True):
-        save_picture(result.picture, path)
-        written = [path]
-        if depth.append_map and result.depth is not None:
-            written.append(path.with_name(f"{path.stem}-depth-view.png"))
-            save_picture(_view(result.depth, result.frame), written[-1])
-        if depth.save_map and result.depth is not None:
-            written.append(path.with_name(f"{path.stem}-depth.png"))
-            result.depth.resized(result.frame.shape[1], result.frame.shape[0]).save(written[-1])
+        written = save_result(result, path, depth)
         values.append({"picture": str(source), "files": [*map(str, written)], "seed": result.seed})
         if result.fidelity is not None:
             values[-1]["fidelity"] = round(result.fidelity, 3)
@@ -242,6 +236,7 @@ def compare(
     report({"figure": str(target), "correlation": [dataclasses.asdict(one) for one in scores]}, lines, as_json=as_json)
 
 
+app.add_command(batch)
 app.add_command(checkpoint)
 app.add_command(convert)
 

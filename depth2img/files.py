@@ -68,6 +68,8 @@ def replacing(path: Path, error: type[Depth2ImgError] = Depth2ImgError, *, what:
     """
     with refusing(f"{what} cannot be written to {path.name}.", error, fix=WRITING), _part(path) as beside:
         yield beside
+        with beside.open("rb") as written:
+            os.fsync(written.fileno())  # else a power cut may leave the name without the content
         beside.replace(path)
 
 

@@ -1,0 +1,142 @@
+"""The same run on Ray Data: a pool of actors with one model each, fed with groups of items.
+
+Ray Data places the actors, holds back groups until one is free, starts a dead actor anew and hands its group on.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import logging
+import os
+import pickle
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from ..errors import Depth2ImgError, OptionError
+from .plan import Record, Work
+from .worker import Order, Worker
+
+LOCAL: Final = "local"
+"""Address of a Ray that lives as long as the run."""
+
+OBJECT_STORE: Final = 128 * 1024 * 1024
+"""Bytes of a local Ray's object store: what travels is names and records, never pictures."""
+
+ENVIRONMENT: Final = {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_enable_metrics_collection": "0",
+    "RAY_worker_niceness": "0",  # else a local Ray's workers give way to everything else on the machine
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # as releases to come; without it Ray warns that they will
+}
+"""What a Ray that is started here is told, where the user says nothing else."""
+
+RETRIES: Final = 3
+"""Further attempts at a group whose actor died: of lack of memory, or with its machine."""
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """Where and with what.
+
+    Attributes:
+        address: `local`, `auto` (the cluster that this machine belongs to) or `host:port`.
+        workers: models at once; None is as many as the cluster has room for.
+        gpus: of each worker, fractions too; None is 1 where the cluster has some, else 0.
+    """
+
+    address: str = LOCAL
+    workers: int | None = None
+    gpus: float | None = None
+
+
+def on_ray(cluster: Cluster, order: Order, groups: Sequence[Sequence[Work]]) -> Iterable[Sequence[Record]]:
+    """Records of groups as they are made; see `run.Executor`.
+
+    Raises:
+        OptionError: the cluster cannot be reached, or has no room for one worker.
+        Depth2ImgError: the model cannot be opened.
+        ModuleNotFoundError: Ray is not installed.
+    """
+    for name, value in ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
+    import ray
+    import ray.data
+
+    _quiet(ray)
+    local = cluster.address == LOCAL
+    try:
+        more: dict[str, Any] = {"object_store_memory": OBJECT_STORE, "include_dashboard": False} if local else {}
+        ray.init(cluster.address, log_to_driver=False, logging_level=logging.ERROR, **more)
+    except (ConnectionError, ValueError, RuntimeError) as problem:
+        raise OptionError(
+            "ray",
+            f"There is no Ray cluster at '{cluster.address}'.",
+            got=str(problem).strip().splitlines()[0][:120] if str(problem).strip() else type(problem).__name__,
+            fix="Start one with `ray start --head`, name another address, or give --ray alone for one on this machine.",
+        ) from problem
+    try:
+        yield from _records(ray, cluster, order, groups)
+    finally:
+        ray.shutdown()
+
+
+def _quiet(ray: Any) -> None:
+    context = ray.data.DataContext.get_current()
+    context.enable_progress_bars = False
+    context.print_on_execution_start = False
+    context.max_errored_blocks = -1  # a group that fails for good is reported; the rest goes on
+    logging.getLogger("ray.data").setLevel(logging.ERROR)
+
+
+def _records(ray: Any, cluster: Cluster, order: Order, groups: Sequence[Sequence[Work]]) -> Iterable[Sequence[Record]]:
+    there: dict[str, float] = ray.cluster_resources()
+    gpus = cluster.gpus if cluster.gpus is not None else float(order.device != "cpu" and there.get("GPU", 0) > 0)
+    cpus = 1 if gpus else order.threads
+    room = int(there.get("GPU", 0) / gpus) if gpus else int(there.get("CPU", 0) / cpus)
+    if room < 1:
+        have = f"{there.get('CPU', 0):g} CPUs and {there.get('GPU', 0):g} GPUs"
+        raise OptionError(
+            "ray",
+            f"The cluster has no room for a worker with {cpus} CPUs and {gpus:g} GPUs.",
+            got=have,
+            fix="Choose fewer --threads or a smaller --gpus-per-worker.",
+        )
+    if not gpus and order.device == "auto":
+        order = dataclasses.replace(order, device="cpu")  # a worker that was given no GPU is not to take one
+    workers = min(cluster.workers or room, room, len(groups))
+    rows = [{"group": pickle.dumps([*group])} for group in groups]
+    made = ray.data.from_items(rows, override_num_blocks=len(rows)).map_batches(
+        Actor,
+        batch_size=1,
+        compute=ray.data.ActorPoolStrategy(size=workers, max_tasks_in_flight_per_actor=2),
+        num_cpus=cpus,
+        num_gpus=gpus,
+        max_restarts=-1,
+        max_task_retries=RETRIES,
+        fn_constructor_args=(order,),
+    )
+    try:
+        for row in made.iter_rows():
+            yield json.loads(row["records"])
+    except ray.exceptions.RayError as problem:
+        cause = getattr(problem, "cause", None)
+        if isinstance(cause, Depth2ImgError):
+            raise cause from problem
+        raise Depth2ImgError(
+            "The run on Ray stopped.",
+            got=str(problem).strip().splitlines()[-1][:200],
+            fix="The same command goes on from here; Ray's own logs say more.",
+        ) from problem
+
+
+class Actor:
+    """What Ray Data starts in each process of its pool."""
+
+    def __init__(self, order: Order) -> None:
+        self._worker = Worker(order)
+
+    def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
+        """Groups in, records out."""
+        return {"records": [json.dumps(self._worker.run(pickle.loads(group))) for group in batch["group"]]}

@@ -1,0 +1,291 @@
+"""What there is to do: items from a folder or a manifest, and the maps and masks that belong to them."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import zlib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any, Final
+
+from ..diffusion.settings import LARGEST_SEED, Settings
+from ..errors import OptionError
+from ..options import OPTIONS, SOURCE_OF_PAYLOAD, DepthOptions
+from .manifest import FILES, SETTINGS, SUFFIXES, Row, read_manifest, refuse
+
+PICTURES: Final = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm"})
+MAPS: Final = PICTURES | {".npy", ".exr"}
+
+UNMATCHED: Final = ("stop", "without", "skip")
+"""What becomes of pictures without a map or mask in the folder that was named: nothing is run; they are made without
+it; they are left out."""
+
+LONGEST_PART: Final = 200
+"""Of a result's name, in bytes between slashes: file systems allow 255, suffixes and temporary names included."""
+
+
+@dataclass(frozen=True)
+class Item:
+    """One picture to make.
+
+    Attributes:
+        name: relative path of the result, without a suffix and with slashes; unique.
+        picture: the file.
+        settings: its own, its seed among them.
+        options: its own; images are absolute paths.
+        mask: the file, None repaints all of it.
+        where: file and line, or the file's name, for messages.
+    """
+
+    name: str
+    picture: Path
+    settings: Settings
+    options: DepthOptions
+    mask: Path | None
+    where: str
+
+    def files(self) -> dict[str, Path]:
+        """Field -> file of everything that goes into it."""
+        images = {name: getattr(self.options, name) for name, option in OPTIONS.items() if option.kind == "image"}
+        given = {"picture": self.picture, "mask": self.mask, **images}
+        return {name: Path(path) for name, path in given.items() if path is not None}
+
+
+@dataclass(frozen=True)
+class Sources:
+    """Where items come from.
+
+    Attributes:
+        given: a folder, or a manifest (.csv, .jsonl).
+        recursive: folders in the folder, too.
+        depth_folder, mask_folder: maps and masks, named as the pictures, or with `-depth` or `-mask` behind that.
+        allowed: folders beside the manifest's own that it may name files in.
+        unmatched: one of `UNMATCHED`.
+        one_seed: every item has the seed of the settings, instead of one of its own.
+    """
+
+    given: Path
+    recursive: bool = False
+    depth_folder: Path | None = None
+    mask_folder: Path | None = None
+    allowed: Sequence[Path] = ()
+    unmatched: str = "stop"
+    one_seed: bool = False
+
+
+@dataclass(frozen=True)
+class Found:
+    """The items, and what was left over.
+
+    Attributes:
+        items: in order of their names, or of the manifest.
+        notes: a sentence for each kind of thing that does not match.
+    """
+
+    items: Sequence[Item]
+    notes: Sequence[str]
+
+
+def item_seed(seed: int, name: str) -> int:
+    """The seed of an item: (seed + CRC-32 of its name in UTF-8) mod 2^32.
+
+    It depends on no other item, so that adding and removing pictures changes nothing for the rest.
+    """
+    return (seed + zlib.crc32(name.encode())) % (LARGEST_SEED + 1)
+
+
+def find_items(sources: Sources, settings: Settings, options: DepthOptions) -> Found:
+    """The items of a folder or a manifest.
+
+    Args:
+        sources: where to look.
+        settings: what holds where a row of the manifest does not say otherwise; its seed is the base of `item_seed`.
+        options: likewise; images are paths.
+
+    Raises:
+        OptionError: something is wrong that can be known beforehand; the message names all of it.
+    """
+    given = Path(os.path.abspath(sources.given))
+    if given.is_dir():
+        rows = [_row_of(path, given) for path in _walk(given, PICTURES, sources)]
+        if not rows:
+            raise OptionError(
+                "input", f"There is no picture in {given}.", fix=f"Known are {', '.join(sorted(PICTURES))}."
+            )
+        root, allowed = given, None
+    elif given.suffix.lower() in SUFFIXES:
+        root = given.parent
+        rows, allowed = read_manifest(given), [root, *sources.allowed]
+    else:
+        raise OptionError("input", f"{given} is neither a folder nor a manifest.", fix="Give a folder, .csv or .jsonl.")
+    items: list[Item] = []
+    faults: list[str] = []
+    for row in rows:
+        try:
+            items.append(_item(row, root, allowed, sources, settings, options))
+        except OptionError as problem:
+            faults.append(f"{row.where}: {problem}")
+    refuse(f"{given.name} cannot be used.", faults)
+    notes: list[str] = []
+    items = _paired(items, root, sources.depth_folder, "depth_map", sources, notes)
+    items = _paired(items, root, sources.mask_folder, "mask", sources, notes)
+    if not items:
+        raise OptionError("input", "No picture is left.", got="; ".join(notes), fix="Name the files alike.")
+    return Found(items, notes)
+
+
+def _walk(folder: Path, suffixes: frozenset[str], sources: Sources) -> Iterator[Path]:
+    """Files of a folder in order of their names, hidden ones and those of the other folders left out."""
+    apart = {one.resolve() for one in (sources.depth_folder, sources.mask_folder) if one is not None} - {
+        folder.resolve()
+    }
+    for name, folders, files in os.walk(folder):
+        here = Path(name)
+        folders[:] = sorted(
+            one
+            for one in folders
+            if sources.recursive and not one.startswith(".") and (here / one).resolve() not in apart
+        )
+        yield from (here / one for one in sorted(files) if Path(one).suffix.lower() in suffixes and one[0] != ".")
+
+
+def _row_of(path: Path, folder: Path) -> Row:
+    relative = path.relative_to(folder)
+    return Row(relative.as_posix(), {"picture": relative.as_posix()})
+
+
+def _item(
+    row: Row,
+    root: Path,
+    allowed: Sequence[Path] | None,
+    sources: Sources,
+    settings: Settings,
+    options: DepthOptions,
+) -> Item:
+    values = dict(row.values)
+    files = {name: _inside(root, values.pop(name), allowed) for name in FILES if name in values}
+    name = _name(values.pop("name", None) or _stem(row.values["picture"], root, files["picture"]))
+    own = {key: value for key, value in values.items() if key in SETTINGS}
+    if "seed" not in own and not sources.one_seed:
+        own["seed"] = item_seed(settings.seed, name)
+    picture, mask = files.pop("picture"), files.pop("mask", None)
+    depth = {key: value for key, value in values.items() if key in OPTIONS}
+    return Item(
+        name=name,
+        picture=picture,
+        settings=dataclasses.replace(settings, **own),
+        options=_options(options, {**depth, **files}),
+        mask=mask,
+        where=row.where,
+    )
+
+
+def _options(base: DepthOptions, own: Mapping[str, Any]) -> DepthOptions:
+    """The options of one item: its own before those of all; a file of its own says where depth comes from."""
+    if not own:
+        return base
+    given = {name: getattr(base, name) for name, option in OPTIONS.items() if getattr(base, name) != option.default}
+    given.pop("source", None)
+    if any(name in own for name in ("source", *SOURCE_OF_PAYLOAD)):
+        for name in SOURCE_OF_PAYLOAD:
+            given.pop(name, None)
+    return DepthOptions.from_mapping({**given, **own})
+
+
+def _inside(root: Path, text: str, allowed: Sequence[Path] | None) -> Path:
+    """A file, absolute; of a manifest only what lies in an allowed folder, links followed. None allows everything."""
+    path = Path(os.path.abspath(root / text))
+    try:
+        real = path.resolve()
+    except (OSError, RuntimeError, ValueError) as problem:
+        raise OptionError("manifest", f"'{text[:80]}' is no path.", got=str(problem)[:80]) from problem
+    if allowed is not None and not any(real.is_relative_to(folder.resolve()) for folder in allowed):
+        raise OptionError(
+            "manifest",
+            f"'{text[:80]}' lies outside of the manifest's folder.",
+            fix="If you trust the manifest, name its folder with --allow.",
+        )
+    return path
+
+
+def _stem(text: str, root: Path, path: Path) -> str:
+    """A result's name from its picture's: the path below the root, or else the file's name, without the suffix."""
+    relative = PurePosixPath(text.replace("\\", "/") if os.name == "nt" else text)
+    if relative.is_absolute() or ".." in relative.parts:
+        found = path.relative_to(root) if path.is_relative_to(root) else Path(path.name)
+        relative = PurePosixPath(found.as_posix())
+    return relative.with_suffix("").as_posix()
+
+
+def _name(text: str) -> str:
+    """A result's name, if it stays below the folder of results on every system.
+
+    Raises:
+        OptionError: it would not.
+    """
+    parts = text.split("/")
+    bad = any(
+        not part or part[0] == "." or part[-1] in ". " or len(part.encode()) > LONGEST_PART for part in parts
+    ) or any(ord(letter) < 32 or letter in '\\:*?"<>|' for letter in text)
+    if bad or len(text) > 4 * LONGEST_PART:
+        raise OptionError(
+            "name",
+            f"'{text[:80]}' cannot be the name of a result.",
+            fix='Use a relative path with slashes whose parts begin with no dot and hold none of \\ : * ? " < > |.',
+        )
+    return text
+
+
+def _paired(
+    items: list[Item], root: Path, folder: Path | None, field: str, sources: Sources, notes: list[str]
+) -> list[Item]:
+    """The items with the files of a folder that are named like their pictures; `notes` gets what has no partner."""
+    if folder is None:
+        return items
+    what, ending = ("depth map", "-depth") if field == "depth_map" else ("mask", "-mask")
+    if not folder.is_dir():
+        raise OptionError(field, f"There is no folder {folder}.", fix="Name the one that holds the files.")
+    partners: dict[str, list[Path]] = {}
+    for path in _walk(folder, MAPS if field == "depth_map" else PICTURES, sources):
+        partners.setdefault(path.relative_to(folder).with_suffix("").as_posix(), []).append(path)
+    double = [", ".join(map(str, paths)) for paths in partners.values() if len(paths) > 1]
+    refuse(f"Several files of {folder} have one name.", double)
+    found: list[Item] = []
+    lonely: list[str] = []
+    used: set[str] = set()
+    for item in items:
+        if item.mask is not None if field == "mask" else item.options.source != "picture":
+            found.append(item)
+            continue
+        stem = _stem(str(item.picture), root, item.picture)
+        partner = next((name for name in (stem, stem + ending) if name in partners), None)
+        if partner is not None:
+            used.add(partner)
+            found.append(_with(item, field, Path(os.path.abspath(partners[partner][0]))))
+            continue
+        lonely.append(item.where)
+        if sources.unmatched == "without":
+            found.append(item)
+    if lonely and sources.unmatched == "stop":
+        fix = "Add them, or choose --unmatched without or skip."
+        refuse(f"{len(lonely)} of {len(items)} pictures have no {what} in {folder}. {fix}", lonely)
+    if lonely:
+        done = "made without one" if sources.unmatched == "without" else "left out"
+        notes.append(f"{len(lonely)} of {len(items)} pictures have no {what}, and are {done}: {_some(lonely)}")
+    unused = [str(partners[name][0].relative_to(folder)) for name in partners if name not in used]
+    if unused:
+        notes.append(f"{len(unused)} {what}s belong to no picture: {_some(unused)}")
+    return found
+
+
+def _with(item: Item, field: str, path: Path) -> Item:
+    if field == "mask":
+        return dataclasses.replace(item, mask=path)
+    source = item.options.source if item.options.under_mask == "map" else "map"
+    return dataclasses.replace(item, options=dataclasses.replace(item.options, source=source, depth_map=path))
+
+
+def _some(names: Sequence[str]) -> str:
+    return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")

@@ -1,0 +1,118 @@
+"""`depth2img batch --ray` on a local Ray: the same files, one process killed in the middle of it."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from depth2img.batch import item_seed
+from depth2img.checkpoints import to_single_file
+from tests.engine import small
+
+pytestmark = pytest.mark.skipif(
+    importlib.util.find_spec("ray") is None, reason="Ray is not installed: pip install 'sd-webui-depth2img[ray]'"
+)
+
+ITEMS = 10
+QUICK = ("-p", "a red box", "--steps", "4", "-s", "1", "--threads", "1", "--batch-size", "2", "--json")
+PATIENCE = 240
+"""Seconds, on a machine that does much else; alone it takes less than thirty."""
+
+MAIN = "from depth2img.cli import main; main()"
+ROOT = Path(__file__).parents[2]
+
+
+def start(folder: Path, *arguments: object) -> subprocess.Popen[str]:
+    """The command in a session of its own, so that whatever it starts can be found and counted."""
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "RAY_TMPDIR": "/tmp"}
+    return subprocess.Popen(
+        [sys.executable, "-c", MAIN, "batch", *map(str, arguments)],
+        cwd=folder,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def children(pid: int) -> set[int]:
+    """All processes below one, from /proc."""
+    parents: dict[int, int] = {}
+    for entry in Path("/proc").iterdir():
+        with contextlib.suppress(OSError, ValueError, IndexError):
+            parents[int(entry.name)] = int((entry / "stat").read_text().rpartition(")")[2].split()[1])
+    found = {pid}
+    while True:
+        more = {one for one, parent in parents.items() if parent in found} - found
+        if not more:
+            return found - {pid}
+        found |= more
+
+
+def alive(pids: set[int]) -> set[int]:
+    """Those that still run."""
+    found = set()
+    for pid in pids:
+        with contextlib.suppress(OSError):
+            if Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z":
+                found.add(pid)
+    return found
+
+
+@pytest.fixture
+def workplace(tmp_path: Path) -> Path:
+    to_single_file(small.model(midas=False), tmp_path / "small.safetensors")
+    (tmp_path / "in").mkdir()
+    for seed in range(ITEMS):
+        coarse = np.random.default_rng(seed).integers(0, 256, (4, 6, 3), np.uint8)
+        Image.fromarray(coarse).resize((96, 64), Image.Resampling.BICUBIC).save(tmp_path / "in" / f"{seed}.png")
+    return tmp_path
+
+
+@pytest.mark.skipif(not Path("/proc").is_dir(), reason="looks for processes in /proc")
+def test_the_same_files_although_a_worker_is_killed(workplace: Path) -> None:
+    given = ("-m", "small.safetensors", *QUICK)
+    local = start(workplace, "in", "here", *given)
+    said = local.communicate(timeout=PATIENCE)[1]
+    assert local.returncode == 0, said
+    run = start(workplace, "in", "there", *given, "--ray", "local", "--workers", "2")
+    killed: int | None = None
+    started: set[int] = set()
+    until = time.monotonic() + PATIENCE
+    try:
+        while run.poll() is None and time.monotonic() < until:
+            started |= children(run.pid)
+            records = [*(workplace / "there" / ".depth2img").glob("[0-9]*.json")]
+            if records and killed is None:
+                killed = int(json.loads(records[0].read_bytes())["worker"].rpartition("/")[2])
+                assert killed in started, "a worker is a process of the run"
+                os.kill(killed, signal.SIGKILL)
+            time.sleep(0.1)
+    finally:
+        if run.poll() is None:
+            run.send_signal(signal.SIGINT)
+        out, err = run.communicate(timeout=30)
+    assert run.returncode == 0, err
+    assert killed is not None
+    assert json.loads(out)["made"] == ITEMS
+    for seed in range(ITEMS):
+        name = f"{seed}.png"
+        assert (workplace / "here" / name).read_bytes() == (workplace / "there" / name).read_bytes()
+    rows = [json.loads(line) for line in (workplace / "there" / "results.jsonl").read_text().splitlines()]
+    assert [row["settings"]["seed"] for row in rows] == [item_seed(0, str(seed)) for seed in range(ITEMS)]
+    assert len({row["worker"] for row in rows}) >= 2, "another process went on"
+    until = time.monotonic() + 15
+    while alive(started) and time.monotonic() < until:
+        time.sleep(0.2)
+    assert not alive(started), "Ray and its workers end with the run"
