@@ -81,6 +81,7 @@ def publishing(path: Path, error: type[Depth2ImgError] = Depth2ImgError, *, what
         error: there is one, or the folder cannot be written.
     """
     with refusing(f"{what} cannot be written to {path.name}.", error, fix=WRITING), _part(path) as beside:
+        beside = beside.with_name(f"{path.name}.new")  # no model by its suffix: the WebUI lists hidden folders too
         yield beside
         try:
             os.link(beside, path)  # fails where there is a file, which a rename would not

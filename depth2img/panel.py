@@ -89,6 +89,7 @@ class Panel:
         status: HTML that says which checkpoint is in use.
         refresh: hidden button that asks for the status anew.
         install: button that installs the bundled model; hidden unless the status says so.
+        below: what the page around added below, see `build`.
     """
 
     controls: dict[str, Any]
@@ -102,6 +103,7 @@ class Panel:
     status: Any
     refresh: Any
     install: Any
+    below: Any = None
 
     @property
     def buttons(self) -> tuple[Any, ...]:
@@ -109,13 +111,16 @@ class Panel:
         return self.estimate, self.interrupt, self.recall, self.reuse, self.shown, self.refresh, self.install
 
 
-def build(*, tab: str, elem_id: Callable[[str], str], page: Page | None = None) -> Panel:
+def build(
+    *, tab: str, elem_id: Callable[[str], str], page: Page | None = None, below: Callable[[], Any] | None = None
+) -> Panel:
     """Make the panel inside the current Gradio context.
 
     Args:
         tab: `img2img` or `txt2img`: decides what the empty preview says; unique on the page.
         elem_id: short name -> element id, unique on the page.
         page: what is around the panel.
+        below: makes what the page adds below the controls; its result becomes `Panel.below`.
     """
     controls: dict[str, Any] = {}
     around = page or Page()
@@ -149,6 +154,7 @@ def build(*, tab: str, elem_id: Callable[[str], str], page: Page | None = None) 
             gr.Row(elem_classes=["depth2img-row", "depth2img-grid"]),
         ):
             add("effect")
+        added = below() if below is not None else None
         data = gr.HTML(view.to_html(None), elem_id=elem_id("data"), elem_classes=["depth2img-data"])
         shown = gr.Textbox(visible=False, elem_id=elem_id("shown"))
     controls = {name: controls[name] for name in OPTIONS if name in controls}
@@ -162,7 +168,7 @@ def build(*, tab: str, elem_id: Callable[[str], str], page: Page | None = None) 
             show_progress="hidden",
             queue=False,
         )
-    return Panel(controls, estimate, interrupt, recall, reuse, shown, data, message, status, refresh, install)
+    return Panel(controls, estimate, interrupt, recall, reuse, shown, data, message, status, refresh, install, added)
 
 
 def visible(source: str, under_mask: str, range: str) -> dict[str, bool]:

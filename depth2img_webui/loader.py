@@ -102,8 +102,8 @@ def check(state_dict: dict[str, Any], config: str | None, name: str) -> str | No
         raise CheckpointError(
             f"The YAML beside the depth checkpoint {name} is not the one for depth.",
             got=os.path.basename(config),
-            fix="Delete it (none is needed when the checkpoint holds its MiDaS weights) or replace it by "
-            "v2-midas-inference.yaml, renamed to match the checkpoint.",
+            fix="Correct it under 'Depth checkpoint' in the panel, or delete it: none is needed when the checkpoint "
+            "holds its MiDaS weights.",
         )
     if not any(key.startswith(DEPTH_PREFIX) for key in state_dict):
         if config is None or _wants_midas(config):

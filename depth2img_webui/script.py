@@ -7,10 +7,25 @@ from typing import Any
 import gradio as gr
 from modules import script_callbacks, scripts, ui_components
 
-from depth2img import Depth2ImgError, panel
+from depth2img import Depth2ImgError, panel, panel_checkpoint
 from depth2img.options import OPTIONS
 
-from . import api, compat, denoise, hook, infotext, job, loader, preview, results, settings, shelf, tiles, xyz
+from . import (
+    api,
+    checkpoints,
+    compat,
+    denoise,
+    hook,
+    infotext,
+    job,
+    loader,
+    preview,
+    results,
+    settings,
+    shelf,
+    tiles,
+    xyz,
+)
 
 TITLE = OPTIONS["enabled"].label
 
@@ -41,15 +56,21 @@ class DepthToImage(scripts.Script):
         with ui_components.InputAccordion(
             settings.default("enabled"), label=option.label, elem_id=self.elem_id("enabled")
         ) as toggle:
-            built = panel.build(tab=tab, elem_id=self.elem_id, page=preview.page(tab))
+            built = panel.build(
+                tab=tab,
+                elem_id=self.elem_id,
+                page=preview.page(tab),
+                below=lambda: panel_checkpoint.build(self.elem_id, checkpoints.names()),
+            )
         components = {"enabled": toggle, **built.controls}
         for name, component in built.controls.items():
             if OPTIONS[name].kind != "image":
                 component.value = settings.default(name)
         for name, shown in panel.visible(*(built.controls[name].value for name in panel.DECIDING)).items():
             built.controls[name].visible = shown
-        for component in (*built.buttons, *components.values()):
-            component.do_not_save_to_config = component in built.buttons
+        unsaved = (*built.buttons, *built.below.parts)
+        for component in (*unsaved, *components.values()):
+            component.do_not_save_to_config = component in unsaved
         self.infotext_fields = infotext.paste_fields(components)
         # The host calls ui() twice more for its API, outside the page: only the first panel is connected.
         if self._connect is None:

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import functools
 import os
-from pathlib import Path
 from typing import Any, Final
 
 import gradio as gr
-from modules import sd_models, shared
+from modules import sd_models
 
 from depth2img import Depth2ImgError, embedded, panel
 
-from . import compat, loader, shelf
+from . import checkpoints, compat, loader, shelf
 
 BUNDLED: Final = "depth2img-tiny.safetensors"
 """Name of the bundled model in the folder of checkpoints."""
@@ -57,7 +56,7 @@ def show() -> tuple[str, Any, Any]:
 
 def install() -> tuple[str, Any]:
     """Put the bundled model into the folder of checkpoints."""
-    path = Path(getattr(shared.cmd_opts, "ckpt_dir", None) or sd_models.model_path) / BUNDLED
+    path = checkpoints.folders()[0] / BUNDLED
     try:
         embedded.install(path)
     except Depth2ImgError as error:

@@ -82,7 +82,7 @@ def inspect(path: Path, *, whole: bool = False, sha256: str | None = None, progr
         misshaped=(),
         model_hash=short,
         sha256=sha256,
-        published=known.PUBLISHED.get(sha256 or "", "" if sha256 else known.MODEL_HASHES.get(short, "")),
+        published=known.published().get(sha256, "") if sha256 else known.MODEL_HASHES.get(short, ""),
         beside=None,
         faults=[*faults, *_file_faults(path, form, odd, sha256, short)],
         metadata=tensors.metadata,
@@ -235,8 +235,8 @@ def _file_faults(path: Path, form: Format, odd: Sequence[str], sha256: str | Non
     if odd:
         what = f"{len(odd)} tensors have an element type that cannot be read, such as '{odd[0][:80]}'."
         faults.append(Fault("type", what, "Get the file in float16 or float32."))
-    published = {name: digest for digest, name in known.PUBLISHED.items()}
-    if sha256 is not None and sha256 not in known.PUBLISHED:
+    if sha256 is not None and sha256 not in known.published():
+        published = {name: digest for digest, name in known.published().items()}
         if short in known.MODEL_HASHES:
             what = f"It begins like {known.MODEL_HASHES[short]}, but its SHA-256 is another: it is damaged or changed."
             faults.append(Fault("damaged", what, GET_AGAIN))

@@ -4,23 +4,32 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
+from functools import lru_cache
 from pathlib import Path
 from typing import Final
 
+import yaml
+
 from ..errors import CheckpointError
 from ..files import refusing
+from .mirrors import PACKAGE_TABLE
 from .tensors import Progress
 
-PUBLISHED: Final[Mapping[str, str]] = {
-    "ece79d931a1f3c27fb98a0c0bc6aa7d61168879cd52b4ad7b26e3106f9748ef1": "512-depth-ema.ckpt",
-    "59cb052d4409654936139693b57e4632d119bdd38df9a3cdf30d4a63799a4853": "512-depth-ema.safetensors",
-    "1edad0394713bc4393bbdc06f1940c77ed78c6be4cc8c3a25da972caf5003903": "512-depth-ema-fp16.safetensors",
+MIDAS_FILES: Final[Mapping[str, str]] = {
     "501f0c75b3bca7daec6b3682c5054c09b366765aef6fa3a09d03a5cb4b230853": "dpt_hybrid-midas-501f0c75.pt",
 }
-"""SHA-256 -> name, as the publishing pages state them."""
+"""SHA-256 -> name of files that are no checkpoints."""
 
 MODEL_HASHES: Final[Mapping[str, str]] = {"d0522d12": "512-depth-ema.ckpt"}
 """The WebUI's old short hash -> name."""
+
+
+@lru_cache(maxsize=1)
+def published() -> Mapping[str, str]:
+    """SHA-256 -> name of published files, as the publishing pages state them; see `mirrors.yaml`."""
+    entries = yaml.safe_load(PACKAGE_TABLE.read_text(encoding="utf-8"))
+    return {**{entry["sha256"]: name for name, entry in entries.items()}, **MIDAS_FILES}
+
 
 CHUNK: Final = 1024 * 1024
 

@@ -75,7 +75,7 @@ def test_the_bundled_model_is_installed_where_checkpoints_are(
     ours = host.ours("status")
     written: list[Path] = []
     monkeypatch.setattr(ours.embedded, "install", written.append)
-    monkeypatch.setattr(ours.shared, "cmd_opts", SimpleNamespace(ckpt_dir=str(tmp_path)), raising=False)
+    monkeypatch.setattr(host.shared, "cmd_opts", SimpleNamespace(ckpt_dir=str(tmp_path)), raising=False)
     line, button = ours.install()
     assert written == [tmp_path / ours.BUNDLED] and "choose it" in line and not button["visible"]
 

@@ -24,7 +24,8 @@ class CheckpointInfo:
         self.filename = filename
         self.name = os.path.basename(filename)
         self.name_for_extra = os.path.splitext(self.name)[0]
-        self.title = f"{self.name} [0123456789]"
+        self.sha256 = "0123456789" + 54 * "0"
+        self.title = f"{self.name} [{self.sha256[:10]}]"
 
     def register(self):
         checkpoints_list[self.title] = self
