@@ -32,9 +32,18 @@ HOST: Final = "127.0.0.1"
 TITLE: Final = "Depth to image"
 PICTURE_HEIGHT: Final = 420
 """Height of picture and results, in CSS pixels."""
-STEPS: Final[Mapping[str, float]] = {"denoising_strength": 0.01, "cfg_scale": 0.5}
+STEPS: Final[Mapping[str, float]] = {
+    "denoising_strength": 0.01,
+    "cfg_scale": 0.5,
+    "hr_scale": 0.05,
+    "hr_denoising_strength": 0.01,
+}
 """Slider steps other than 1."""
-SLIDERS: Final = ("denoising_strength", "cfg_scale", "steps", "mask_blur", "only_masked_padding")
+HIRES_SETTINGS: Final = ("hr_scale", "hr_upscaler", "hr_second_pass_steps", "hr_denoising_strength")
+SLIDERS: Final = (
+    *("denoising_strength", "cfg_scale", "steps", "mask_blur", "only_masked_padding"),
+    *("hr_scale", "hr_second_pass_steps", "hr_denoising_strength"),
+)
 MASK_SETTINGS: Final = ("mask_blur", "mask_invert", "masked_content", "inpaint_area", "only_masked_padding")
 FRAME_SETTINGS: Final = ("width", "height", "resize_mode")
 LABELS: Final[Mapping[str, str]] = {
@@ -42,6 +51,10 @@ LABELS: Final[Mapping[str, str]] = {
     "cfg_scale": "CFG scale",
     "mask_invert": "Inpaint not masked",
     "only_masked_padding": "Only masked padding, pixels",
+    "hr_scale": "Upscale by",
+    "hr_upscaler": "Upscaler",
+    "hr_second_pass_steps": "Hires steps",
+    "hr_denoising_strength": "Hires denoising strength",
 }
 PLACES: Final = (Path(__file__).parents[1], Path(__file__).parents[1] / "depth2img_page")
 ASSETS: Final = next((folder for folder in PLACES if (folder / "style.css").is_file()), PLACES[0])
@@ -179,7 +192,7 @@ class Page:
             return ""
         number = 1 + max((int(p.stem) for p in folder.glob("*.png") if p.stem.isdecimal()), default=0)
         path = folder / f"{number:05}.png"
-        save_picture(result.picture, path)
+        save_picture(result.picture, path, infotext=result.infotext)
         if options.save_map and result.depth is not None:
             height, width = result.picture.shape[:2]
             result.depth.resized(width, height).save(path.with_name(f"{path.stem}-depth.png"))
@@ -266,6 +279,8 @@ def build(engine: Engine, folder: Path | None = None) -> gr.Blocks:
                     add(*FRAME_SETTINGS)
                 with gr.Accordion("Inpainting", open=False):
                     add(*MASK_SETTINGS)
+                with gr.Accordion("Hires", open=False):
+                    add(*HIRES_SETTINGS)
             with gr.Column(scale=5, min_width=280):
                 with gr.Row():
                     button = gr.Button("Generate", variant="primary", elem_id="app-generate")

@@ -142,7 +142,8 @@ Examples:
   depth2img generate room.png -p "a green sphere" --mask mask.png
   depth2img generate room.png -p "an empty floor" --mask mask.png --masked-content fill
   depth2img generate photo.jpg -m 512-depth-ema.safetensors -p "an oil painting" --depth own-map.png
-  depth2img generate a.png b.png -o results --depth-from pose.jpg --json"""
+  depth2img generate a.png b.png -o results --depth-from pose.jpg --json
+  depth2img generate photo.jpg -p "an oil painting" --hr-scale 1.5 --hires estimate"""
 )
 @pictures_argument
 @output_flag
@@ -178,6 +179,7 @@ def generate(
     for source, path, result in zip(pictures, targets, results, strict=True):
         written = save_result(result, path, depth)
         values.append({"picture": str(source), "files": [*map(str, written)], "seed": result.seed})
+        values[-1]["infotext"] = result.infotext
         if result.fidelity is not None:
             values[-1]["fidelity"] = round(result.fidelity, 3)
     used = {**dataclasses.asdict(settings), **depth.infotext(), "model": model}
@@ -207,7 +209,7 @@ Examples:
 @device_flag
 @dtype_flag
 @json_flag
-@flags.setting_flags("denoising_strength", *flags.MASK_SETTINGS)
+@flags.setting_flags("denoising_strength", *flags.MASK_SETTINGS, *flags.HIRES_SETTINGS)
 @flags.depth_flags("enabled", "append_map", "save_map", "strength")  # --strength is the row of denoising strengths
 def compare(
     picture: Path,

@@ -13,16 +13,21 @@ import time
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 from .errors import Depth2ImgError, OptionError
 
 if sys.platform != "win32":
     import fcntl
+
+EXIF_FOLDER: Final = 0x8769
+USER_COMMENT: Final = 0x9286
+"""EXIF's numbers of the folder and the field in it (EXIF 2.3, 4.6.5)."""
 
 PICTURE_KINDS: Final = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP"}
 """Suffix -> kind of picture that is written."""
@@ -188,8 +193,14 @@ def picture_path(path: Path) -> Path:
     return path
 
 
-def save_picture(picture: npt.NDArray[np.uint8] | Image.Image, path: Path) -> None:
-    """Write a picture, uint8 (H, W), (H, W, 3) or a Pillow image, as its suffix says.
+def save_picture(picture: npt.NDArray[np.uint8] | Image.Image, path: Path, *, infotext: str = "") -> None:
+    """Write a picture, as its suffix says.
+
+    Args:
+        picture: uint8 (H, W), (H, W, 3) or a Pillow image.
+        path: where.
+        infotext: what it was made with, written where the WebUI reads it: in the text chunk `parameters` of a PNG, in
+            EXIF's `UserComment` of a JPEG or WebP.
 
     Raises:
         OptionError: the suffix is none of `PICTURE_KINDS`.
@@ -198,5 +209,19 @@ def save_picture(picture: npt.NDArray[np.uint8] | Image.Image, path: Path) -> No
     kind = PICTURE_KINDS[picture_path(path).suffix.lower()]
     image = picture if isinstance(picture, Image.Image) else Image.fromarray(picture)
     content = io.BytesIO()
-    image.save(content, kind, quality=95)
+    image.save(content, kind, quality=95, **_notes(kind, infotext))
     write_file(path, content.getvalue(), what="The picture")
+
+
+def _notes(kind: str, infotext: str) -> dict[str, Any]:
+    """What `Image.save` takes to write an infotext into a picture of a kind."""
+    if not infotext:
+        return {}
+    if kind == "PNG":
+        notes = PngInfo()
+        notes.add_text("parameters", infotext)
+        return {"pnginfo": notes}
+    exif = Image.Exif()
+    # "UNICODE" and a zero, then UTF-16, big-endian as the TIFF header that Pillow writes.
+    exif[EXIF_FOLDER] = {USER_COMMENT: b"UNICODE\0" + infotext.encode("utf-16-be")}
+    return {"exif": exif}

@@ -21,11 +21,8 @@ Command = TypeVar("Command", bound=Callable[..., Any])
 
 PATH: Final = click.Path(path_type=Path)
 
-NOT_HERE: Final = ("source", "map_directory")
-"""Options without a flag: `source` follows from the files that are given; the Batch tab is the WebUI's."""
-
 PAYLOAD_FLAGS: Final = {"depth_map": "--depth", "reference": "--depth-from"}
-"""Files that depth comes from have a name of their own here."""
+"""Files that depth comes from have a name of their own here; `source` follows from which of them is given."""
 
 SETTING_HELP: Final[Mapping[str, str]] = {
     "prompt": "What to show.",
@@ -43,8 +40,13 @@ SETTING_HELP: Final[Mapping[str, str]] = {
     "masked_content": "What is under the mask at the start. 'fill' takes the object out, its depth too.",
     "inpaint_area": "Work on the whole picture, or on the masked part at full resolution.",
     "only_masked_padding": "Pixels around the masked part with 'only masked'. 0 to 256.",
+    "hr_scale": "Hires pass: make the result so many times larger and work on it once more. 1 to 4; 1 is no such pass.",
+    "hr_upscaler": "Hires pass: enlarge the latents, or the picture.",
+    "hr_second_pass_steps": "Hires pass: its steps at strength 1. 0 to 150; 0 is as many as --steps.",
+    "hr_denoising_strength": "Hires pass: its denoising strength. 0 to 1.",
 }
 SHORT: Final[Mapping[str, str]] = {"prompt": "-p", "negative_prompt": "-n", "denoising_strength": "-s"}
+HIRES_SETTINGS: Final = ("hr_scale", "hr_upscaler", "hr_second_pass_steps", "hr_denoising_strength")
 MASK_SETTINGS: Final = ("mask_blur", "mask_invert", "masked_content", "inpaint_area", "only_masked_padding")
 
 model_flag = click.option(
@@ -113,7 +115,7 @@ def _setting_flag(field: dataclasses.Field[Any]) -> Callable[[Command], Command]
 
 def depth_flags(*leave_out: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Decorator: adds a flag for every depth option but those left out; the command gets `depth: DepthOptions`."""
-    options = [option for option in OPTIONS.values() if option.name not in (*NOT_HERE, *leave_out)]
+    options = [option for option in OPTIONS.values() if option.name not in ("source", *leave_out)]
 
     def decorate(command: Callable[..., None]) -> Callable[..., None]:
         @functools.wraps(command)

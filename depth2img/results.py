@@ -46,12 +46,12 @@ def save_result(result: Generated, path: Path, options: DepthOptions) -> list[Pa
         Depth2ImgError: the folder cannot be written.
     """
     paths = result_paths(path, options)
-    save_picture(result.picture, path)
+    save_picture(result.picture, path, infotext=result.infotext)
     for extra in paths[1:]:
         if result.depth is None:
             continue
         if extra.stem.endswith("-view"):
-            save_picture(view(result.depth, result.frame), extra)
+            save_picture(view(result.depth, result.sampled), extra)
         else:
-            result.depth.resized(result.frame.shape[1], result.frame.shape[0]).save(extra)
+            result.depth.resized(result.sampled.shape[1], result.sampled.shape[0]).save(extra)
     return paths

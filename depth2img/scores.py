@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
 if TYPE_CHECKING:
     from .depth_map import DepthMap
+
+
+FIDELITY: Final = "Depth fidelity"
+"""Infotext key of the structure that a result keeps of the depth that was asked for."""
 
 
 def structure(one: DepthMap, other: DepthMap, mean: DepthMap | None = None) -> float:

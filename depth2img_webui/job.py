@@ -25,9 +25,6 @@ from depth2img.images import FloatPicture, Picture, to_float
 JOB: Final = "_depth2img_job"
 """Where the `Job` lies on `p`."""
 
-FIDELITY: Final = "Depth fidelity"
-"""Infotext key of the score of a result."""
-
 
 @dataclasses.dataclass
 class Job:

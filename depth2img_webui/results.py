@@ -10,10 +10,10 @@ from modules import shared
 
 from depth2img import DepthMapError, read_picture
 from depth2img.options import CHECKPOINT
-from depth2img.scores import structure
+from depth2img.scores import FIDELITY, structure
 
 from . import compat, maps, place, settings
-from .job import FIDELITY, JOB, Job
+from .job import JOB, Job
 
 MAP_ENDING: Final = "-depth.png"
 """Behind the stem of a saved picture: the file of its map."""

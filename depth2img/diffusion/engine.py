@@ -27,7 +27,8 @@ from ..options import CHECKPOINT, OPTIONS, DepthOptions
 from ..scores import structure
 from ..shelf import Shelf
 from . import sampling
-from .frames import Frame, latent_mask, make_frame
+from .frames import Frame, latent_mask, make_frame, resize
+from .infotext import infotext
 from .loader import TINY, load, own_shelf
 from .networks import LATENT_FACTOR, Networks
 from .sampling import Batch, Step
@@ -41,10 +42,11 @@ class Generated:
     Attributes:
         picture: uint8 (H, W, 3).
         sampled: what the sampler gave, uint8 (h, w, 3), before a mask laid it over the picture.
-        frame: the picture as the sampler got it, uint8 (h, w, 3).
-        depth: the adjusted map in the frame; None where depth was off.
-        conditioning: float32 (1, 1, h/8, w/8), what the UNet got at full strength.
+        frame: the picture as the sampler got it, uint8 (h, w, 3); of a smaller size than the others after a hires pass.
+        depth: the adjusted map in the frame; None where depth was off. After a hires pass that of this pass.
+        conditioning: float32 (1, 1, h/8, w/8), what the UNet got at full strength, in the last pass.
         seed: the seed that was used.
+        infotext: what it was made with, in the WebUI's form; see `infotext.infotext`.
         fidelity: how far the result's own depth agrees with `depth`, -1..1 (`scores.structure`); None unless the option
             `score` asked for it.
     """
@@ -55,6 +57,7 @@ class Generated:
     depth: DepthMap | None
     conditioning: torch.Tensor
     seed: int
+    infotext: str
     fidelity: float | None = None
 
 
@@ -227,7 +230,21 @@ class Engine:
                 results = self._sample([(jobs[i], frames[i], maps[i]) for i in part], most, on_step)
                 done.update(zip(part, results, strict=True))
         self._score(jobs, done, rows or 1)
-        return [done[index] for index in range(len(jobs))]
+        return [self._noted(job, frame, done[i]) for i, (job, frame) in enumerate(zip(jobs, frames, strict=True))]
+
+    def _noted(self, job: Job, frame: Frame, made: Generated) -> Generated:
+        """A result with its infotext."""
+        own = job.settings.cfg_scale
+        text = infotext(
+            job.settings,
+            job.options,
+            size=frame.size,
+            cfg_scale=self.networks.cfg_scale if own is None else own,
+            model=self.networks.name,
+            masked=frame.mask is not None,
+            fidelity=made.fidelity,
+        )
+        return dataclasses.replace(made, infotext=text)
 
     def _score(self, jobs: Sequence[Job], done: dict[int, Generated], rows: int) -> None:
         """Notes on the results whose jobs ask for it how far their depth agrees with what was asked."""
@@ -242,6 +259,10 @@ class Engine:
 
     def _frame(self, job: Job) -> Frame:
         mask = None if job.mask is None else read_mask(job.mask)
+        if mask is not None and job.settings.hr_scale > 1:
+            raise OptionError(
+                "hr_scale", "The hires pass works on whole pictures.", got="a mask", fix="Leave one of them out."
+            )
         return make_frame(read_picture(job.picture), mask, job.settings, self.networks.side)
 
     def span_of(self, job: Job, rows: int = 1) -> Span | None:
@@ -298,13 +319,19 @@ class Engine:
     def _sample(
         self, group: Sequence[tuple[Job, Frame, Placed | None]], rows: int, on_step: Step | None
     ) -> list[Generated]:
-        jobs, frames, maps = zip(*group, strict=True)
-        depth = self._conditioning(frames, maps, jobs)
+        jobs, frames, first_maps = zip(*group, strict=True)
+        maps: Sequence[Placed | None] = first_maps
+        settings = jobs[0].settings
+        depth = self._conditioning(frames, maps, jobs, frames[0].size)
+        first, second = _passes(settings, on_step)
         try:
             with torch.no_grad():
                 batch = self._batch(frames, depth, jobs).filled(rows)
-                latents = sampling.sample(self.networks, batch, jobs[0].settings, on_step)[: len(jobs)]
-                decoded = sampling.decode(self.networks, latents)
+                latents = sampling.sample(self.networks, batch, settings, first)
+                if settings.hr_scale > 1:
+                    batch, maps, depth = self._enlarged(batch, latents, jobs, frames, maps)
+                    latents = sampling.sample(self.networks, batch, settings.hires, second)
+                decoded = sampling.decode(self.networks, latents[: len(jobs)])
         except torch.OutOfMemoryError as problem:
             width, height = frames[0].size
             raise Depth2ImgError(
@@ -312,18 +339,56 @@ class Engine:
                 got=f"{rows} pictures of {width} x {height}",
                 fix="Make the pictures smaller, or give fewer at a time.",
             ) from problem
-        unit = (decoded / 2 + 0.5).clamp(0, 1).permute(0, 2, 3, 1).numpy()
-        results = (unit * 255).round().astype(np.uint8)
         made = []
-        for index, (job, frame, one, result) in enumerate(zip(jobs, frames, maps, results, strict=True)):
-            given = one and one.depth, depth[index : index + 1], job.settings.seed
-            made.append(Generated(frame.finish(result), result, frame.picture, *given))
+        for index, (job, frame, one, result) in enumerate(zip(jobs, frames, maps, _pictures(decoded), strict=True)):
+            given = None if one is None else one.depth, depth[index : index + 1], job.settings.seed
+            made.append(Generated(frame.finish(result), result, frame.picture, *given, infotext=""))
         return made
 
+    def _enlarged(
+        self,
+        batch: Batch,
+        latents: torch.Tensor,
+        jobs: Sequence[Job],
+        frames: Sequence[Frame],
+        maps: Sequence[Placed | None],
+    ) -> tuple[Batch, Sequence[Placed | None], torch.Tensor]:
+        """What the hires pass begins with: its batch, its maps and its conditioning.
+
+        The steps and their order are the host's (`sample_hr_pass`, modules/processing.py, 1.10.1): the size is that of
+        the first pass times the scale, cut to what a latent can have; a new estimation sees the enlarged picture, or
+        what the enlarged latents decode to.
+        """
+        settings, options = jobs[0].settings, jobs[0].options
+        size = _multiple(frames[0].size[0] * settings.hr_scale), _multiple(frames[0].size[1] * settings.hr_scale)
+        anew = options.hires == "estimate" and options.enabled
+        seen: list[Picture] = []
+        if settings.hr_upscaler == "lanczos":
+            seen = [resize(one, *size, "just resize") for one in _pictures(sampling.decode(self.networks, latents))]
+            latents = sampling.encode(self.networks, self._stacked(seen), batch.generators)
+        else:
+            latents = sampling.enlarged(latents, size[1] // LATENT_FACTOR, size[0] // LATENT_FACTOR)
+            if anew:
+                seen = _pictures(sampling.decode(self.networks, latents[: len(jobs)]))
+        if anew:
+            wanted = {index: (seen[index], job.options.estimator) for index, job in enumerate(jobs)}
+            depths = [*self._estimated(wanted, len(latents)).values()]
+            maps = [
+                frame.adjusted(depth, options, None, sequence_span(options, depths), entering=True)
+                for frame, depth in zip(frames, depths, strict=True)
+            ]
+        depth = self._conditioning(frames, maps, jobs, size)
+        after = dataclasses.replace(batch.options, ignore_colours=False)  # the picture is the first pass' own
+        rows = _repeated(depth.to(latents.device, latents.dtype), len(latents))
+        return dataclasses.replace(batch, latents=latents, depth=rows, options=after), maps, depth
+
     @staticmethod
-    def _conditioning(frames: Sequence[Frame], maps: Sequence[Placed | None], jobs: Sequence[Job]) -> torch.Tensor:
+    def _conditioning(
+        frames: Sequence[Frame], maps: Sequence[Placed | None], jobs: Sequence[Job], size: tuple[int, int]
+    ) -> torch.Tensor:
+        """Float32 (B, 1, h/8, w/8) for pictures of that width and height."""
         options = jobs[0].options  # of one kind: alike but for images
-        width, height = frames[0].size[0] // LATENT_FACTOR, frames[0].size[1] // LATENT_FACTOR
+        width, height = size[0] // LATENT_FACTOR, size[1] // LATENT_FACTOR
         known = [one for one in maps if one is not None]
         if not known:
             return neutral(len(maps), height=height, width=width, level=options.neutral)
@@ -337,6 +402,11 @@ class Engine:
         ]
         return schedule.inside(tensor, torch.cat(regions), options.neutral)
 
+    def _stacked(self, pictures: Sequence[Picture]) -> torch.Tensor:
+        """Pictures of one size as the autoencoder takes them: (B, 3, h, w), -1..1, on the model's device."""
+        stacked = torch.from_numpy(np.stack([to_float(picture) for picture in pictures])).permute(0, 3, 1, 2)
+        return (2.0 * stacked - 1.0).to(self.networks.device, self.networks.dtype)
+
     def _batch(
         self,
         frames: Sequence[Frame],
@@ -346,8 +416,7 @@ class Engine:
         networks, settings = self.networks, jobs[0].settings
         device, dtype = networks.device, networks.dtype
         generators = [torch.Generator().manual_seed(seed) for seed in (job.settings.seed for job in jobs)]
-        stacked = torch.from_numpy(np.stack([to_float(frame.picture) for frame in frames])).permute(0, 3, 1, 2)
-        latents = sampling.encode(networks, (2.0 * stacked - 1.0).to(device, dtype), generators)
+        latents = sampling.encode(networks, self._stacked([frame.picture for frame in frames]), generators)
         keep = _keep(frames)
         if keep is not None:
             keep = keep.to(device, dtype)
@@ -358,6 +427,30 @@ class Engine:
         text = sampling.text_states(networks, [job.settings.prompt for job in jobs])
         negative = sampling.text_states(networks, [job.settings.negative_prompt for job in jobs])
         return Batch(latents, depth.to(device, dtype), keep, (text, negative), generators, jobs[0].options)
+
+
+def _passes(settings: Settings, on_step: Step | None) -> tuple[Step | None, Step | None]:
+    """What the two passes tell of their steps, so that both count as one."""
+    if on_step is None or settings.hr_scale <= 1:
+        return on_step, None
+    count = settings.steps_run
+    total = count + settings.hires.steps_run
+    return lambda done, _: on_step(done, total), lambda done, _: on_step(count + done, total)
+
+
+def _multiple(length: float) -> int:
+    return int(length) // LATENT_FACTOR * LATENT_FACTOR
+
+
+def _pictures(decoded: torch.Tensor) -> list[Picture]:
+    """float (B, 3, h, w), -1..1 and beyond -> uint8 (h, w, 3) each."""
+    unit = (decoded / 2 + 0.5).clamp(0, 1).permute(0, 2, 3, 1).numpy()
+    return [*(unit * 255).round().astype(np.uint8)]
+
+
+def _repeated(rows: torch.Tensor, count: int) -> torch.Tensor:
+    """With the last row repeated until there are so many."""
+    return torch.cat([rows, rows[-1:].expand(count - len(rows), *rows.shape[1:])])
 
 
 def _keep(frames: Sequence[Frame]) -> torch.Tensor | None:

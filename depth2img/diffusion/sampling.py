@@ -118,6 +118,11 @@ def encode(networks: Networks, pictures: torch.Tensor, generators: Sequence[torc
     return torch.cat(each) * networks.scale
 
 
+def enlarged(latents: torch.Tensor, height: int, width: int) -> torch.Tensor:
+    """Latents (B, 4, h, w) at another size, as the host's upscaler "Latent" makes them: bilinear, no antialiasing."""
+    return torch.nn.functional.interpolate(latents, size=(height, width), mode="bilinear", antialias=False)
+
+
 def decode(networks: Networks, latents: torch.Tensor) -> torch.Tensor:
     """Latents (B, 4, h, w) as pictures, float32 (B, 3, 8h, 8w) on the CPU, -1..1 and beyond.
 
@@ -158,7 +163,7 @@ def sample(networks: Networks, batch: Batch, settings: Settings, on_step: Step |
     """
     scheduler = make_scheduler(networks, settings.sampler)
     scheduler.set_timesteps(settings.steps, device=networks.device)
-    count = min(int(settings.steps * settings.denoising_strength), settings.steps)
+    count = settings.steps_run
     if count == 0:
         return batch.latents
     begin = settings.steps - count

@@ -12,6 +12,7 @@ from ..errors import OptionError
 MASKED_CONTENT: Final = ("fill", "original", "latent noise", "latent nothing")
 INPAINT_AREAS: Final = ("whole picture", "only masked")
 RESIZE_MODES: Final = ("just resize", "crop and resize", "resize and fill")
+UPSCALERS: Final = ("latent", "lanczos")
 SAMPLERS: Final = ("ddim", "euler", "euler a", "dpm++ 2m")
 
 SIDE_STEP: Final = 8
@@ -27,14 +28,21 @@ RANGES: Final[Mapping[str, tuple[float, float]]] = {
     "height": (64, LARGEST_SIDE),
     "mask_blur": (0, 64),
     "only_masked_padding": (0, 256),
+    "hr_scale": (1.0, 4.0),
+    "hr_second_pass_steps": (0, 150),
+    "hr_denoising_strength": (0.0, 1.0),
 }
 """Inclusive ranges of the numbers."""
+
+FRACTIONS: Final = ("denoising_strength", "cfg_scale", "hr_scale", "hr_denoising_strength")
+"""The numbers that need not be whole."""
 
 CHOICES: Final[Mapping[str, tuple[str, ...]]] = {
     "sampler": SAMPLERS,
     "resize_mode": RESIZE_MODES,
     "masked_content": MASKED_CONTENT,
     "inpaint_area": INPAINT_AREAS,
+    "hr_upscaler": UPSCALERS,
 }
 
 
@@ -57,6 +65,10 @@ class Settings:
         masked_content: what is under the mask at the start; one of `MASKED_CONTENT`.
         inpaint_area: one of `INPAINT_AREAS`.
         only_masked_padding: pixels around the masked part with "only masked".
+        hr_scale: above 1 there is a hires pass: the result is made so many times larger, and worked on once more.
+        hr_upscaler: what makes it larger, one of `UPSCALERS`: the latents (bilinear), or the picture (Lanczos).
+        hr_second_pass_steps: `steps` of the hires pass; 0 is as many as in the first.
+        hr_denoising_strength: that of the hires pass.
 
     Raises:
         OptionError: a value is of the wrong type or out of range.
@@ -77,13 +89,32 @@ class Settings:
     masked_content: str = "original"
     inpaint_area: str = "whole picture"
     only_masked_padding: int = 32
+    hr_scale: float = 1.0
+    hr_upscaler: str = "latent"
+    hr_second_pass_steps: int = 0
+    hr_denoising_strength: float = 0.7
+
+    @property
+    def hires(self) -> Settings:
+        """The settings of the hires pass."""
+        return dataclasses.replace(
+            self,
+            denoising_strength=self.hr_denoising_strength,
+            steps=self.hr_second_pass_steps or self.steps,
+            hr_scale=1.0,
+        )
+
+    @property
+    def steps_run(self) -> int:
+        """Steps that a pass runs: of `steps` as many as the denoising strength says."""
+        return min(int(self.steps * self.denoising_strength), self.steps)
 
     def __post_init__(self) -> None:
         for name, (low, high) in RANGES.items():
             value: Any = getattr(self, name)
             if value is None and name in ("cfg_scale", "width", "height"):
                 continue
-            whole = name not in ("denoising_strength", "cfg_scale")
+            whole = name not in FRACTIONS
             if not _is_number(value, whole) or not low <= float(value) <= high:
                 kind = "a whole number" if whole else "a number"
                 raise _error(name, f"must be {kind} from {low:g} to {high:g}", value)

@@ -121,7 +121,11 @@ def test_generate_is_repeatable_and_says_what_it_used(run: Run, model: Path, pic
     assert first.code == 0, first.err
     assert run(*arguments, "-o", "two.png").code == 0
     assert (tmp_path / "one.png").read_bytes() == (tmp_path / "two.png").read_bytes()
-    assert first.json()["results"] == [{"picture": str(picture), "files": ["one.png"], "seed": 4}]
+    [result] = first.json()["results"]
+    with Image.open(tmp_path / "one.png") as made:
+        infotext = made.text["parameters"]
+    assert result == {"picture": str(picture), "files": ["one.png"], "seed": 4, "infotext": infotext}
+    assert infotext.startswith("a red box\n") and "Seed: 4" in infotext
     assert first.json()["settings"]["prompt"] == "a red box"
 
 
@@ -237,7 +241,7 @@ def test_every_depth_option_is_a_flag_with_its_own_help(run: Run) -> None:
     text = " ".join(run("generate", "--help").out.split())
     renamed = {"depth_map": "--depth ", "reference": "--depth-from"}
     for name, option in OPTIONS.items():
-        if name not in ("source", "map_directory"):  # follows from the files that are given; for the Batch tab
+        if name != "source":  # follows from the files that are given
             assert renamed.get(name, "--" + name.replace("_", "-")) in text
             assert " ".join(option.help.split()) in text
 

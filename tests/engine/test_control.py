@@ -141,7 +141,7 @@ def test_fill_and_own_map_under_the_mask(
 ) -> None:
     bump = ramp().values.copy()
     bump[16:48, 32:64] = 1.0
-    monkeypatch.setattr(engine, "estimate_all", lambda pictures, rows: [DepthMap(values=bump)])
+    monkeypatch.setattr(engine, "estimate_all", lambda pictures, rows, **_: [DepthMap(values=bump)])
     job = settings(steps=1, inpaint_area=area, mask_blur=0, only_masked_padding=16)
     backwards = DepthMap(values=np.ascontiguousarray(ramp().values[:, ::-1]))
     for options in (
@@ -163,7 +163,7 @@ def test_a_shared_range_does_not_flicker(
     slope = np.tile(np.linspace(0, 10, WIDTH + 32, dtype=np.float32) ** 2, (HEIGHT, 1))
     frames = [slope[:, start : start + WIDTH] for start in (0, 16, 32)]
     maps = [DepthMap(values=frame) for frame in frames]
-    monkeypatch.setattr(engine, "estimate_all", lambda pictures, rows: maps)
+    monkeypatch.setattr(engine, "estimate_all", lambda pictures, rows, **_: maps)
 
     def flicker(range: str) -> float:
         options = DepthOptions(range=range, range_far=0.0, range_near=100.0, **adjustments)
