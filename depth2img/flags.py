@@ -21,8 +21,11 @@ Command = TypeVar("Command", bound=Callable[..., Any])
 
 PATH: Final = click.Path(path_type=Path)
 
+NOT_HERE: Final = ("source", "map_directory")
+"""Options without a flag: `source` follows from the files that are given; the Batch tab is the WebUI's."""
+
 PAYLOAD_FLAGS: Final = {"depth_map": "--depth", "reference": "--depth-from"}
-"""Files that depth comes from have a name of their own here; `source` follows from which of them is given."""
+"""Files that depth comes from have a name of their own here."""
 
 SETTING_HELP: Final[Mapping[str, str]] = {
     "prompt": "What to show.",
@@ -115,7 +118,7 @@ def _setting_flag(field: dataclasses.Field[Any]) -> Callable[[Command], Command]
 
 def depth_flags(*leave_out: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Decorator: adds a flag for every depth option but those left out; the command gets `depth: DepthOptions`."""
-    options = [option for option in OPTIONS.values() if option.name not in ("source", *leave_out)]
+    options = [option for option in OPTIONS.values() if option.name not in (*NOT_HERE, *leave_out)]
 
     def decorate(command: Callable[..., None]) -> Callable[..., None]:
         @functools.wraps(command)

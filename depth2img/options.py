@@ -373,6 +373,13 @@ class DepthOptions:
         "have installed, such as Depth Anything V2, by the name of their folder.",
         infotext="Depth estimator",
     )
+    map_directory: str = _option(
+        "text",
+        "",
+        "Depth map directory",
+        "Batch tab: a folder of depth maps, each named like its picture (photo.png or photo-depth.png for photo.jpg), "
+        "for 'My own depth map'. If a picture has none, that is reported before anything runs.",
+    )
 
     def __post_init__(self) -> None:
         for name, option in OPTIONS.items():

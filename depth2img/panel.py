@@ -26,7 +26,7 @@ UPLOAD_HEIGHT: Final = 200
 """Height of a picture that is put into the panel, in CSS pixels."""
 
 GROUPS: Final[Mapping[str, tuple[str, ...]]] = {
-    "source": ("source", "reference", "depth_map", "estimator"),
+    "source": ("source", "reference", "depth_map", "map_directory", "estimator"),
     "adjust": (*ADJUSTMENTS, "strength"),
     "effect": (),
     "result": ("append_map", "save_map"),
@@ -112,7 +112,12 @@ class Panel:
 
 
 def build(
-    *, tab: str, elem_id: Callable[[str], str], page: Page | None = None, below: Callable[[], Any] | None = None
+    *,
+    tab: str,
+    elem_id: Callable[[str], str],
+    page: Page | None = None,
+    directories: bool = False,
+    below: Callable[[], Any] | None = None,
 ) -> Panel:
     """Make the panel inside the current Gradio context.
 
@@ -120,6 +125,7 @@ def build(
         tab: `img2img` or `txt2img`: decides what the empty preview says; unique on the page.
         elem_id: short name -> element id, unique on the page.
         page: what is around the panel.
+        directories: whether there is a Batch tab whose user may name folders of the machine.
         below: makes what the page adds below the controls; its result becomes `Panel.below`.
     """
     controls: dict[str, Any] = {}
@@ -158,11 +164,11 @@ def build(
         data = gr.HTML(view.to_html(None), elem_id=elem_id("data"), elem_classes=["depth2img-data"])
         shown = gr.Textbox(visible=False, elem_id=elem_id("shown"))
     controls = {name: controls[name] for name in OPTIONS if name in controls}
-    names = list(visible("", "", ""))
+    names = list(visible("", "", "", directories=directories))
     choices = [controls[name] for name in DECIDING]
     for choice in choices:
         choice.change(
-            fn=lambda *values: [gr.update(visible=shown) for shown in visible(*values).values()],
+            fn=lambda *values: [gr.update(visible=v) for v in visible(*values, directories=directories).values()],
             inputs=choices,
             outputs=[controls[name] for name in names],
             show_progress="hidden",
@@ -171,11 +177,21 @@ def build(
     return Panel(controls, estimate, interrupt, recall, reuse, shown, data, message, status, refresh, install, added)
 
 
-def visible(source: str, under_mask: str, range: str) -> dict[str, bool]:
-    """Which of the options that only some choices need are shown; by the values of `DECIDING`."""
-    maps = "map" in (source, under_mask)
-    fixed = range == "fixed"
-    return {"reference": source == "reference", "depth_map": maps, "range_far": fixed, "range_near": fixed}
+def visible(source: str, under_mask: str, range: str, *, directories: bool = False) -> dict[str, bool]:
+    """Which of the options that only some choices need are shown.
+
+    Args:
+        source, under_mask, range: the values of `DECIDING`.
+        directories: see `build`.
+    """
+    maps, fixed = "map" in (source, under_mask), range == "fixed"
+    return {
+        "reference": source == "reference",
+        "depth_map": maps,
+        "map_directory": maps and directories,
+        "range_far": fixed,
+        "range_near": fixed,
+    }
 
 
 def connect_reuse(panel: Panel, tab: str) -> None:

@@ -14,12 +14,12 @@ from typing import Any, Final
 import torch
 from modules import processing
 
-from depth2img import NoDepthError
+from depth2img import DepthOptions, NoDepthError
 from depth2img.images import FloatPicture
 from depth2img.options import OPTIONS
 from depth2img.scores import FIDELITY
 
-from . import compat, maps, xyz
+from . import batch_tab, compat, maps, xyz
 from .job import JOB, Job, for_client, load, read_options, wants_given_depth
 
 REPLACED: Final = "_depth2img_replaced"
@@ -89,8 +89,17 @@ def stop(p: Any, error: Exception) -> None:
     _replace(p, init=init)
 
 
+def options_of(p: Any, args: tuple[Any, ...]) -> DepthOptions:
+    """What a job is to do: the script's arguments, an X/Y/Z cell's values, the map of a picture of the Batch tab.
+
+    Raises:
+        Depth2ImgError: a value is bad, or a picture of the batch has no map.
+    """
+    return batch_tab.with_map(p, read_options(args, xyz.values(p)))
+
+
 def _job(p: Any, args: tuple[Any, ...]) -> Job | None:
-    options = read_options(args, xyz.values(p))
+    options = options_of(p, args)
     has_network = compat.depth_network(p.sd_model) is not None
     if not has_network and not _other_checkpoints(p):
         if wants_given_depth(options):

@@ -5,13 +5,14 @@ from __future__ import annotations
 from typing import Any
 
 import gradio as gr
-from modules import script_callbacks, scripts, ui_components
+from modules import script_callbacks, scripts, shared, ui_components
 
 from depth2img import Depth2ImgError, panel, panel_checkpoint
 from depth2img.options import OPTIONS
 
 from . import (
     api,
+    batch_tab,
     checkpoints,
     compat,
     denoise,
@@ -53,6 +54,7 @@ class DepthToImage(scripts.Script):
             return self._explain()
         tab = "img2img" if is_img2img else "txt2img"
         option = OPTIONS["enabled"]
+        directories = is_img2img and not shared.cmd_opts.hide_ui_dir_config
         with ui_components.InputAccordion(
             settings.default("enabled"), label=option.label, elem_id=self.elem_id("enabled")
         ) as toggle:
@@ -60,13 +62,15 @@ class DepthToImage(scripts.Script):
                 tab=tab,
                 elem_id=self.elem_id,
                 page=preview.page(tab),
+                directories=directories,
                 below=lambda: panel_checkpoint.build(self.elem_id, checkpoints.names()),
             )
         components = {"enabled": toggle, **built.controls}
         for name, component in built.controls.items():
             if OPTIONS[name].kind != "image":
                 component.value = settings.default(name)
-        for name, shown in panel.visible(*(built.controls[name].value for name in panel.DECIDING)).items():
+        chosen = [built.controls[name].value for name in panel.DECIDING]
+        for name, shown in panel.visible(*chosen, directories=directories).items():
             built.controls[name].visible = shown
         unsaved = (*built.buttons, *built.below.parts)
         for component in (*unsaved, *components.values()):
@@ -103,7 +107,7 @@ class DepthToImage(scripts.Script):
         if chosen is None or p.override_settings.get("sd_model_checkpoint"):
             return
         try:
-            wanted = job.wants_given_depth(job.read_options(args, xyz.values(p)))
+            wanted = job.wants_given_depth(hook.options_of(p, args))
         except Depth2ImgError:
             return  # `process` reports it
         if wanted and not loader.selected_is_depth():
@@ -135,6 +139,7 @@ def register() -> None:
         return
     loader.apply()
     tiles.apply()
+    batch_tab.apply()
     script_callbacks.on_script_unloaded(unregister)
     script_callbacks.on_ui_settings(settings.add)
     script_callbacks.on_cfg_denoiser(denoise.on_cfg_denoiser)
@@ -148,3 +153,4 @@ def unregister() -> None:
     loader.undo()
     tiles.undo()
     shelf.SHELF.unload()
+    batch_tab.undo()

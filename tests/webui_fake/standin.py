@@ -147,6 +147,11 @@ class Host:
         p.scripts, p.script_args = self.runner(True), (0, *args)
         return p
 
+    def batch(self, p: Any, pictures: Any, masks: str = "") -> Any:
+        """Run a job of the Batch tab over a folder, or over uploads."""
+        self.scripts.scripts_img2img = p.scripts
+        return importlib.import_module("modules.img2img").process_batch(p, pictures, "", masks, p.script_args)
+
     def txt2img(self, args: tuple[Any, ...] = (), **fields: Any) -> Any:
         """A job, not yet run: 96 x 64."""
         fields = {"width": 96, "height": 64, **fields}

@@ -28,7 +28,7 @@ with warnings.catch_warnings():
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:starlette", "ignore::DeprecationWarning:anyio")
 
-FLAGS: dict[str, Any] = {"api": True, "nowebui": False, "api_auth": None}
+FLAGS: dict[str, Any] = {"api": True, "hide_ui_dir_config": False, "nowebui": False, "api_auth": None}
 
 
 def client(host: Host, **flags: Any) -> TestClient:

@@ -22,7 +22,7 @@ def readers(host: Host) -> Readers:
 
 
 def test_all_options_but_pictures(readers: Readers) -> None:
-    assert list(readers) == [name for name, option in OPTIONS.items() if option.kind != "image"]
+    assert list(readers) == [name for name, option in OPTIONS.items() if option.infotext]
     assert all(callable(reader) for reader in readers.values())  # keys would leave old values in place
 
 

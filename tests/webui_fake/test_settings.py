@@ -128,7 +128,7 @@ def test_every_option_has_a_default_of_the_user(host: Host) -> None:
     add_settings(host)
     settings = host.ours("settings")
     for name, option in OPTIONS.items():
-        if option.kind == "image":
+        if not option.infotext:
             continue
         info = host.shared.opts.data_labels[settings.default_key(name)]
         assert info.default == option.default == settings.default(name)

@@ -31,6 +31,7 @@ class StableDiffusionProcessing:
     script_args: Any = field(default=(), init=False)
     sampler: Any = field(default=None, init=False)
     paste_to: tuple | None = field(default=None, init=False)
+    is_api: bool = field(default=False, init=False)
     is_hr_pass: bool = field(default=False, init=False)
     iteration: int = field(default=0, init=False)
     all_prompts: list = field(default=None, init=False)

@@ -6,6 +6,7 @@ from modules import errors
 
 AlwaysVisible = object()
 scripts_data = []
+scripts_img2img = None
 
 
 class Script:
@@ -62,6 +63,11 @@ class ScriptRunner:
                 getattr(script, name)(p, *more, *p.script_args[script.args_from : script.args_to])
             except Exception as error:
                 errors.report(f"Error running {name}: {error!r}")
+
+    def run(self, p, *args):
+        if args[0] in (0, None):
+            return None
+        return self.selectable_scripts[args[0] - 1].run(p)
 
     def before_process(self, p):
         self.fake_each("before_process", p)

@@ -2,12 +2,13 @@
 
 from types import SimpleNamespace
 
-from modules import options, shared_options
+from modules import options, shared_options, util
 from modules.options import OptionInfo  # noqa: F401 - the adapter takes it from here
 
-cmd_opts = SimpleNamespace(ckpt_dir=None)
+cmd_opts = SimpleNamespace(ckpt_dir=None, hide_ui_dir_config=False)
 opts = options.Options(dict(shared_options.options_templates), set())
-state = SimpleNamespace(job_timestamp="20260101000000")
+state = SimpleNamespace(job="", job_timestamp="20260101000000")
+walk_files = util.walk_files
 
 
 def __getattr__(name):
