@@ -18,7 +18,7 @@ from typing import Any, Final, Literal
 import torch
 
 from ..errors import CheckpointError
-from ..files import appearing, free_space, remove_stale, replacing
+from ..files import WRITING, appearing, free_space, refusing, remove_stale, replacing
 from . import ldm_only, pairs
 from .anatomy import FOLDERS, Anatomy
 from .clip_tokens import write_tokenizer
@@ -150,6 +150,7 @@ def write_single_file(
     total = room_for(lazies, path.parent)
     beside = path.with_suffix(".yaml")
     remove_stale(path)
+    remove_stale(beside)
     # The one inside gets its name first: a file without its YAML would be worse than none.
     with replacing(beside, CheckpointError, what="The description") as described:
         described.write_text(to_yaml(anatomy), encoding="utf-8")
@@ -163,7 +164,9 @@ def to_folder(model: Model, folder: Path, progress: Progress | None = None, *, h
     Raises:
         CheckpointError: the folder exists already or cannot be written.
     """
-    if folder.exists():
+    with refusing(f"{folder.name} cannot be written.", CheckpointError, fix=WRITING):
+        exists = folder.exists()
+    if exists:
         raise CheckpointError(
             f"{folder.name} exists already.", fix="Give the name of a folder that does not exist yet."
         )

@@ -11,7 +11,8 @@ from typing import Final, cast
 import torch
 
 from ..errors import CheckpointError
-from . import ldm_only, pairs
+from ..files import refusing
+from . import ldm_only, pairs, shapes
 from .anatomy import FOLDERS, VIT_H, Anatomy, from_folder, read_json, reading
 from .description import dpt_config, from_single_file
 from .pairs import Component, Pair
@@ -167,8 +168,10 @@ def open_model(path: Path, midas: Path | None = None) -> Model:
     Raises:
         CheckpointError: it is neither, it is incomplete, or it is no depth model.
     """
+    with refusing(f"{path.name} cannot be read.", CheckpointError):
+        is_folder = path.is_dir()
     depth = None if midas is None else open_midas(midas)
-    return open_folder(path, depth) if path.is_dir() else open_single_file(path, depth)
+    return open_folder(path, depth) if is_folder else open_single_file(path, depth)
 
 
 def open_midas(path: Path) -> Tensors:
@@ -242,6 +245,7 @@ def _from_single_file(path: Path, tensors: Tensors, depth: Tensors | None) -> Mo
         name: FromLdm(tensors, [p for p in table if p.component == name]) for name in _components()
     }
     _same_widths(path.name, anatomy, parts["unet"])
+    _same_shapes(path.name, anatomy, tensors)
     paired = {pair.ldm for pair in table}
     rest = {name: name for name in names if name not in paired}
     noted = [name for name in tensors.metadata.get(RECREATED, "").split("\n") if name in rest]
@@ -284,6 +288,7 @@ def _from_parts(folder: Path, depth: Tensors | None) -> Model:
                 fix="Use the model as it was published, without added parts.",
             )
     _same_widths(folder.name, anatomy, parts["unet"])
+    _same_shapes(folder.name, anatomy, ToLdm(parts, table))
     aside_file = folder / ASIDE
     aside: Tensors = Safetensors(aside_file) if aside_file.is_file() else InMemory({})
     if depth is not None:
@@ -366,4 +371,15 @@ def _same_widths(what: str, anatomy: Anatomy, unet: Tensors) -> None:
                 f"The UNet of {what} is not as wide as its description says.",
                 got=f"{found} channels instead of {width} at level {level}",
                 fix="Put the checkpoint's own YAML beside it.",
+            )
+
+
+def _same_shapes(what: str, anatomy: Anatomy, tensors: Tensors) -> None:
+    """Whether every tensor that is run has the shape that the configurations give."""
+    for name, shape in shapes.required(anatomy).items():
+        if tensors.shape(name) != shape:
+            raise CheckpointError(
+                f"Tensor '{name[:100]}' of {what} has another shape than its description says.",
+                got=f"{tensors.shape(name)} instead of {shape}",
+                fix="It was merged or converted wrongly; get the original file.",
             )

@@ -48,14 +48,16 @@ def as_type(lazy: Lazy, dtype: torch.dtype) -> Lazy:
 
     def make() -> torch.Tensor:
         value = lazy.make()
-        cast = value.to(dtype)
-        if not torch.isfinite(cast).all() and torch.isfinite(value).all():
-            raise CheckpointError(
-                f"Tensor '{lazy.key[:100]}' does not fit into {TYPE_NAMES[dtype]}.",
-                got=f"values up to {float(value.abs().max()):.3g}",
-                fix="Keep the checkpoint in its own precision.",
-            )
-        return cast
+        if value.numel() and torch.finfo(dtype).max < torch.finfo(value.dtype).max:
+            low, high = (float(extreme) for extreme in torch.aminmax(value))  # needs no memory, as `isfinite` does
+            extreme = max(-low, high)
+            if math.isfinite(extreme) and math.isinf(float(torch.tensor(extreme).to(dtype))):
+                raise CheckpointError(
+                    f"Tensor '{lazy.key[:100]}' does not fit into {TYPE_NAMES[dtype]}.",
+                    got=f"values up to {extreme:.3g}",
+                    fix="Keep the checkpoint in its own precision.",
+                )
+        return value.to(dtype)
 
     return Lazy(lazy.key, dtype, lazy.shape, make)
 

@@ -12,6 +12,7 @@ from ..checkpoints.model import WEIGHTS, Model, open_model
 from ..embedded import is_embedded, open_embedded
 from ..errors import CheckpointError, OptionError
 from ..estimators import Estimator
+from ..files import refusing
 from ..options import CHECKPOINT
 from ..shelf import Shelf
 from .networks import Networks, build, build_estimator
@@ -73,7 +74,9 @@ def find(source: str | Path, midas: Path | None = None) -> Model:
     if str(source) == TINY:
         return open_embedded()
     path = Path(source)
-    if path.exists():
+    with refusing(f"{path.name} cannot be read.", CheckpointError):
+        exists = path.exists()
+    if exists:
         return open_embedded(path) if is_embedded(path) else open_model(path, midas)
     if hub.NAME.fullmatch(str(source)) and path.suffix.lower() not in (".safetensors", ".ckpt"):
         return open_model(_download(str(source)), midas)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from huggingface_hub.errors import LocalEntryNotFoundError
@@ -86,3 +87,53 @@ def test_devices_and_types() -> None:
         pick_dtype("float16", torch.device("cpu"))
     with pytest.raises(OptionError, match="int8"):
         pick_dtype("int8", torch.device("cpu"))
+
+
+def test_what_is_dropped_is_freed(folder: Path, tmp_path: Path) -> None:
+    """Switching estimators and models holds on to none of them: no module-level reference, no cycle."""
+    import gc
+    import weakref
+
+    from depth2img.checkpoints import convert
+    from depth2img.diffusion import load_estimator
+
+    convert(folder, tmp_path / "file.safetensors")
+    references = []
+    gc.collect()
+    gc.disable()
+    try:
+        for source in (folder, tmp_path / "file.safetensors", folder):
+            estimator = load_estimator(source, device="cpu")
+            estimator.estimate(np.full((64, 96, 3), 0.5, np.float32))
+            references.append(weakref.ref(estimator))
+            references += [weakref.ref(parameter) for parameter in estimator._network.parameters()]
+            del estimator
+    finally:
+        gc.enable()
+    engine = Engine(load(folder, device="cpu"))
+    engine.generate([picture(1)], Settings(steps=2, width=96, height=64))
+    references += [weakref.ref(parameter) for parameter in engine.networks.unet.parameters()]
+    del engine
+    gc.collect()  # networks of diffusers have cycles of their own
+    assert len(references) > 500 and not any(reference() is not None for reference in references)
+
+
+def test_half_precision_file_is_never_held_in_full(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Into bfloat16, one tensor at a time: nothing of the size of a part is ever in float32 but the depth network."""
+    from depth2img.checkpoints import convert
+
+    convert(folder, tmp_path / "half.safetensors", half=True)
+    held: list[torch.dtype] = []
+    original = torch.nn.Module.load_state_dict
+
+    def note(self: torch.nn.Module, state: dict[str, torch.Tensor], *given: Any, **more: Any) -> Any:
+        held.append(next(iter(state.values())).dtype)
+        assert len({value.dtype for value in state.values()}) == 1
+        return original(self, state, *given, **more)
+
+    monkeypatch.setattr(torch.nn.Module, "load_state_dict", note)
+    loaded = load(tmp_path / "half.safetensors", device="cpu", dtype="bfloat16")
+    assert held == [torch.bfloat16] * 3 + [torch.float32]
+    assert all(value.dtype == torch.bfloat16 for value in loaded.unet.parameters())

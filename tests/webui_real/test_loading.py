@@ -6,6 +6,7 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 from host import Host, Refused, running
 from PIL import Image
@@ -153,3 +154,112 @@ def test_the_bundled_model_installs_and_generates(loading: Host, astronaut: Imag
     assert shape == [2, 1, 16, 16] and min(values) == -1 and max(values) == 1
     assert 'data-side="128"' in loading.run("result = sys.modules['depth2img_webui.status'].status_html()")
     loading.use("small-depth")
+
+
+# --- what is made of a depth checkpoint -------------------------------------------------------------------------------
+
+
+def random_lora(checkpoint: Path, path: Path, rank: int = 4) -> int:
+    """A LoRA for Stable Diffusion 2 with kohya's names and noise for weights, as trainers write it; how many layers."""
+    import torch
+    from safetensors.torch import save_file
+
+    from depth2img.checkpoints import open_model
+
+    model, generator = open_model(checkpoint), torch.Generator().manual_seed(5)
+    state: dict[str, torch.Tensor] = {}
+    for component, prefix in (("unet", "lora_unet_"), ("text_encoder", "lora_te_")):
+        part = model.parts[component]
+        for name in part.keys():
+            shape = part.shape(name)
+            layer = name.removesuffix(".weight")
+            if len(shape) != 2 or not any(word in layer for word in ("attn", "proj_", ".ff.", ".mlp.")):
+                continue
+            key = prefix + layer.replace(".", "_")
+            # The product has about a third of the deviation of the weights that it is added to.
+            state[f"{key}.lora_down.weight"] = torch.randn(rank, shape[1], generator=generator) * shape[1] ** -0.5
+            state[f"{key}.lora_up.weight"] = torch.randn(shape[0], rank, generator=generator) / 3 * rank**-0.5
+            state[f"{key}.alpha"] = torch.tensor(float(rank))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    save_file(state, path)
+    return len(state) // 3
+
+
+def apart(one: Image.Image, other: Image.Image) -> float:
+    """Mean difference of two pictures, 0..255."""
+    return float(np.abs(np.asarray(one, np.int16) - np.asarray(other, np.int16)).mean())
+
+
+def test_lora_applies_to_a_depth_checkpoint(loading: Host, models: Path, astronaut: Image.Image) -> None:
+    """A LoRA for Stable Diffusion 2, on UNet and text encoder: every name finds its layer; the picture changes with it
+    and comes back without it."""
+    loading.use("small-depth")
+    count = random_lora(models / "small-depth.safetensors", loading.data / "models" / "Lora" / "noise.safetensors")
+    code = (
+        "import logging, networks\n"
+        "seen, root = [], logging.getLogger()\n"
+        "handler = logging.Handler(); handler.emit = lambda record: seen.append(record.getMessage())\n"
+        "level = root.level; root.addHandler(handler); root.setLevel(logging.DEBUG)\n"
+        "try:\n"
+        "    networks.list_available_networks()\n"
+        "    network = networks.load_network('noise', networks.available_networks['noise'])\n"
+        "finally:\n"
+        "    root.removeHandler(handler); root.setLevel(level)\n"
+        "result = [len(network.modules), [text for text in seen if 'match keys' in text]]"
+    )
+    assert loading.run(code) == [count, []]
+    loading.img2img(astronaut)  # the first after a switch may differ by a rounding
+    [without] = loading.img2img(astronaut).images
+    [weightless] = loading.img2img(astronaut, prompt="a red vase <lora:noise:0>").images
+    loading.run("probe.clear()")
+    changed = loading.img2img(astronaut, prompt="a red vase <lora:noise:1>")
+    assert conditioned(loading)
+    [again] = loading.img2img(astronaut).images
+    assert "noise" in changed.infotexts[0]
+    assert apart(without, changed.images[0]) > 3
+    assert apart(without, weightless) < 0.1 and apart(without, again) < 0.1
+
+
+def test_merged_and_converted_checkpoints_are_selected_and_used(
+    loading: Host, models: Path, astronaut: Image.Image
+) -> None:
+    """Merged with a 4-channel checkpoint, and through a folder of diffusers and back in half precision."""
+    from depth2img.checkpoints import convert, merge
+
+    depth, plain = models / "small-depth.safetensors", models / "small-plain.safetensors"
+    merge(depth, plain, loading.checkpoints / "merged.safetensors", multiplier=0.3, precision="float16")
+    convert(depth, loading.data / "folder")
+    convert(loading.data / "folder", loading.checkpoints / "converted.safetensors", half=True)
+    loading.post("/sdapi/v1/refresh-checkpoints")
+    made = {}
+    for name in ("small-depth", "converted", "merged"):
+        loading.use(name)
+        loading.run("probe.clear()")
+        loading.img2img(astronaut)
+        result = loading.img2img(astronaut)
+        assert result.info["sd_model_name"] == name and conditioned(loading)
+        made[name] = result.images[0]
+    assert apart(made["small-depth"], made["converted"]) < 0.5  # the source is in half precision too
+    recipe = loading.run("result = shared.sd_model.sd_checkpoint_info.metadata['sd_merge_recipe']")
+    assert recipe["interp_method"] == "Weighted sum" and recipe["models"]["B"] == "small-plain.safetensors"
+    loading.use("small-depth")
+
+
+def test_switching_frees_the_depth_network(loading: Host) -> None:
+    """Of several switches between depth and plain checkpoints at most one MiDaS stays, and no memory."""
+    code = (
+        "import gc, psutil\n"
+        "gc.collect()\n"
+        "nets = [o for o in gc.get_objects() if type(o).__name__ == 'DPTDepthModel']\n"
+        "real = [n for n in nets if next(n.parameters()).device.type != 'meta']\n"
+        "result = [len(real), psutil.Process().memory_info().rss / 1e6]"
+    )
+    seen = []
+    for _ in range(4):
+        loading.use("small-plain")
+        plain, _ = loading.run(code)
+        loading.use("small-depth")
+        depth, resident = loading.run(code)
+        assert (plain, depth) == (0, 1)
+        seen.append(resident)
+    assert seen[-1] - seen[0] < 250, seen  # MiDaS alone is 490 MB in float32
