@@ -13,6 +13,7 @@ from .panel import note
 
 if TYPE_CHECKING:
     from .checkpoints import Plan, Report
+    from .panel_fetch import Fetching
 
 HELP: Final = "Choose one from the WebUI's list, or give a path in its folders of models."
 
@@ -31,6 +32,7 @@ class Section:
         report: HTML: what the checkpoint is, or what is wrong.
         plan: HTML: what setting it up will do, or what it has done.
         planned: state: the sentences of the plan that is shown; nothing else is carried out.
+        fetching: the part for getting a published checkpoint.
     """
 
     chosen: Any
@@ -39,19 +41,21 @@ class Section:
     report: Any
     plan: Any
     planned: Any
+    fetching: Fetching
 
     @property
     def parts(self) -> tuple[Any, ...]:
         """All components, none of which is an option."""
-        return self.chosen, self.inspect, self.setup, self.planned
+        return self.chosen, self.inspect, self.setup, self.planned, *self.fetching.parts
 
 
-def build(elem_id: Callable[[str], str], choices: Sequence[str]) -> Section:
+def build(elem_id: Callable[[str], str], choices: Sequence[str], fetching: Callable[[], Fetching]) -> Section:
     """Make the section inside the current Gradio context.
 
     Args:
         elem_id: short name -> element id, unique on the page.
         choices: names of the installed checkpoints.
+        fetching: makes the part for getting one.
     """
     with gr.Accordion("Depth checkpoint", open=False, elem_id=elem_id("checkpoint")):
         with gr.Row(elem_classes=["depth2img-row", "depth2img-checkpoint"]):
@@ -69,7 +73,8 @@ def build(elem_id: Callable[[str], str], choices: Sequence[str]) -> Section:
         plan = gr.HTML("", elem_id=elem_id("plan"), elem_classes=["depth2img-report"])
         setup = gr.Button("Set up", size="sm", visible=False, variant="primary", elem_id=elem_id("setup"))
         planned = gr.State("")
-    return Section(chosen, inspect, setup, report, plan, planned)
+        getting = fetching()
+    return Section(chosen, inspect, setup, report, plan, planned, getting)
 
 
 def report_html(report: Report) -> str:

@@ -390,7 +390,7 @@ def connect(*, tab: str, built: panel.Panel, toggle: Any, host: dict[str, Any]) 
         toggle: the header's switch, first of the script's arguments.
         host: the host's components by element id.
     """
-    from depth2img_webui import checkpoints, status
+    from depth2img_webui import checkpoints, fetching, status
 
     controls = [toggle, *built.controls.values()]
     outputs = [built.data, built.message]
@@ -433,3 +433,4 @@ def connect(*, tab: str, built: panel.Panel, toggle: Any, host: dict[str, Any]) 
     built.refresh.click(fn=status.show, inputs=[], outputs=known, show_progress="hidden", queue=False)
     built.install.click(fn=status.install, inputs=[], outputs=line)
     checkpoints.connect(built.below)
+    fetching.connect(built.below.fetching)

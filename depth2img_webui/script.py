@@ -16,6 +16,7 @@ from . import (
     checkpoints,
     compat,
     denoise,
+    fetching,
     hook,
     infotext,
     job,
@@ -63,7 +64,9 @@ class DepthToImage(scripts.Script):
                 elem_id=self.elem_id,
                 page=preview.page(tab),
                 directories=directories,
-                below=lambda: panel_checkpoint.build(self.elem_id, checkpoints.names()),
+                below=lambda: panel_checkpoint.build(
+                    self.elem_id, checkpoints.names(), lambda: fetching.build(self.elem_id)
+                ),
             )
         components = {"enabled": toggle, **built.controls}
         for name, component in built.controls.items():

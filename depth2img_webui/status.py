@@ -18,7 +18,7 @@ BUNDLED: Final = "depth2img-tiny.safetensors"
 
 MISSING: Final = (
     "No depth checkpoint is installed. Put one such as 512-depth-ema.safetensors into the folder of checkpoints "
-    "and refresh the list."
+    "and refresh the list, or download one under 'Depth checkpoint'."
 )
 
 

@@ -83,15 +83,20 @@ class Published:
         size = {"size": self.size.text, "bytes": [self.size.low, self.size.high]}
         return {**values, **size, "licence": self.licence, "urls": [str(source) for source in self.sources]}
 
-    def lines(self) -> list[str]:
+    def rows(self) -> list[tuple[str, str]]:
         """What to show before it is fetched: what, how large, from where, under which licence."""
         return [
-            f"{self.file}: {self.about}" if self.about else self.file,
-            f"  size     {self.size.text}",
-            f"  from     {', then '.join(dict.fromkeys(map(place, self.sources))) or 'nowhere'}",
-            f"  SHA-256  {self.sha256 or 'not known: the file cannot be checked'}",
-            f"  licence  {self.licence or 'not stated'}",
+            ("File", self.file),
+            *([("What it is", self.about)] if self.about else []),
+            ("Size", self.size.text),
+            ("From", ", then ".join(dict.fromkeys(map(place, self.sources))) or "nowhere"),
+            ("SHA-256", self.sha256 or "not known: the file cannot be checked"),
+            ("Licence", self.licence or "not stated"),
         ]
+
+    def lines(self) -> list[str]:
+        """The same as lines."""
+        return [f"{label:<13} {value}" for label, value in self.rows()]
 
 
 def place(source: Source) -> str:

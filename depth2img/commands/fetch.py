@@ -63,7 +63,7 @@ def fetch(
 
     entries = tables.table(mirrors)
     if show_list:
-        lines = [line for entry in entries.values() for line in entry.lines()]
+        lines = ["\n".join(entry.lines()) + "\n" for entry in entries.values()]
         report({"files": [entry.to_json() for entry in entries.values()]}, lines, as_json=as_json)
         return
     entry = tables.find(file, entries)
@@ -71,7 +71,7 @@ def fetch(
         raise click.UsageError("Say either where the WebUI is, or --output.")
     folders = (output,) if output else webui_folders(webui, data_dir=data_dir, models_dir=models_dir, ckpt_dir=ckpt_dir)
     if not as_json:
-        click.echo("\n".join([*entry.lines(), f"  to       {folders[0]}"]), err=True)
+        click.echo("\n".join([*entry.lines(), f"{'To':<13} {folders[0]}"]), err=True)
     if not yes:
         if as_json or not sys.stdin.isatty():
             raise click.UsageError("Nobody is there to be asked; say --yes.")

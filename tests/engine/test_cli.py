@@ -390,7 +390,7 @@ FETCH = ("checkpoint", "fetch", "depth", "--mirrors", "own.yaml", "-o", ".")
 def test_fetch_lists_what_there_is(run: Run, mirrors: mirror.Mirror, tmp_path: Path) -> None:
     result = run("checkpoint", "fetch", "--list")
     assert result.code == 0
-    assert result.out.startswith("512-depth-ema-fp16.safetensors: ")
+    assert result.out.startswith("File          512-depth-ema-fp16.safetensors")
     for words in ("2.85 GB", "huggingface.co", "1edad0394713", "CreativeML Open RAIL++-M"):
         assert words in result.out
     files = run(*FETCH, "--list", "--json").json()["files"]
@@ -406,7 +406,7 @@ def test_fetch_says_what_and_asks(run: Run, mirrors: mirror.Mirror, tmp_path: Pa
     assert mirrors.requests == []
     done = run(*FETCH, "-o", "models", "--yes")
     assert done.code == 0
-    assert "size     200,003 bytes" in done.err and "from     127.0.0.1:" in done.err
+    assert "Size          200,003 bytes" in done.err and "From          127.0.0.1:" in done.err
     assert "200,003 bytes received" in done.out and "The SHA-256 is the published one." in done.out
     assert (tmp_path / "models/depth.safetensors").read_bytes() == mirrors.data
     again = run(*FETCH, "-o", "models", "--yes", "--json").json()

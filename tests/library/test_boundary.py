@@ -29,7 +29,7 @@ ORDER = [
 """The way through the house. A module imports only from those before it; everything else is a room beside it."""
 
 ROOMS = {
-    "gradio": {"panel", "panel_checkpoint", "app"},
+    "gradio": {"panel", "panel_checkpoint", "panel_fetch", "app"},
     "diffusers": {"diffusion"},
     "transformers": {"diffusion", "checkpoints", "depth_models"},
     "ray": {"batch"},

@@ -100,8 +100,8 @@ def test_an_entry_of_ones_own(tmp_path):
     assert mine == mirrors.Published(
         "a.safetensors", "Mine", "fp16", Size("1,000 bytes", 1000, 1000), HASH, "Mine", ("https://mirror.example/a",)
     )
-    assert mine.lines()[1:4] == ["  size     1,000 bytes", "  from     mirror.example", f"  SHA-256  {HASH}"]
-    assert "cannot be checked" in entry(tmp_path, sha256="").lines()[3]
+    assert mine.lines()[2:5] == ["Size          1,000 bytes", "From          mirror.example", f"SHA-256       {HASH}"]
+    assert "cannot be checked" in dict(entry(tmp_path, sha256="").rows())["SHA-256"]
 
 
 @pytest.mark.parametrize(
