@@ -236,6 +236,17 @@ def test_adjustments_are_shown(page: Page) -> None:
     assert np.abs(total - 255).max() <= 1
 
 
+def test_a_fixed_range_is_shown(page: Page) -> None:
+    """What lies beyond it is as far and as near as can be."""
+    depth = depth_of(picture_of(1))
+    far, near = np.quantile(depth, [0.3, 0.6])
+    shown, _ = press(page, 1, range="fixed", range_far=float(far), range_near=float(near))
+    assert shown is not None
+    grey = np.asarray(shown.convert("L"), int)
+    expected = np.clip((depth - far) / (near - far), 0, 1) * 255
+    assert np.abs(grey - expected).mean() < 8 and 0.2 < (grey == 0).mean() < 0.4 and 0.3 < (grey == 255).mean() < 0.5
+
+
 def test_contradicting_adjustments(page: Page) -> None:
     shown, message = press(page, 1, near=0.2, far=0.6)
     assert shown is None and "'near' must be greater than 'far'" in words(message)

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,6 +17,8 @@ from PIL import Image
 sys.path.insert(0, str(Path(__file__).parent))
 
 from host import ROOT, Host, running
+
+from depth2img import embedded
 
 TOOL = ROOT / "tools" / "random_checkpoint.py"
 HERE = Path(__file__).parent
@@ -75,6 +78,29 @@ def depth_host(host: Host) -> Iterator[Host]:
     )
 
 
+@pytest.fixture(scope="session")
+def bundled_host(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Host]:
+    """One WebUI with the bundled model, page and API: its pictures can be judged."""
+    folder = tmp_path_factory.mktemp("bundled")
+    (folder / "checkpoints").mkdir()
+    embedded.install(folder / "checkpoints" / "depth2img-tiny.safetensors")
+    with running(
+        folder / "data",
+        checkpoints=folder / "checkpoints",
+        checkpoint="depth2img-tiny.safetensors",
+        interface=True,
+    ) as started:
+        started.run("probe.watch()")
+        yield started
+
+
+@pytest.fixture
+def bundled(bundled_host: Host) -> Host:
+    """The same with nothing cached and nothing recorded."""
+    bundled_host.run("sys.modules['depth2img_webui.maps'].CACHE.clear(); probe.clear()")
+    return bundled_host
+
+
 def photograph(name: str, width: int = 192, height: int = 128) -> Image.Image:
     """A photograph that ships in scikit-image, cut to the proportions and resized."""
     from skimage import data
@@ -84,6 +110,17 @@ def photograph(name: str, width: int = 192, height: int = 128) -> Image.Image:
     cut_width, cut_height = int(width * scale), int(height * scale)
     left, top = (image.width - cut_width) // 2, (image.height - cut_height) // 2
     return image.crop((left, top, left + cut_width, top + cut_height)).resize((width, height))
+
+
+def grid_args(host: Host, *axes: str) -> list[Any]:
+    """Arguments of the X/Y/Z script in csv mode: name and values of one to three axes."""
+    titles = host.run(
+        "m = [d.module for d in sys.modules['modules.scripts'].scripts_data if d.path.endswith('xyz_grid.py')][0]\n"
+        "result = [o.label for o in m.axis_options if type(o) == m.AxisOption or o.is_img2img]"
+    )
+    names = [*axes, *["Nothing", ""] * 3][:6]
+    flat = [value for at in (0, 2, 4) for value in (titles.index(names[at]), names[at + 1], [])]
+    return [*flat, True, True, False, False, False, False, False, 0, True]
 
 
 @pytest.fixture(scope="session")

@@ -23,8 +23,13 @@ ROOT = Path(__file__).resolve().parents[2]
 START_SECONDS = 240
 JOB_SECONDS = 600
 
+STARTED = "Startup time:"
+"""What the host prints at last. It cannot bear a request between its page and its API: then it adds middleware to an
+application that has begun to serve, and ends."""
+
 OFFLINE = {
     "OMP_NUM_THREADS": "1",
+    "PYTHONUNBUFFERED": "1",
     "HF_HUB_OFFLINE": "1",
     "TRANSFORMERS_OFFLINE": "1",
     "GRADIO_ANALYTICS_ENABLED": "False",
@@ -188,6 +193,9 @@ def _wait(host: Host, process: subprocess.Popen[bytes], code: str) -> None:
     while time.monotonic() < until:
         if process.poll() is not None:
             break
+        if STARTED not in host.log.read_text(errors="replace"):
+            time.sleep(0.2)
+            continue
         try:
             host.run(code)
             return

@@ -10,6 +10,8 @@ from pathlib import Path
 
 from playwright.sync_api import Locator, Page, sync_playwright
 
+from depth2img import OPTIONS
+
 CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium") or ""
 FLAGS = [
     "--no-sandbox",
@@ -44,6 +46,12 @@ def opened(url: str, *, width: int = 1400, height: int = 1200, query: str = "?__
             browser.close()
 
 
+def shot(page: Page, name: str, part: Locator | None = None) -> None:
+    """A screenshot for docs/ and for the eye, where DEPTH2IMG_SHOTS names a folder."""
+    if "DEPTH2IMG_SHOTS" in os.environ:
+        (part or page).screenshot(path=str(Path(os.environ["DEPTH2IMG_SHOTS"]) / f"{name}.png"))
+
+
 class DepthPanel:
     """The panel of one tab."""
 
@@ -73,6 +81,25 @@ class DepthPanel:
         return self.page.locator(f"#script_{self.tab}_depth_to_image_estimate").locator(
             "xpath=ancestor::*[contains(@class, 'depth2img-panel')]//*[contains(@class, 'depth2img-stage-inside')]"
         )
+
+    def value(self, name: str) -> object | None:
+        """What the control of an option holds; None where the page does not have it at the moment."""
+        if name == "enabled":
+            return self.toggle.is_checked()
+        kind, part = OPTIONS[name].kind, self.part(name)
+        found = {
+            "switch": "input[type=checkbox]",
+            "number": "input[type=number]",
+            "choice": "input[type=radio]:checked",
+            "text": "textarea, input",
+        }
+        control = part.locator(found[kind])
+        if not control.count():
+            return None
+        if kind == "switch":
+            return control.first.is_checked()
+        text = control.first.input_value()
+        return float(text) if kind == "number" else text
 
     def estimate(self) -> Locator:
         """Press the button and wait for the map."""

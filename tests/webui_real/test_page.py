@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import io
-import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,9 +12,9 @@ import numpy as np
 import pytest
 from conftest import photograph
 from host import Host, Refused, running
-from page import CHROMIUM, DepthPanel, opened
+from page import CHROMIUM, DepthPanel, opened, shot
 from PIL import Image
-from playwright.sync_api import Locator, Page
+from playwright.sync_api import Page
 
 from depth2img import DepthMap, conditioning
 
@@ -53,11 +52,6 @@ def img2img(page: Page) -> DepthPanel:
     panel.number("img2img_height", 128)
     panel.number("img2img_steps", 2)
     return panel
-
-
-def shot(page: Page, name: str, part: Locator | None = None) -> None:
-    if "DEPTH2IMG_SHOTS" in os.environ:
-        (part or page).screenshot(path=str(Path(os.environ["DEPTH2IMG_SHOTS"]) / f"{name}.png"))
 
 
 def test_preview_then_generate_in_img2img(page: Page, served: Host, files: Path) -> None:

@@ -1,4 +1,4 @@
-"""REST routes, X/Y/Z axes and settings on the real WebUI, and every option there and back."""
+"""REST routes, X/Y/Z axes and settings on the real WebUI."""
 
 from __future__ import annotations
 
@@ -7,32 +7,9 @@ from typing import Any
 import numpy as np
 import pytest
 import requests
+from conftest import grid_args
 from host import Host, Refused, running, to_base64
 from PIL import Image
-
-SAMPLE: dict[str, Any] = {
-    "enabled": False,
-    "near": 0.85,
-    "far": 0.15,
-    "gamma": 0.7,
-    "blur": 1.5,
-    "invert": True,
-    "append_map": True,
-    "save_map": True,
-    "strength": 0.55,
-    "start": 0.1,
-    "end": 0.8,
-    "neutral": -0.25,
-    "guidance": 2.5,
-    "ignore_colours": True,
-    "estimate_on": "original",
-    "under_mask": "fill",
-    "hires": "estimate",
-    "keep_first": True,
-    "range": "shared",
-    "score": True,
-}
-"""A value that is not the default, for each option that an infotext can carry alone."""
 
 
 def conditionings(host: Host) -> list[np.ndarray]:
@@ -73,29 +50,6 @@ def test_password(models: Any, tmp_path: Any) -> None:
         assert requests.get(url, timeout=60).status_code == 401
         assert requests.get(url, auth=("ann", "secret"), timeout=60).json()["state"] == "ready"
         assert requests.post(host.url + "/depth2img/v1/adjust", json={"depth_map": ""}, timeout=60).status_code == 401
-
-
-def test_every_option_there_and_back(depth_host: Host, astronaut: Image.Image) -> None:
-    """API -> infotext -> API gives the same infotext, for each option alone and for all."""
-    rows = [option for option in depth_host.get("/depth2img/v1/options") if option["infotext"]]
-    assert {row["name"] for row in rows} == {*SAMPLE, "source"}
-    for depth in [SAMPLE, *({name: value} for name, value in SAMPLE.items())]:
-        first = depth_host.img2img(astronaut, depth=depth, steps=1)
-        text = first.infotexts[0]
-        for row in rows:
-            shown = f"{row['infotext']}: {depth[row['name']]}" if row["name"] in depth else ""
-            assert (shown in text) if shown else (f"{row['infotext']}:" not in text)
-        assert depth_host.img2img(astronaut, infotext=text, steps=1).infotexts[0] == text
-
-
-def grid_args(host: Host, x: str, values: str, y: str = "Nothing", y_values: str = "") -> list[Any]:
-    """Arguments of the X/Y/Z script in csv mode."""
-    titles = host.run(
-        "m = [d.module for d in sys.modules['modules.scripts'].scripts_data if d.path.endswith('xyz_grid.py')][0]\n"
-        "result = [o.label for o in m.axis_options if type(o) == m.AxisOption or o.is_img2img]"
-    )
-    axes = [titles.index(x), values, [], titles.index(y), y_values, [], 0, "", []]
-    return [*axes, True, True, False, False, False, False, False, 0, True]
 
 
 def test_off_and_on_against_denoising_strength(depth_host: Host, astronaut: Image.Image) -> None:
