@@ -1,198 +1,384 @@
-"""What each control does, in numbers, on the engine and one model.
+"""What each control does to pictures, in numbers: the bundled model on scenes that it never saw.
 
-    python benchmarks/bench_control.py [--model tiny] [--seeds 3] [PICTURE ...]
+    WEBUI_DIR=... WEBUI_PYTHON=... python benchmarks/bench_control.py [--scenes 6] [--seeds 1] [--engine [--model tiny]]
 
-Prints tables: structure kept (correlation of the result's estimated depth with the picture's, see `scores.structure`)
-against strength, against the end step and inside and outside of a region; correlation of the result's tones with the
-picture's with and without "Ignore source colours"; error of depth in the box of "Only masked" against the whole
-picture's depth; flicker of the conditioning over a pan with own and shared ranges. Writes
-benchmarks/results/control.json. Without pictures it takes the sample of the bundled model.
+Runs in the real WebUI, or with --engine (and without WEBUI_DIR) in the standalone engine. Prints tables and writes them
+to benchmarks/results/control.json:
+
+- structure kept (see `scores.structure`; 1 = the scene's, 0 = any scene's) against strength, start, end and depth
+  guidance, and inside and outside of a region;
+- correlation of the result's tones with the picture's, with and without "Ignore source colours", against chance;
+- error of depth in the box of "Only masked" against the whole picture's depth, ours and the host's own;
+- flicker of the conditioning as the camera tilts, by range.
+
+Every job has denoising strength 1 and a prompt that asks for other colours. Each figure is a mean over scenes and seeds
+with its standard error.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
+import dataclasses
 import itertools
 import json
+import os
 import statistics
-from collections.abc import Callable, Sequence
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Final, Protocol
 
 import cv2
 import numpy as np
-
-from depth2img import DepthMap, DepthOptions, read_picture
-from depth2img.demo import load_sample
-from depth2img.diffusion import Engine, Settings
-from depth2img.images import Picture
-from depth2img.scores import structure
+import numpy.typing as npt
+from PIL import Image
 
 ROOT = Path(__file__).resolve().parents[1]
-PARTS = (0.0, 0.25, 0.5, 0.75, 1.0)
-PANS = 8
+sys.path[:0] = [str(ROOT), str(ROOT / "tests" / "webui_real")]
 
-Table = dict[str, float]
+from depth2img import DepthMap, DepthOptions, embedded  # noqa: E402
+from depth2img.diffusion import Engine, Settings  # noqa: E402
+from depth2img.images import Picture  # noqa: E402
+from depth2img.scores import structure  # noqa: E402
+from tools.embedded_model import scenes  # noqa: E402
+from tools.embedded_model.captions import plain_caption  # noqa: E402
+
+SIDE: Final = 128
+STEPS: Final = 12
+CFG: Final = 4.0
+PARTS: Final = (0.0, 0.25, 0.5, 0.75, 1.0)
+MEAN_OF: Final = 48
+"""Training scenes whose mean depth is what all scenes share."""
+
+SHIFT, VIEW = 8, 64
+"""Of the pan: pixels per frame, and the height of what is seen of the picture."""
+
+Figure = tuple[float, float]
+"""Mean and its standard error."""
+
+Table = dict[str, Figure]
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Scene:
+    """A rendered scene.
+
+    Attributes:
+        picture: uint8 (SIDE, SIDE, 3).
+        prompt: the same solids in other colours.
+        depth: exact inverse depth, 1 at the nearest point.
+    """
+
+    picture: Picture
+    prompt: str
+    depth: DepthMap
+
+
+class Maker(Protocol):
+    """Runs jobs: the WebUI or the engine."""
+
+    def generate(
+        self, pictures: Sequence[Picture], prompt: str, options: dict[str, Any], **fields: Any
+    ) -> list[Picture]:
+        """One result per picture; `fields` are `seed`, `steps`, `mask` and `only_masked`."""
+
+    def conditionings(self) -> npt.NDArray[np.float32]:
+        """What the latest job's first call of the network was conditioned on: (B, h, w), conditional rows."""
+
+    def native(self) -> contextlib.AbstractContextManager[None]:
+        """Jobs as the host does them without the extension."""
+
+
+def held_out(count: int) -> tuple[list[Scene], DepthMap]:
+    """Scenes that the model was not trained on, and the mean depth of some that it was."""
+    found = []
+    for seed in scenes.HELD_OUT_SEEDS[:count]:
+        geometry, buffers, rng = scenes.sample_visible(seed)
+        look = scenes.sample_look(rng, len(geometry.solids))
+        prompt = plain_caption(geometry, scenes.recolour(rng, look))
+        found.append(Scene(scenes.shade(buffers, look), prompt, relative(buffers)))
+    means = [relative(scenes.sample_visible(seed)[1]).values for seed in scenes.TRAINING_SEEDS[:MEAN_OF]]
+    return found, DepthMap(np.mean(means, axis=0).astype(np.float32))
+
+
+def relative(buffers: scenes.Buffers) -> DepthMap:
+    depth = scenes.inverse_depth(buffers)
+    return DepthMap((depth / depth.max()).astype(np.float32))
+
+
+class InEngine:
+    """Jobs in the standalone engine."""
+
+    def __init__(self, engine: Engine) -> None:
+        self.engine, self._seen = engine, np.zeros((0, 0, 0), np.float32)
+
+    def generate(
+        self, pictures: Sequence[Picture], prompt: str, options: dict[str, Any], **fields: Any
+    ) -> list[Picture]:
+        mask, only_masked = fields.pop("mask", None), fields.pop("only_masked", False)
+        area = "only masked" if only_masked else "whole picture"
+        settings = Settings(
+            prompt=prompt,
+            denoising_strength=1.0,
+            cfg_scale=CFG,
+            inpaint_area=area,
+            only_masked_padding=8,
+            mask_blur=2,
+            **{"steps": STEPS, "width": SIDE, "height": SIDE, **fields},
+        )
+        masks = None if mask is None else [mask] * len(pictures)
+        made = self.engine.generate(list(pictures), settings, DepthOptions.from_mapping(options), masks=masks)
+        self._seen = np.concatenate([one.conditioning[0].numpy() for one in made])
+        return [one.picture for one in made]
+
+    def conditionings(self) -> npt.NDArray[np.float32]:
+        return self._seen
+
+    @contextlib.contextmanager
+    def native(self) -> Iterator[None]:
+        """What the host does by itself is what the option "Entering" does."""
+        inner = self.generate
+        self.generate = lambda *given, **fields: inner(*given[:2], {"estimate_on": "entering"}, **fields)  # type: ignore[method-assign]
+        try:
+            yield
+        finally:
+            del self.generate
+
+
+class InWebUI:
+    """Jobs in the real WebUI, through its API."""
+
+    def __init__(self, host: Any) -> None:
+        self.host = host
+
+    def generate(
+        self, pictures: Sequence[Picture], prompt: str, options: dict[str, Any], **fields: Any
+    ) -> list[Picture]:
+        from host import to_base64
+
+        mask, only_masked = fields.pop("mask", None), fields.pop("only_masked", False)
+        if mask is not None:
+            fields |= {"mask": Image.fromarray(mask), "inpaint_full_res": only_masked, "inpainting_fill": 1}
+            fields |= {"inpaint_full_res_padding": 8, "mask_blur": 2}
+        depth = {
+            name: to_base64(Image.fromarray(value)) if isinstance(value, np.ndarray) else value
+            for name, value in options.items()
+        }
+        fields = {
+            "steps": STEPS,
+            "width": SIDE,
+            "height": SIDE,
+            "batch_size": len(pictures),
+            "override_settings": {"return_grid": False},
+            **fields,
+        }
+        self.host.run("probe.clear()")
+        made = self.host.img2img(
+            *map(Image.fromarray, pictures),
+            prompt=prompt,
+            depth=depth or None,
+            cfg_scale=CFG,
+            sampler_name="DDIM",
+            **fields,
+        )
+        return [np.asarray(image.convert("RGB")) for image in made.images[-len(pictures) :]]
+
+    def conditionings(self) -> npt.NDArray[np.float32]:
+        shape, values, _ = self.host.conditionings()[0]
+        rows = np.array(values, np.float32).reshape(shape)
+        return rows[: len(rows) // 2, 0]
+
+    def native(self) -> contextlib.AbstractContextManager[None]:
+        return self.host.native()
 
 
 class Bench:
-    """One model, some pictures, some seeds; every figure is a mean over pictures and seeds."""
+    """Some scenes, some seeds, one maker; the engine's depth network scores for both."""
 
-    def __init__(
-        self,
-        engine: Engine,
-        pictures: Sequence[Picture],
-        *,
-        prompt: str,
-        seeds: int,
-        steps: int,
-        mean: DepthMap | None = None,
-    ) -> None:
-        self.engine, self.pictures, self.seeds, self.mean = engine, pictures, seeds, mean
-        self.settings = Settings(prompt=prompt, steps=steps, denoising_strength=1.0)
+    def __init__(self, maker: Maker, scores: Engine, cases: Sequence[Scene], mean: DepthMap, seeds: int) -> None:
+        self.maker, self.engine, self.cases, self.mean, self.seeds = maker, scores, cases, mean, seeds
+        self._made: dict[str, list[Picture]] = {}
 
-    def tables(self) -> dict[str, Table]:
-        """All tables, by title."""
-        return {
-            "structure against strength": {f"{part:g}": self.kept(DepthOptions(strength=part)) for part in PARTS},
-            "structure against end": {f"{part:g}": self.kept(DepthOptions(end=part)) for part in PARTS},
-            "structure against start": {f"{part:g}": self.kept(DepthOptions(start=part)) for part in PARTS},
-            "structure against depth guidance": {f"{g:g}": self.kept(DepthOptions(guidance=g)) for g in (1, 2, 3, 5)},
-            "structure with a region on the left": self.region(),
-            "tone correlation with the picture": self.tones(),
-            "error of depth in the box of only masked": self.only_masked(),
-            "flicker of the conditioning over a pan": self.flicker(),
+    def tables(self) -> Iterator[tuple[str, Table]]:
+        """All tables with their titles."""
+        for name in ("strength", "end", "start"):
+            yield f"structure against {name}", {f"{part:g}": self.kept({name: part}) for part in PARTS}
+        yield (
+            "structure against depth guidance",
+            {f"{part:g}": self.kept({"guidance": part}) for part in (1.0, 2.0, CFG)},
+        )
+        yield "structure with a region on the left half", self.region()
+        yield "structure that scenes share by chance", {"another scene's picture": self.chance()}
+        yield "correlation of tones with the picture, no depth", self.tones()
+        yield "change of tones where the picture becomes its negative, no depth, levels of 255", self.negatives()
+        yield "mean error of depth in the box of only masked, of 2", self.only_masked()
+        yield "flicker of the conditioning over a tilt, of 2", self.flicker()
+
+    def results(self, options: dict[str, Any]) -> list[Picture]:
+        """One result per scene and seed; jobs that come to the same are run once."""
+        if options.get("strength") == 0 or options.get("end") == 0 or options.get("start") == 1:
+            options = {"strength": 0.0, **{name: options[name] for name in ("ignore_colours",) if name in options}}
+        plain = DepthOptions()
+        options = {
+            name: value
+            for name, value in options.items()
+            if isinstance(value, np.ndarray) or value != getattr(plain, name)
         }
+        key = repr(sorted(options.items(), key=str))
+        if key not in self._made:
+            self._made[key] = [
+                self.maker.generate([scene.picture], scene.prompt, options, seed=seed)[0]
+                for seed in range(self.seeds)
+                for scene in self.cases
+            ]
+        return self._made[key]
 
-    def kept(self, options: DepthOptions, part: slice = np.s_[:]) -> float:
-        """Mean structure of the results, over the given columns."""
+    def kept(self, options: dict[str, Any], part: slice = np.s_[:]) -> Figure:
+        """Structure of the results, over the given columns."""
+        return figure(self.score(scene, made, part) for scene, made in self.pairs(options))
 
-        def score(picture: Picture, result: Any) -> float:
-            one, other = (self.engine.estimate(each) for each in (result.frame, result.picture))
-            other = other.resized(one.width, one.height)
-            mean = None if self.mean is None else self.mean.resized(one.width, one.height)
-            return structure(*(None if depth is None else _columns(depth, part) for depth in (one, other, mean)))
+    def pairs(self, options: dict[str, Any]) -> Iterator[tuple[Scene, Picture]]:
+        yield from zip(list(self.cases) * self.seeds, self.results(options), strict=True)
 
-        return self._mean(options, score)
+    def score(self, scene: Scene, picture: Picture, part: slice = np.s_[:]) -> float:
+        found = self.engine.estimate(picture).resized(SIDE, SIDE)
+        maps = (scene.depth, found, self.mean)
+        return structure(*(DepthMap(np.ascontiguousarray(depth.values[:, part])) for depth in maps))
+
+    def chance(self) -> Figure:
+        """What one scene's input scores against another's depth."""
+        pairs = itertools.permutations(self.cases, 2)
+        return figure(self.score(one, other.picture) for one, other in pairs)
 
     def region(self) -> Table:
         """Inside and outside of a mask over the left half."""
-        found = {"inside": 0.0, "outside": 0.0}
-        mask = np.zeros((64, 64), np.uint8)
-        mask[:, :32] = 255
-        width = self.engine.estimate(self.pictures[0]).width
-        for name, part in (("inside", np.s_[: width // 2]), ("outside", np.s_[width // 2 :])):
-            found[name] = self.kept(DepthOptions(region=mask), part)
-        return found
+        mask = np.zeros((SIDE, SIDE), np.uint8)
+        mask[:, : SIDE // 2] = 255
+        left, right = np.s_[: SIDE // 2], np.s_[SIDE // 2 :]
+        return {
+            "inside": self.kept({"region": mask}, left),
+            "outside": self.kept({"region": mask}, right),
+            "left half without depth": self.kept({"strength": 0.0}, left),
+            "right half without depth": self.kept({"strength": 0.0}, right),
+        }
 
     def tones(self) -> Table:
-        """Correlation of blurred brightness, depth off: what is left can only be leaked tone."""
-
-        def score(picture: Picture, result: Any) -> float:
-            tones = [
-                cv2.GaussianBlur(each.mean(axis=2), (0, 0), each.shape[1] / 16)
-                for each in (result.frame, result.picture)
-            ]
-            return float(np.corrcoef(tones[0].ravel(), tones[1].ravel())[0, 1])
-
-        other = self.pictures[-1] if len(self.pictures) > 1 else self.pictures[0][:, ::-1]
-        depth = DepthOptions(source="reference", reference=np.ascontiguousarray(other))
+        """Depth is neutral, so that what is left can only be leaked tone."""
+        plain, noise = {"strength": 0.0}, {"strength": 0.0, "ignore_colours": True}
+        made = self.results(noise)
+        others = [*self.cases[1:], self.cases[0]] * self.seeds
         return {
-            "with neutral depth, as in the host": self._mean(DepthOptions(strength=0.0), score),
-            "with neutral depth, ignoring colours": self._mean(DepthOptions(strength=0.0, ignore_colours=True), score),
-            "with another picture's depth, as in the host": self._mean(depth, score),
-            "with another picture's depth, ignoring colours": self._mean(
-                DepthOptions(source="reference", reference=depth.reference, ignore_colours=True), score
+            "as in the host": figure(correlation(scene.picture, one) for scene, one in self.pairs(plain)),
+            "ignoring source colours": figure(correlation(scene.picture, one) for scene, one in self.pairs(noise)),
+            "chance: with another scene": figure(
+                correlation(scene.picture, one) for scene, one in zip(others, made, strict=True)
             ),
         }
 
-    def only_masked(self) -> Table:
-        """Mean absolute difference from the whole picture's conditioning, cut and resized, by what depth is estimated
-        on."""
-        errors: dict[str, list[float]] = {"original": [], "entering": []}
-        for picture in self.pictures:
-            height, width = picture.shape[:2]
-            mask = np.zeros((height, width), np.uint8)
-            mask[height // 3 : height * 2 // 3, width // 3 : width * 2 // 3] = 255
-            whole = self.engine.estimate(picture).resized(width, height)
-            for name, found in errors.items():
-                made = self.engine.generate(
-                    [picture],
-                    self._settings(0, inpaint_area="only masked", steps=1),
-                    DepthOptions(estimate_on=name),
-                    masks=[mask],
-                )[0]
-                frame = self.engine.frame(picture, self._settings(0, inpaint_area="only masked"), mask=mask)
-                assert frame.box is not None
-                left, top, right, bottom = frame.box
-                size = made.conditioning.shape[-1], made.conditioning.shape[-2]
-                wanted = 2 * whole.normalised()[top:bottom, left:right] - 1
-                wanted = cv2.resize(wanted, size, interpolation=cv2.INTER_AREA)
-                found.append(float(np.abs(wanted - made.conditioning[0, 0].numpy()).mean()))
-        return {name: statistics.fmean(found) for name, found in errors.items()}
-
-    def flicker(self) -> Table:
-        """Mean change of what stays in view from one frame to the next, on depth that itself does not change."""
-        found: Table = {}
-        for name in ("own", "shared"):
+    def negatives(self) -> Table:
+        """Tones of the picture that show through: nothing else differs between the two jobs of a pair."""
+        found = {}
+        for name, ignore in (("as in the host", False), ("ignoring source colours", True)):
+            options = {"strength": 0.0, "ignore_colours": ignore}
             changes = []
-            for picture in self.pictures:
-                depth = self.engine.estimate(picture).resized(256, 256).values
-                wide = np.concatenate([depth, depth[:, ::-1]], axis=1)
-                views = [wide[:, start : start + 192] for start in range(0, 16 * PANS, 16)]
-                seen = self._conditionings(views, name)
-                changes += [float(np.abs(a[:, 2:] - b[:, :-2]).mean()) for a, b in itertools.pairwise(seen)]
-            found[name] = statistics.fmean(changes)
+            for scene, made in itertools.islice(self.pairs(options), len(self.cases)):  # those of the first seed
+                other = self.maker.generate([255 - scene.picture], scene.prompt, options, seed=0)[0]
+                changes.append(float(np.abs(blurred(made) - blurred(other)).mean()))
+            found[name] = figure(changes)
         return found
 
-    @staticmethod
-    def _conditionings(views: Sequence[np.ndarray], name: str) -> list[np.ndarray]:
-        from depth2img import conditioning
-        from depth2img.adjust import joint_span
+    def only_masked(self) -> Table:
+        """Difference from the whole picture's conditioning, cut and resized."""
+        errors: dict[str, list[float]] = {"original, as by default": [], "the host's own": []}
+        mask = np.zeros((SIDE, SIDE), np.uint8)
+        mask[SIDE // 3 : SIDE * 2 // 3, SIDE // 4 : SIDE * 2 // 3] = 255
+        job = {"mask": mask, "only_masked": True, "steps": 2, "seed": 1}
+        settings = Settings(inpaint_area="only masked", only_masked_padding=8, mask_blur=2, width=SIDE, height=SIDE)
+        for scene in self.cases:
+            box = self.engine.frame(scene.picture, settings, mask=mask).box
+            assert box is not None
+            whole = 2 * self.engine.estimate(scene.picture).resized(SIDE, SIDE).normalised() - 1
+            cut = whole[box[1] : box[3], box[0] : box[2]]
+            wanted = cv2.resize(cut, (SIDE // 8, SIDE // 8), interpolation=cv2.INTER_AREA)
+            for name, found in errors.items():
+                with contextlib.nullcontext() if name.startswith("original") else self.maker.native():
+                    self.maker.generate([scene.picture], scene.prompt, {}, **job)
+                found.append(float(np.abs(self.maker.conditionings()[0] - wanted).mean()))
+        return {name: figure(found) for name, found in errors.items()}
 
-        maps = [DepthMap(values=np.ascontiguousarray(view)) for view in views]
-        span = joint_span(maps) if name == "shared" else None
-        tensor = conditioning(maps, height=32, width=24, spans=[span] * len(maps))
-        return [each[0].numpy() for each in tensor]
-
-    def _settings(self, seed: int, **changes: Any) -> Settings:
-        values = {"prompt": self.settings.prompt, "steps": self.settings.steps, "denoising_strength": 1.0}
-        return Settings(**{**values, "seed": seed, **changes})
-
-    def _mean(self, options: DepthOptions, score: Callable[[Picture, Any], float]) -> float:
-        scores = []
-        for seed in range(self.seeds):
-            results = self.engine.generate(list(self.pictures), self._settings(1000 * seed), options)
-            scores += [score(picture, result) for picture, result in zip(self.pictures, results, strict=True)]
-        return statistics.fmean(scores)
+    def flicker(self) -> Table:
+        """Mean change of what stays in view from one frame to the next; the camera tilts from the sky to the floor."""
+        changes: dict[str, list[float]] = {"own": [], "shared": [], "fixed": []}
+        step = SHIFT // 8
+        for scene in self.cases:
+            views = [np.ascontiguousarray(scene.picture[at : at + VIEW]) for at in range(0, SIDE - VIEW + 1, SHIFT)]
+            far, near = self.engine.estimate(scene.picture).range
+            for name, found in changes.items():
+                ends = {"range_far": far, "range_near": near} if name == "fixed" else {}
+                self.maker.generate(views, scene.prompt, {"range": name, **ends}, steps=2, seed=1, height=VIEW)
+                seen = self.maker.conditionings()
+                found += [float(np.abs(a[step:] - b[:-step]).mean()) for a, b in itertools.pairwise(seen)]
+        return {name: figure(found) for name, found in changes.items()}
 
 
-def _columns(depth: DepthMap, part: slice) -> DepthMap:
-    return DepthMap(values=depth.values[:, part])
+def blurred(picture: Picture) -> npt.NDArray[np.float64]:
+    """Tones: brightness, 0..255, without detail."""
+    return np.asarray(cv2.GaussianBlur(picture.mean(axis=2), (0, 0), SIDE / 16), np.float64)
+
+
+def correlation(one: Picture, other: Picture) -> float:
+    """Of tones."""
+    return float(np.corrcoef(blurred(one).ravel(), blurred(other).ravel())[0, 1])
+
+
+def figure(values: Iterator[float] | Sequence[float]) -> Figure:
+    """Mean and standard error."""
+    found = list(values)
+    return statistics.fmean(found), statistics.stdev(found) / len(found) ** 0.5 if len(found) > 1 else 0.0
+
+
+@contextlib.contextmanager
+def webui() -> Iterator[InWebUI]:
+    """The real WebUI with the bundled model."""
+    from host import running
+
+    with tempfile.TemporaryDirectory() as folder:
+        checkpoints = Path(folder) / "checkpoints"
+        checkpoints.mkdir()
+        embedded.install(checkpoints / "depth2img-tiny.safetensors")
+        with running(Path(folder) / "data", checkpoints=checkpoints, checkpoint="depth2img-tiny.safetensors") as host:
+            yield InWebUI(host)
 
 
 def main() -> None:
     """Measure, print, write."""
-    parser = argparse.ArgumentParser(description="What each control does, in numbers.")
-    parser.add_argument("pictures", nargs="*", type=Path)
-    parser.add_argument("--model", default="tiny")
-    parser.add_argument("--prompt", default=None)
-    parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--steps", type=int, default=20)
+    parser = argparse.ArgumentParser(description="What each control does to pictures, in numbers.")
+    parser.add_argument("--scenes", type=int, default=6)
+    parser.add_argument("--seeds", type=int, default=1)
+    parser.add_argument("--engine", action="store_true", help="the standalone engine instead of the WebUI")
+    parser.add_argument("--model", default="tiny", help="with --engine: another model")
     given = parser.parse_args()
-    sample = load_sample()
-    pictures = [read_picture(path) for path in given.pictures] or [sample.picture]
-    prompt = sample.prompts["other"] if given.prompt is None else given.prompt
-    mean = None if given.pictures else sample.mean
-    engine = Engine.open(given.model)
-    tables = Bench(engine, pictures, prompt=prompt, seeds=given.seeds, steps=given.steps, mean=mean).tables()
-    for title, table in tables.items():
-        print(title)
-        for name, value in table.items():
-            print(f"  {name:<48} {value:8.3f}")
+    begun = time.perf_counter()
+    scores = Engine.open(given.model if given.engine else "tiny")
+    real = "WEBUI_DIR" in os.environ and not given.engine
+    place = "the real WebUI" if real else "the standalone engine"
+    print(f"In {place}, {given.scenes} scenes of {SIDE} x {SIDE}, {given.seeds} seed(s), {STEPS} steps.")
+    tables: dict[str, Table] = {}
+    with webui() if real else contextlib.nullcontext(InEngine(scores)) as maker:
+        for title, table in Bench(maker, scores, *held_out(given.scenes), given.seeds).tables():
+            tables[title] = table
+            print(f"\n{title}")
+            for name, (mean, error) in table.items():
+                print(f"  {name:<28} {mean:7.3f} ± {error:.3f}")
+    seconds = time.perf_counter() - begun
+    print(f"\n{seconds:.0f} s")
     folder = ROOT / "benchmarks" / "results"
     folder.mkdir(exist_ok=True)
-    (folder / "control.json").write_text(json.dumps(tables, indent=1))
+    about = {"place": place, "scenes": given.scenes, "seeds": given.seeds, "steps": STEPS, "seconds": round(seconds)}
+    (folder / "control.json").write_text(json.dumps({**about, "tables": tables}, indent=1) + "\n", encoding="utf8")
 
 
 if __name__ == "__main__":
