@@ -39,7 +39,7 @@ GET_DEPTH: Final = "A depth checkpoint's UNet has 5 input channels; get one such
 INSTALL: Final = (
     "The panel's button installs it; so does `depth2img checkpoint convert tiny depth2img-tiny.safetensors`."
 )
-SETUP: Final = "`depth2img checkpoint setup` and 'Set up' in the panel write the right one and keep a copy of the old."
+SETUP: Final = "`depth2img checkpoint setup`, or the button in the panel, writes the right one and keeps the old."
 
 
 def inspect(path: Path, *, whole: bool = False, sha256: str | None = None, progress: Progress | None = None) -> Report:

@@ -181,8 +181,9 @@ def _precision(types: Mapping[str, int]) -> str:
     if not floats:
         return "none"
     total = sum(types[name] for name in floats)
-    rest = [f"{name} {types[name] / total:.1%}" for name in floats[1:]]
-    return floats[0] + (f" ({', '.join(rest)})" if rest else "")
+    short = {name: name.replace("bfloat", "bf").replace("float", "fp") for name in floats}
+    rest = [f"{short[name]} {types[name] / total:.1%}" for name in floats[1:]]
+    return short[floats[0]] + (f" ({', '.join(rest)})" if rest else "")
 
 
 def _yaml_words(beside: Beside) -> str:
