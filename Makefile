@@ -18,7 +18,7 @@ PYTEST := $(BIN)/python -m pytest
 THREADS := OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1}
 
 .DEFAULT_GOAL := help
-.PHONY: help env test quick js browser real slow lint types format bench demo clean
+.PHONY: help env test quick js browser real slow lint types format fuzz bench demo clean
 
 help: ## this list
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 10
@@ -93,6 +93,9 @@ types: $(STAMP) ## mypy, strict on the library
 format: $(STAMP) ## let ruff repair what it can
 	@$(BIN)/ruff check --fix .
 	@$(BIN)/ruff format .
+
+fuzz: $(STAMP) ## coverage-guided fuzzing of every reader: make fuzz [SECONDS=60]
+	@$(THREADS) $(BIN)/python -m tests.fuzz.fuzz --seconds $(or $(SECONDS),60) $(ARGS)
 
 bench: $(STAMP) ## measurements side by side, printed as ratios
 	@set -e; for file in $(wildcard benchmarks/bench_*.py); do $(BIN)/python $$file; done

@@ -49,7 +49,7 @@ COLOUR_MAPS: Final = "grey, inferno, magma, viridis or turbo"
 class Status(BaseModel):
     state: str = Field(description="ready; wrong: no depth checkpoint; failed: loading it failed; host: Forge")
     message: str = Field(description="The sentence that the panel shows.")
-    checkpoint: str | None = Field(description="The checkpoint in memory.")
+    checkpoint: str | None = Field(None, nullable=True, description="The checkpoint in memory.")
 
 
 class OptionItem(BaseModel):
@@ -59,10 +59,10 @@ class OptionItem(BaseModel):
     label: str
     help: str
     infotext: str = Field(description="Key in the infotext and name of the X/Y/Z axis; empty for images.")
-    minimum: float | None
-    maximum: float | None
-    step: float | None
-    choices: dict[str, str] | None = Field(description="Value -> label.")
+    minimum: float | None = Field(None, nullable=True)
+    maximum: float | None = Field(None, nullable=True)
+    step: float | None = Field(None, nullable=True)
+    choices: dict[str, str] | None = Field(None, nullable=True, description="Value -> label.")
 
 
 class Estimators(BaseModel):

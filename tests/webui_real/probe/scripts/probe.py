@@ -16,11 +16,15 @@ class Probe:
         calls: how often the depth network and the VAE encoder ran.
         seeded: whether the VAE's unseeded draw is seeded for each job.
         seen: pictures' (minimum, maximum) as the depth network got them.
+        on_step: called with each step's parameters, before anything else.
+        quiet: whether the values of the conditioning are left out of `steps`, which would grow with every job.
     """
 
     def __init__(self) -> None:
         self.off = False
         self.seeded = False
+        self.quiet = False
+        self.on_step: Any = None
         self.clear()
 
     def clear(self) -> None:
@@ -88,6 +92,10 @@ class ProbeScript(scripts.Script):
 
 
 def on_cfg_denoiser(params: Any) -> None:
+    if probe.on_step is not None:
+        probe.on_step(params)
+    if probe.quiet:
+        return
     cond = params.image_cond.detach().float().cpu()
     probe.steps.append(
         [list(cond.shape), cond.flatten().tolist() if cond.numel() < 40000 else [], list(params.x.shape)]
