@@ -18,6 +18,7 @@ from PIL import Image, ImageOps
 from . import images
 from .errors import DepthMapError
 from .files import write_file
+from .png import plain_png
 
 LARGEST: Final = 1e30
 """Largest magnitude of a depth value, so that differences and bicubic sums stay finite in float32."""
@@ -30,8 +31,8 @@ EXR_MAGIC: Final = b"\x76\x2f\x31\x01"
 ORIENTATION_TAG: Final = 0x0112
 """EXIF's tag of the orientation."""
 
-WIDTH_TAG, HEIGHT_TAG, MAX_TAGS = 256, 257, 4096
-"""TIFF's tags of the size, and how many tags of a directory are looked at."""
+WIDTH_TAG, HEIGHT_TAG, BITS_TAG, MAX_TAGS = 256, 257, 258, 4096
+"""TIFF's tags of the size and of the bits per channel, and how many tags of a directory are looked at."""
 
 COLOUR_MAPS: Final = {
     "grey": None,
@@ -222,16 +223,31 @@ def _from_content(content: bytes) -> DepthMap:
     if content[:4] == EXR_MAGIC:
         return _from_array(_read_exr(content), "EXR", 32)
     image = images.open_image(content, DepthMapError)
-    # A file may say its size twice: Pillow believes the last, OpenCV the first, and allocates it.
-    if image.format in ("PNG", "TIFF") and _first_size(content) == image.size:
-        # Pillow loses bits of 16-bit RGB; OpenCV keeps every depth that these formats have.
+    kept = _for_opencv(content, image)
+    if kept is None:
+        return _from_array(*_decoded(image))
+    with images.decoding("The depth map is damaged.", fix="Save it anew.", error=DepthMapError):
+        array = cv2.imdecode(np.frombuffer(kept, np.uint8), cv2.IMREAD_UNCHANGED)
+        if array is None or array.shape[:2] != (image.height, image.width):
+            raise ValueError("OpenCV does not read it")
+        upright = _upright(np.asarray(array), image.getexif().get(ORIENTATION_TAG))
+    return _from_array(upright, image.format or "picture", array.dtype.itemsize * 8)
+
+
+def _for_opencv(content: bytes, image: Image.Image) -> bytes | None:
+    """What OpenCV is to decode, None where Pillow loses no bit: it has no 16-bit pictures of several channels.
+
+    OpenCV gets no more than it must: its decoders crash on some damaged files (4.11 on animated PNGs).
+    """
+    if image.format == "PNG" and content[24:25] == b"\x10" and content[25:26] in (b"\2", b"\4", b"\6"):
         with images.decoding("The depth map is damaged.", fix="Save it anew.", error=DepthMapError):
-            array = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_UNCHANGED)
-            orientation = image.getexif().get(ORIENTATION_TAG)
-        if array is not None and array.shape[:2] == (image.height, image.width):
-            upright = _upright(np.asarray(array), orientation)
-            return _from_array(upright, image.format, array.dtype.itemsize * 8)
-    return _from_array(*_decoded(image))
+            return plain_png(content, image.size)
+    if image.format == "TIFF":
+        bits = getattr(image, "tag_v2", {}).get(BITS_TAG, ())
+        # A file may say its size twice: Pillow believes the last, OpenCV the first, and allocates it.
+        if len(bits) > 1 and max(bits) > 8 and _first_size(content) == image.size:
+            return content
+    return None
 
 
 def _read_exr(content: bytes) -> npt.NDArray[Any]:
@@ -270,12 +286,7 @@ def _exr_window(content: bytes) -> tuple[int, int, int, int]:
 
 
 def _first_size(content: bytes) -> tuple[int, int] | None:
-    """Width and height as a PNG or TIFF says them first; None where it says them nowhere near its beginning.
-
-    PNG: the chunk behind the signature. TIFF 6.0 and BigTIFF: tags 256 and 257 of the first directory.
-    """
-    if content[:8] == b"\x89PNG\r\n\x1a\n":
-        return struct.unpack_from(">2I", content, 16) if len(content) >= 24 else None
+    """Width and height as a TIFF or BigTIFF says them first: tags 256 and 257 of its first directory."""
     order = "<" if content[:2] == b"II" else ">"
     big = content[2:4] in (b"+\0", b"\0+")
     count_type, entry_type, size = ("Q", "HHQ", 20) if big else ("H", "HHI", 12)
@@ -309,7 +320,8 @@ def _decoded(image: Image.Image) -> tuple[npt.NDArray[Any], str, int | None]:
         if upright.mode in ("P", "PA", "CMYK", "YCbCr", "LAB", "HSV", "1"):
             upright = upright.convert("RGB")
         array = np.asarray(upright)
-    return array, image.format or "picture", array.dtype.itemsize * 8
+    bits = array.dtype.itemsize * 8
+    return array, image.format or "picture", min(bits, 16) if image.format == "PNG" else bits
 
 
 def _read_npy(content: bytes) -> npt.NDArray[Any]:

@@ -18,6 +18,7 @@ ORDER = [
     "options",
     "images",
     "files",
+    "png",
     "depth_map",
     "estimators",
     "adjust",
