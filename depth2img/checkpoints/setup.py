@@ -248,6 +248,9 @@ def carry_out(plan: Plan, folders: Sequence[Path], *, progress: Progress | None 
         )
     with refusing(f"The folder {plan.target.parent} cannot be created.", CheckpointError, fix=WRITING):
         plan.target.parent.mkdir(exist_ok=True)
+    yaml = plan.target.with_suffix(".yaml")
+    for path in (plan.target, yaml, yaml.with_name(f"{yaml.name}.bak")):
+        remove_stale(path)
     with contextlib.ExitStack() as undone:
         # The YAML first: when the checkpoint appears in the list, it can be loaded.
         _write_yaml(plan)
@@ -279,7 +282,6 @@ def _place(plan: Plan, progress: Progress | None) -> None:
         if plan.way == "move":
             _remove(plan)
         return
-    remove_stale(plan.target)
     room = free_space(plan.target.parent, CheckpointError)
     if room < plan.bytes:
         raise CheckpointError(

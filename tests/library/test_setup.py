@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import os
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ import yaml
 from depth2img import CheckpointError
 from depth2img.checkpoints import Plan, carry_out, inspect, pairs, plan_setup, setup, shapes, webui_folders
 from depth2img.checkpoints.description import SD2_DESCRIPTION
+from depth2img.files import publishing
 from tests.library import sparse
 
 NAMES = sparse.sd2()
@@ -287,6 +289,19 @@ def test_interruption_leaves_nothing(
     with pytest.raises(KeyboardInterrupt):
         carry_out(plan, folders)
     assert tree(webui) == {"webui.py": b""}
+
+
+@pytest.mark.parametrize("name", ["depth.safetensors", "depth.yaml", "depth.yaml.bak"])
+def test_what_a_killed_run_left_is_taken_away(file: Path, folders: tuple[Path, ...], name: str) -> None:
+    child = os.fork()
+    if child == 0:
+        with publishing(folders[0] / name) as beside:
+            beside.write_text("half")
+            os.kill(os.getpid(), signal.SIGKILL)
+    assert os.WTERMSIG(os.waitpid(child, 0)[1]) == signal.SIGKILL
+    assert len(list(folders[0].iterdir())) == 1
+    carry_out(plan_setup(file, folders), folders)
+    assert {path.name for path in folders[0].iterdir()} == {"depth.safetensors", "depth.yaml"}
 
 
 def test_within_goes_by_names(tmp_path: Path) -> None:
