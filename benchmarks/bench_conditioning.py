@@ -8,7 +8,6 @@ ratios: seconds depend on the machine, ratios hardly do. Writes benchmarks/resul
 
 from __future__ import annotations
 
-import json
 import os
 import statistics
 import subprocess
@@ -20,6 +19,7 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "tests" / "webui_real"))
 
+import record  # noqa: E402
 from host import running  # noqa: E402
 
 RUNS = 3
@@ -144,9 +144,7 @@ def main() -> None:
     for name, ratio in table.items():
         wanted = f"(wanted: at least {TARGETS[name]})" if name in TARGETS else "(wanted: at most 1.10)"
         print(f"{name:<28} {ratio:8.2f} x  {wanted}")
-    folder = ROOT / "benchmarks" / "results"
-    folder.mkdir(exist_ok=True)
-    (folder / "conditioning.json").write_text(json.dumps({"figures": figures, "ratios": table}, indent=1))
+    record.write("conditioning", {"figures": figures, "ratios": table})
 
 
 if __name__ == "__main__":

@@ -21,7 +21,6 @@ import argparse
 import contextlib
 import dataclasses
 import itertools
-import json
 import os
 import statistics
 import sys
@@ -38,6 +37,8 @@ from PIL import Image
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / "tests" / "webui_real")]
+
+import record  # noqa: E402
 
 from depth2img import DepthMap, DepthOptions, embedded  # noqa: E402
 from depth2img.diffusion import Engine, Settings  # noqa: E402
@@ -375,10 +376,8 @@ def main() -> None:
                 print(f"  {name:<28} {mean:7.3f} ± {error:.3f}")
     seconds = time.perf_counter() - begun
     print(f"\n{seconds:.0f} s")
-    folder = ROOT / "benchmarks" / "results"
-    folder.mkdir(exist_ok=True)
     about = {"place": place, "scenes": given.scenes, "seeds": given.seeds, "steps": STEPS, "seconds": round(seconds)}
-    (folder / "control.json").write_text(json.dumps({**about, "tables": tables}, indent=1) + "\n", encoding="utf8")
+    record.write("control", {**about, "tables": tables})
 
 
 if __name__ == "__main__":

@@ -29,6 +29,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import record
 import torch
 from safetensors.torch import load_file, save_file
 
@@ -39,7 +40,6 @@ from depth2img.checkpoints.model import WEIGHTS, ToLdm
 from depth2img.checkpoints.tensors import Renamed, open_file
 from depth2img.checkpoints.writing import Lazy, write_safetensors
 
-ROOT = Path(__file__).resolve().parents[1]
 BOUND = 1.3
 
 
@@ -214,9 +214,7 @@ def main() -> None:
         found = rows(source, folder)
     old, new = (next(one for one in found if one["task"] == task)["peak"] for task in TASKS_COMPARED)
     print(f"in memory / tensor by tensor: {old / new:.1f} times the memory  (wanted: no row above 1.00 of its bound)")
-    results = ROOT / "benchmarks" / "results"
-    results.mkdir(exist_ok=True)
-    (results / "convert.json").write_text(json.dumps(found, indent=1))
+    record.write("convert", found)
 
 
 TASKS_COMPARED = ("folder -> file, in memory", "folder -> file")

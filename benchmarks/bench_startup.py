@@ -8,7 +8,6 @@ each (a start is only ever delayed by what else runs), and their difference. Wri
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import sys
@@ -19,6 +18,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "tests" / "webui_real"))
 
+import record  # noqa: E402
 from host import running  # noqa: E402
 
 STARTS = 3
@@ -61,9 +61,7 @@ def main() -> None:
     gain = min(totals["with"]) - min(totals["without"])
     print(f"scripts and page: {min(totals['without']):.2f} s without, {min(totals['with']):.2f} s with the extension")
     print(f"the extension adds {gain:.2f} s  (wanted: at most 0.30)")
-    folder = ROOT / "benchmarks" / "results"
-    folder.mkdir(exist_ok=True)
-    (folder / "startup.json").write_text(json.dumps({"seconds": totals, "gain": gain}, indent=1))
+    record.write("startup", {"seconds": totals, "gain": gain})
 
 
 if __name__ == "__main__":

@@ -10,11 +10,12 @@ from __future__ import annotations
 
 import functools
 import http.server
-import json
 import shutil
 import sys
 import threading
 from pathlib import Path
+
+import record
 
 ROOT = Path(__file__).resolve().parents[1]
 TARGET = 20
@@ -89,9 +90,7 @@ def main() -> None:
         f"viewer: {found['size'][0]} x {found['size'][1]}, median {found['median']:.1f} ms a frame "
         f"({rate:.0f} a second, target {TARGET}), worst {found['worst']:.1f} ms, {found['still']} frames while still"
     )
-    results = ROOT / "benchmarks" / "results"
-    results.mkdir(exist_ok=True)
-    (results / "viewer.json").write_text(json.dumps(found, indent=1))
+    record.write("viewer", found)
     if found["still"]:
         sys.exit("viewer: frames were drawn although nothing moved")
 

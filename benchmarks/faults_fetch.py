@@ -11,7 +11,6 @@ it must be. Writes benchmarks/results/faults_fetch.json.
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import random
 import signal
@@ -24,6 +23,8 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 os.environ["NO_PROXY"] = "*"
+
+import record  # noqa: E402
 
 from depth2img import CheckpointError  # noqa: E402
 from depth2img.checkpoints.fetch import fetch  # noqa: E402
@@ -158,9 +159,7 @@ def main() -> int:
         figures = f"{row['kills']:5} {row['halves']:10} {row['files']:11} {row['leftovers']:10}"
         print(f"{row['what']:28} {figures} {row['resumed'] / 1e6:8.2f} MB {saved:.0%}")
 
-    results = ROOT / "benchmarks" / "results"
-    results.mkdir(exist_ok=True)
-    (results / "faults_fetch.json").write_text(json.dumps({"faults": faults, "kills": rows}, indent=1) + "\n")
+    record.write("faults_fetch", {"faults": faults, "kills": rows})
     right = all(row["right"] and row["next"] for row in faults) and not any(
         row["halves"] + row["leftovers"] for row in rows
     )

@@ -5,11 +5,13 @@ Ray Data places the actors, holds back groups until one is free, starts a dead a
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import logging
 import os
 import pickle
+import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
@@ -64,6 +66,11 @@ def on_ray(cluster: Cluster, order: Order, groups: Sequence[Sequence[Work]]) -> 
     import ray
     import ray.data
 
+    with contextlib.redirect_stdout(sys.stderr):  # where Ray says that a worker died; stdout is the command's own
+        yield from _run(ray, cluster, order, groups)
+
+
+def _run(ray: Any, cluster: Cluster, order: Order, groups: Sequence[Sequence[Work]]) -> Iterable[Sequence[Record]]:
     _quiet(ray)
     local = cluster.address == LOCAL
     try:

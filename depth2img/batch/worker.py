@@ -51,12 +51,13 @@ class Worker:
 
     Args:
         order: see `Order`.
+        engine: its model, if it is loaded already.
 
     Raises:
         Depth2ImgError: the model cannot be opened.
     """
 
-    def __init__(self, order: Order) -> None:
+    def __init__(self, order: Order, engine: Engine | None = None) -> None:
         if not order.out.is_dir():
             raise Depth2ImgError(
                 f"The folder of results is not to be seen on {socket.gethostname()}.",
@@ -65,7 +66,7 @@ class Worker:
             )
         torch.set_num_threads(order.threads)
         self._order = order
-        self._engine = Engine.open(order.model, device=order.device, dtype=order.dtype)
+        self._engine = engine or Engine.open(order.model, device=order.device, dtype=order.dtype)
         self._span: Span | None = None
         self._name = f"{socket.gethostname()}/{os.getpid()}"
 
