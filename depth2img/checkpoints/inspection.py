@@ -7,6 +7,7 @@ report.usable, report.faults
 from __future__ import annotations
 
 import dataclasses
+import json
 import math
 import zipfile
 from collections.abc import Callable, Mapping, Sequence
@@ -85,7 +86,7 @@ def inspect(path: Path, *, whole: bool = False, sha256: str | None = None, progr
         published=known.published().get(sha256, "") if sha256 else known.MODEL_HASHES.get(short, ""),
         beside=None,
         faults=[*faults, *_file_faults(path, form, odd, sha256, short)],
-        metadata=tensors.metadata,
+        merged=_merged(tensors.metadata),
     )
     if channels != DEPTH_CHANNELS:
         fix = INSTALL if tensors.metadata.get("kind") == BUNDLED else GET_DEPTH
@@ -301,6 +302,25 @@ def _kind(found: Mapping[str, Shape], metadata: Mapping[str, str]) -> tuple[str,
     if any(name.startswith(pairs.TEXT) for name in found) and width not in VERSIONS:
         version = "Stable Diffusion 2 in another width"
     return f"{version}, {task}", channels
+
+
+def _merged(metadata: Mapping[str, str]) -> str:
+    """How the file was merged, in words, as far as a recipe of the WebUI's form says so."""
+    try:
+        recipe = json.loads(metadata.get("sd_merge_recipe", ""))
+    except (ValueError, RecursionError):
+        return ""
+    if not isinstance(recipe, dict):
+        return ""
+    names = recipe.get("models")
+    if not isinstance(names, dict):
+        names = {letter: recipe.get(f"{place}_model_hash") for letter, place in zip("ABC", PLACES, strict=True)}
+    models = [f"{str(letter)[:1]} = {str(name)[:60]}" for letter, name in list(names.items())[:3] if name]
+    return ", ".join([f"{str(recipe.get('interp_method'))[:40]} {str(recipe.get('multiplier'))[:10]}", *models])
+
+
+PLACES: Final = ("primary", "secondary", "tertiary")
+"""What the WebUI calls the models of a merge."""
 
 
 def anatomy_of(tensors: Tensors) -> Anatomy:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Literal
 
@@ -67,7 +67,7 @@ class Report:
         published: name of the published file that it is, as far as the hashes tell.
         beside: the YAML beside it; None unless depth.
         faults: what is wrong, the worst first.
-        metadata: texts in the file's header.
+        merged: how it was merged, where its metadata tell (`sd_merge_recipe`, of the WebUI or of `merge`).
     """
 
     path: Path
@@ -89,7 +89,7 @@ class Report:
     published: str
     beside: Beside | None
     faults: Sequence[Fault]
-    metadata: Mapping[str, str] = field(default_factory=dict, repr=False)
+    merged: str = ""
 
     @property
     def is_depth(self) -> bool:
@@ -109,7 +109,6 @@ class Report:
     def to_json(self) -> dict[str, Any]:
         """Everything as plain data."""
         values = dataclasses.asdict(self) | {"path": str(self.path), "usable": self.usable}
-        del values["metadata"]
         values |= {"short_hash": self.short_hash, "depth": self.is_depth}
         if self.beside is not None:
             values["beside"]["path"] = str(self.beside.path)
@@ -135,6 +134,8 @@ class Report:
             rows.append(("SHA-256", self.sha256))
         if self.published:
             rows.append(("Published as", self.published + ("" if self.sha256 else ", as the old hash goes")))
+        if self.merged:
+            rows.append(("Merged", self.merged))
         return [(label, printable(value)) for label, value in rows]
 
     def lines(self) -> list[str]:

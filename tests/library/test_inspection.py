@@ -182,6 +182,28 @@ def test_names_cannot_steer_the_terminal(tmp_path: Path) -> None:
     assert any("owned" in line for line in lines) and all(line.isprintable() for line in lines)
 
 
+@pytest.mark.parametrize(
+    ("recipe", "words"),
+    [
+        (
+            {"interp_method": "Add difference", "multiplier": 0.5, "models": {"A": "one.ckpt", "B": "two.ckpt"}},
+            "Add difference 0.5, A = one.ckpt, B = two.ckpt",
+        ),
+        (
+            {"interp_method": "Weighted sum", "multiplier": 1, "primary_model_hash": "ab", "tertiary_model_hash": None},
+            "Weighted sum 1, A = ab",
+        ),
+        ([1, 2], None),
+        ({"models": 5, "multiplier": {"a": []}}, "None {'a': []}"),
+    ],
+)
+def test_a_recipe_is_shown(tmp_path: Path, recipe: Any, words: str | None) -> None:
+    """As the WebUI's merger writes it (modules/extras.py), and as `merge` does."""
+    metadata = {"sd_merge_recipe": json.dumps(recipe)}
+    report = inspect(sparse.write(tmp_path / "merged.safetensors", NAMES, metadata=metadata))
+    assert dict(report.rows()).get("Merged") == words and report.usable
+
+
 # --- hashes -----------------------------------------------------------------------------------------------------------
 
 
