@@ -35,7 +35,8 @@ FLAGS = [
     "--use-angle=swiftshader",
     "--enable-unsafe-swiftshader",
 ]
-VIEWPORT: Any = {"width": 1400, "height": 1300}
+VIEWPORT: Any = {"width": 1000, "height": 800}
+"""Small, since every pixel of it is drawn by the processor."""
 WAIT = 60_000
 """Milliseconds that a step may take on a busy machine."""
 
@@ -126,7 +127,8 @@ def scene(shared: Panel, files: Path) -> Panel:
 def hovering(panel: Panel) -> Panel:
     """The two planes in the hover view, at rest."""
     panel.mode("Hover view")
-    panel.page.mouse.move(5, 5)
+    panel.hover.scroll_into_view_if_needed()
+    panel.page.mouse.move(1, 1)
     panel.still()
     return panel
 

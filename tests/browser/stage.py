@@ -32,7 +32,7 @@ class Panel:
     def reset(self) -> None:
         """All controls as on a new page."""
         page = self.page
-        page.mouse.move(5, 5)
+        page.mouse.move(1, 1)
         for name, value in NUMBERS.items():
             if self.value(name) != value:
                 self.number(name, value)
@@ -106,6 +106,7 @@ class Panel:
 
     def look(self, x: float, y: float) -> np.ndarray[Any, Any]:
         """Hover at a place (parts of the canvas), wait until nothing moves, and return what is seen."""
+        self.hover.scroll_into_view_if_needed()
         box = self.hover.bounding_box()
         assert box is not None
         self.page.mouse.move(box["x"] + x * box["width"], box["y"] + y * box["height"])

@@ -17,7 +17,7 @@ def test_it_moves_with_the_pointer_and_comes_back(hovering: Panel) -> None:
     right = hovering.look(0.95, 0.5)
     left = hovering.look(0.05, 0.5)
     assert np.abs(right - middle).mean() > 2 and np.abs(left - right).mean() > 2
-    hovering.page.mouse.move(5, 5)
+    hovering.page.mouse.move(1, 1)
     hovering.still()
     assert np.array_equal(hovering.pixels(hovering.hover), middle)
     drawn = hovering.draws()
@@ -73,6 +73,7 @@ def test_keys_and_the_slider_to_depth(hovering: Panel) -> None:
 
 def test_a_finger_looks_around_and_lets_go(hovering: Panel) -> None:
     middle = hovering.pixels(hovering.hover)
+    hovering.hover.scroll_into_view_if_needed()
     box = hovering.hover.bounding_box()
     assert box is not None
     devtools = hovering.page.context.new_cdp_session(hovering.page)

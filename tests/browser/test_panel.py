@@ -46,6 +46,7 @@ def test_adjustment_is_live_and_needs_no_server(panel: Panel) -> None:
 
 def drag(panel: Panel, name: str, place: float) -> None:
     """A mark of the histogram to a place 0..1."""
+    panel.stage.locator(".depth2img-histogram").scroll_into_view_if_needed()
     mark = panel.stage.locator(f".depth2img-mark-{name}").bounding_box()
     ground = panel.stage.locator(".depth2img-histogram").bounding_box()
     assert mark is not None and ground is not None
