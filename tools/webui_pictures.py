@@ -72,12 +72,11 @@ def screens(host: Host, folder: Path) -> None:
             panel.estimate()
             panel.generate()
             page.wait_for_timeout(1000)
-            page.locator("#img2img_script_container").scroll_into_view_if_needed()
+            page.evaluate("scrollTo(0, 0)")  # the results stay in sight, wherever that is
+            page.wait_for_timeout(300)
             picture = Image.open(io.BytesIO(page.screenshot(full_page=True))).convert("RGB")
-            save(
-                picture.resize((picture.width // 2, picture.height // 2), Image.Resampling.LANCZOS),
-                folder / f"img2img-{theme}.png",
-            )
+            size = picture.width * 3 // 4, picture.height * 3 // 4
+            save(picture.resize(size, Image.Resampling.LANCZOS), folder / f"img2img-{theme}.png")
 
 
 def filled(page: Page) -> DepthPanel:

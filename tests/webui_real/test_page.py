@@ -122,6 +122,30 @@ def test_dragging_near_and_far_changes_preview_and_job_alike(page: Page, served:
     shot(page, "compare")
 
 
+def test_a_job_obeys_a_painted_region(page: Page, served: Host, files: Path) -> None:
+    """Painted over the upper half: below it the job is told the neutral depth."""
+    panel = img2img(page)
+    panel.upload("img2img_image", files / "astronaut.png")
+    panel.open()
+    panel.estimate()
+    panel.mode("Region")
+    canvas = panel.stage.locator("canvas.depth2img-paint")
+    panel.stage.get_by_label("Brush").fill("0.5")
+    canvas.scroll_into_view_if_needed()
+    box = canvas.bounding_box()
+    assert box is not None
+    page.mouse.move(box["x"] + 1, box["y"] + 0.2 * box["height"])
+    page.mouse.down()
+    page.mouse.move(box["x"] + box["width"] - 1, box["y"] + 0.2 * box["height"], steps=8)
+    page.mouse.up()
+    panel.part("region").locator("a[href]").first.wait_for(state="attached")
+    page.wait_for_timeout(1000)
+    served.run("probe.clear()")
+    panel.generate()
+    got = np.array(served.conditionings()[0][1]).reshape(2, 16, 24)[0]
+    assert np.abs(got[9:]).max() == 0 and np.abs(got[:5]).max() > 0.5
+
+
 @pytest.mark.parametrize("theme", ["light", "dark"])
 def test_looks(served: Host, files: Path, theme: str) -> None:
     """Every state in both themes, wide and narrow; axe finds nothing serious."""
