@@ -3,17 +3,20 @@
     python benchmarks/faults_fetch.py [--kills 100]
 
 Each fault of tests/library/mirror.py once: what came of it, how often the mirror was asked, and whether the next run on
-a good mirror gives the file. Then SIGKILL at random moments, each run going on from the one before, with and without an
-older file in the place; and at every single line that the modules run (with --lines). Ends with 1 if anything is not as
-it must be. Writes benchmarks/results/faults_fetch.json.
+a good mirror gives the file. A disk that fills up (a tmpfs, where one may be mounted). Then SIGKILL at random moments,
+each run going on from the one before, with and without an older file in the place; and at every single line that the
+modules run (with --lines). Ends with 1 if anything is not as it must be. Writes benchmarks/results/faults_fetch.json.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import random
+import shutil
 import signal
+import subprocess
 import sys
 import tempfile
 import time
@@ -55,6 +58,46 @@ def one(case: Case) -> dict[str, Any]:
         source.plan, source.default, source.data, source.etag = [], mirror.serve, DATA, None
         fetch(published(source.url), folder)
         return {"fault": case.what, "came": came, "requests": asked, "right": right, "next": clean(folder)}
+
+
+def disk(nursery: Nursery, folder: Path) -> list[dict[str, Any]]:
+    """A tmpfs that fills up midway, a limit on the size of files, a folder that may not be written."""
+    rows = []
+
+    def row(what: str, error: str) -> None:
+        kept = folder / f"{NAME}.part"
+        right, size = not (folder / NAME).exists(), kept.stat().st_size if kept.exists() else 0
+        got = fetch(published(source.url), folder)
+        came = error.partition("Got ")[2].partition(". ")[0]
+        rows.append({"fault": what, "came": came, "kept": size, "resumed": got.resumed, "right": right})
+        rows[-1]["next"] = clean(folder)
+        (folder / NAME).unlink()
+
+    with running(DATA) as source:
+        source.block, source.delay = 10_000, 0.02
+        mount = ["mount", "-t", "tmpfs", "-o", "size=300k", "tmpfs", str(folder)]
+        if shutil.which("mount") and subprocess.run(mount, capture_output=True).returncode == 0:
+            try:
+                before = source.sent
+                nursery.start(source.url, folder)
+                while source.sent < before + len(DATA) // 2:
+                    time.sleep(0.005)
+                with contextlib.suppress(OSError), (folder / "filler").open("wb", buffering=0) as filler:
+                    while filler.write(bytes(4096)):
+                        pass
+                error = nursery.end()["error"]
+                (folder / "filler").unlink()
+                row("disk full midway (tmpfs)", error)
+            finally:
+                subprocess.run(["umount", str(folder)], check=True)
+        nursery.start(source.url, folder, largest_file=100_000)
+        row("largest size of a file reached", nursery.end()["error"])
+        if os.geteuid() == 0:
+            for parent in (folder.parent, folder):
+                parent.chmod(0o755)
+            nursery.start(source.url, folder, nobody=True)
+            row("folder may not be written", nursery.end()["error"])
+    return rows
 
 
 class Kills:
@@ -146,7 +189,14 @@ def main() -> int:
         print(f"{row['fault']:52} {row['requests']:5}  {row['came'][:60]:60} {marks[0]:>10} {marks[1]:>8}")
 
     with tempfile.TemporaryDirectory() as name, mirror.nursery() as nursery:
-        folder = Path(name)
+        folder = Path(name) / "models"
+        folder.mkdir()
+        disks = disk(nursery, folder)
+        print(f"\n{'the disk':34} {'what came':28} {'kept':>8} {'resumed':>8} {'as it must':>10} {'next run':>8}")
+        for row in disks:
+            marks = ("yes" if row["right"] else "NO", "whole" if row["next"] else "BROKEN")
+            kept = f"{row['kept']:8,} {row['resumed']:8,}"
+            print(f"{row['fault']:34} {row['came'][:28]:28} {kept} {marks[0]:>10} {marks[1]:>8}")
         half = arguments.kills // 2
         rows = [at_random(nursery, folder, arguments.kills - half, None, 1), at_random(nursery, folder, half, OTHER, 2)]
         if arguments.lines:
@@ -159,8 +209,8 @@ def main() -> int:
         figures = f"{row['kills']:5} {row['halves']:10} {row['files']:11} {row['leftovers']:10}"
         print(f"{row['what']:28} {figures} {row['resumed'] / 1e6:8.2f} MB {saved:.0%}")
 
-    record.write("faults_fetch", {"faults": faults, "kills": rows})
-    right = all(row["right"] and row["next"] for row in faults) and not any(
+    record.write("faults_fetch", {"faults": faults, "disk": disks, "kills": rows})
+    right = all(row["right"] and row["next"] for row in [*faults, *disks]) and not any(
         row["halves"] + row["leftovers"] for row in rows
     )
     return 0 if right else 1
