@@ -7,6 +7,7 @@ import errno
 import io
 import os
 import shutil
+import struct
 import sys
 import tempfile
 import time
@@ -28,6 +29,9 @@ if sys.platform != "win32":
 EXIF_FOLDER: Final = 0x8769
 USER_COMMENT: Final = 0x9286
 """EXIF's numbers of the folder and the field in it (EXIF 2.3, 4.6.5)."""
+
+LARGEST_EXIF: Final = 65533
+"""Bytes that a JPEG's segment holds."""
 
 PICTURE_KINDS: Final = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP"}
 """Suffix -> kind of picture that is written."""
@@ -200,7 +204,7 @@ def save_picture(picture: npt.NDArray[np.uint8] | Image.Image, path: Path, *, in
         picture: uint8 (H, W), (H, W, 3) or a Pillow image.
         path: where.
         infotext: what it was made with, written where the WebUI reads it: in the text chunk `parameters` of a PNG, in
-            EXIF's `UserComment` of a JPEG or WebP.
+            EXIF's `UserComment` of a JPEG or WebP, unless it is too long for that (some 32,000 characters).
 
     Raises:
         OptionError: the suffix is none of `PICTURE_KINDS`.
@@ -221,7 +225,14 @@ def _notes(kind: str, infotext: str) -> dict[str, Any]:
         notes = PngInfo()
         notes.add_text("parameters", infotext)
         return {"pnginfo": notes}
-    exif = Image.Exif()
-    # "UNICODE" and a zero, then UTF-16, big-endian as the TIFF header that Pillow writes.
-    exif[EXIF_FOLDER] = {USER_COMMENT: b"UNICODE\0" + infotext.encode("utf-16-be")}
-    return {"exif": exif}
+    exif = _user_comment(infotext)
+    return {"exif": exif} if len(exif) <= LARGEST_EXIF else {}
+
+
+def _user_comment(text: str) -> bytes:
+    """EXIF with a comment and nothing else. Pillow would write it as bytes, and readers want it of type "undefined"."""
+    content = b"UNICODE\0" + text.encode("utf-16-be")
+    header = struct.pack(">2sHI", b"MM", 42, 8)  # TIFF, big-endian; the first folder is 8 bytes from its start
+    first = struct.pack(">HHHIII", 1, EXIF_FOLDER, 4, 1, 26, 0)  # one entry, a pointer to 26; no further folder
+    second = struct.pack(">HHHIII", 1, USER_COMMENT, 7, len(content), 44, 0)
+    return b"Exif\0\0" + header + first + second + content

@@ -230,6 +230,7 @@ def test_files_carry_it(tmp_path: Path, suffix: str) -> None:
         else:
             comment = image.getexif().get_ifd(0x8769)[0x9286]
             assert comment == b"UNICODE\0" + text.encode("utf-16-be")
+    save_picture(picture(), path, infotext="x" * 40_000)  # as long as it likes
     save_picture(picture(), path)
     with Image.open(path) as image:
         assert not getattr(image, "text", None) and not image.getexif()
