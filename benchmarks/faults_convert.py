@@ -109,8 +109,10 @@ class Bench:
         counts["killed"] += code == -signal.SIGKILL
         if new == self.whole[task]:
             counts["new, whole"] += 1
-        elif not new.keys() - old - {"new.yaml"}:
+        elif not new.keys() - old:
             counts["old"] += 1
+        elif not new.keys() - old - {"new.yaml"} and new["new.yaml"] == self.whole[task]["new.yaml"]:
+            counts["old, and the new YAML"] += 1
         else:
             counts["HALF"] += 1
         counts["parts left"] += any(path.name.startswith(".depth2img-") for path in folder.iterdir())

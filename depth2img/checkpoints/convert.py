@@ -18,7 +18,7 @@ from typing import Any, Final, Literal
 import torch
 
 from ..errors import CheckpointError
-from ..files import WRITING, appearing, free_space, refusing, remove_stale, replacing
+from ..files import WRITING, appearing, free_space, refusing, remove_stale, write_file
 from . import ldm_only, pairs
 from .anatomy import FOLDERS, Anatomy
 from .clip_tokens import write_tokenizer
@@ -151,10 +151,14 @@ def write_single_file(
     beside = path.with_suffix(".yaml")
     remove_stale(path)
     remove_stale(beside)
-    # The one inside gets its name first: a file without its YAML would be worse than none.
-    with replacing(beside, CheckpointError, what="The description") as described:
-        described.write_text(to_yaml(anatomy), encoding="utf-8")
-        digest = write_safetensors(path, lazies, {"format": "pt", **metadata}, progress)
+
+    text = to_yaml(anatomy).encode()
+
+    def describe() -> None:
+        write_file(beside, text, CheckpointError, what="The description")
+
+    # The YAML comes first: alone it does no harm, while a checkpoint that is not as wide as its kind needs it.
+    digest = write_safetensors(path, lazies, {"format": "pt", **metadata}, progress, before=describe)
     return total, digest
 
 

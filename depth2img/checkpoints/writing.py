@@ -63,7 +63,11 @@ def as_type(lazy: Lazy, dtype: torch.dtype) -> Lazy:
 
 
 def write_safetensors(
-    path: Path, tensors: Sequence[Lazy], metadata: Mapping[str, str], progress: Progress | None = None
+    path: Path,
+    tensors: Sequence[Lazy],
+    metadata: Mapping[str, str],
+    progress: Progress | None = None,
+    before: Callable[[], object] | None = None,
 ) -> str:
     """Write tensors one after another, holding one at a time; the file appears whole or not at all.
 
@@ -75,6 +79,7 @@ def write_safetensors(
         tensors: in any order.
         metadata: texts for the header.
         progress: told the bytes done and the bytes in all; writing and reading back count half each.
+        before: called when all is written and checked, right before the file gets its name.
 
     Returns:
         The file's SHA-256.
@@ -94,6 +99,8 @@ def write_safetensors(
             if hasattr(os, "posix_fadvise"):  # so that it is the disk that is read back, and others keep their cache
                 os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
         _check(beside, path.name, tensors, written, tell)
+        if before is not None:
+            before()
     return written
 
 
