@@ -18,7 +18,7 @@ import gradio as gr
 import numpy as np
 
 from . import panel, view
-from .depth_map import DepthMap
+from .depth_map import DepthMap, read_depth_map
 from .diffusion.settings import CHOICES, RANGES, Settings
 from .errors import Depth2ImgError, NoDepthError, OptionError
 from .files import save_picture
@@ -102,7 +102,8 @@ class Page:
                 shown = self._view(drawn, settings, options)
         except Depth2ImgError as error:
             return view.to_html(None, sentence=str(error)), panel.note(str(error), "bad")
-        return view.to_html(shown), panel.note(view.describe(shown.depth, seconds=time.perf_counter() - begun))
+        text = view.describe(shown.depth, seconds=time.perf_counter() - begun)
+        return view.to_html(shown), panel.note(" ".join(filter(None, [text, shown.remark])))
 
     def _view(self, drawn: Any, settings: Mapping[str, Any], options: DepthOptions) -> view.View:
         """The map in the frame before it is adjusted, and the picture there."""
@@ -112,16 +113,18 @@ class Page:
         placed = self._engine.preview(picture, Settings(**settings), plain, mask=mask)
         if placed is None:
             raise NoDepthError("Depth is off.", fix=f"Switch '{OPTIONS['enabled'].label}' on.")
+        own = options.source == "map"
         place = view.Place((frame.original.shape[1], frame.original.shape[0]), frame.size, frame.resize_mode, frame.box)
         return view.View(
             placed.depth if placed.whole is None else placed.whole,
             frame.picture,
             frame.whole if frame.box is not None else None,
             frame.box,
-            own=options.source == "map",
+            own=own,
             cut=placed.whole is not None,
             span=placed.span,
             place=place,
+            remark=frame.placement.remark(read_depth_map(options.depth_map), "depth map") if own else "",
         )
 
     def recall(self, session: str) -> tuple[str, str]:
@@ -129,7 +132,8 @@ class Page:
         shown = self._jobs.get(session)
         if shown is None:
             return view.to_html(None), panel.note("No depth map of a job is at hand. Generate with depth first.", "bad")
-        return view.to_html(shown), panel.note("Of the latest job: " + view.describe(shown.depth))
+        text = " ".join(filter(None, ["Of the latest job:", view.describe(shown.depth), shown.remark]))
+        return view.to_html(shown), panel.note(text)
 
     def interrupt(self, session: str) -> None:
         """Stop what a session is generating, after the step that is under way."""

@@ -129,6 +129,16 @@ class Placement:
         width, height = self.covers
         return fit(depth, width=width, height=height, resize_mode=self.resize_mode)
 
+    def remark(self, depth: DepthMap, name: str) -> str:
+        """A sentence where a map has other proportions than what it covers, else empty; `name` is what it is called."""
+        width, height = self.covers
+        if same_proportions(depth, width, height):
+            return ""
+        return (
+            f"The {name} has other proportions ({depth.width} x {depth.height}) than the picture "
+            f"({width} x {height}): '{RESIZE_MODES[self.resize_mode]}' was applied to it."
+        )
+
     def boxed(self, depth: DepthMap) -> DepthMap:
         """The part of a fitted map that lies in the frame, with the frame's proportions."""
         if self.box is None:

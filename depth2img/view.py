@@ -72,6 +72,7 @@ class View:
         cut: whether the map covers `whole`, so that the page cuts the box out after it has adjusted the map.
         span: the values that are farthest and nearest, in the map's own; None for its extremes.
         place: where the frame lies; None if the map covers the whole picture.
+        remark: a sentence for the user, empty for none.
     """
 
     depth: DepthMap
@@ -82,6 +83,7 @@ class View:
     cut: bool = False
     span: Span | None = None
     place: Place | None = None
+    remark: str = ""
 
 
 class Kept:

@@ -70,13 +70,8 @@ def placement(p: Any, index: int = 0) -> Placement:
 
 def tell_proportions(p: Any, depth: DepthMap, name: str) -> None:
     """A comment under the result where a map has other proportions than what it covers; `name` is what it is called."""
-    to = placement(p)
-    width, height = to.covers
-    if not geometry.same_proportions(depth, width, height):
-        p.comment(
-            f"The {name} has other proportions ({depth.width} x {depth.height}) than the picture "
-            f"({width} x {height}): '{geometry.RESIZE_MODES[to.resize_mode]}' was applied to it."
-        )
+    if remark := placement(p).remark(depth, name):
+        p.comment(remark)
 
 
 def of_picture(

@@ -56,6 +56,20 @@ def test_estimate_shows_the_map(engine: Engine) -> None:
     assert "values" in text
 
 
+@pytest.mark.parametrize(("size", "told"), [((64, 96), True), ((48, 32), False)])
+def test_a_map_of_other_proportions_is_brought_into_the_frame_and_says_so(
+    engine: Engine, tmp_path: Path, size: tuple[int, int], told: bool
+) -> None:
+    Image.fromarray(np.arange(size[0] * size[1], dtype=np.uint16).reshape(size[1], size[0])).save(tmp_path / "map.png")
+    page, values = app.Page(engine, None), dict(zip(OPTIONS, DEPTH, strict=True))
+    depth = list((values | {"source": "map", "depth_map": (tmp_path / "map.png").read_bytes()}).values())
+    settings = SETTINGS | {"resize_mode": "crop and resize"}
+    _, text = page.estimate(drawn(masked=False), settings, depth)
+    page.generate(drawn(masked=False), settings, depth, session="here")
+    sentence = "The depth map has other proportions (64 x 96) than the picture (96 x 64)"
+    assert (sentence in text) is (sentence in page.recall("here")[1]) is told
+
+
 def test_only_masked_sends_the_whole_picture_and_the_box(engine: Engine) -> None:
     settings = SETTINGS | {"inpaint_area": "only masked", "only_masked_padding": 0, "mask_blur": 0}
     shown = sent(app.Page(engine, None).estimate(drawn(masked=True), settings, DEPTH)[0])
