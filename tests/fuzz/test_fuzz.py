@@ -44,4 +44,4 @@ def test_a_few_seconds_of_fuzzing(name: str, tmp_path: Path, monkeypatch: pytest
     monkeypatch.setattr(fuzz, "WORK", tmp_path)
     executions, edges, _, findings = fuzz.fuzz(name, SECONDS)
     assert not findings, (tmp_path / f"{name}.log").read_text(errors="replace")[-3000:]
-    assert executions > 20 and edges > 100
+    assert executions > 20 and edges > 50
