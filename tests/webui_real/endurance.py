@@ -32,7 +32,7 @@ folder = pathlib.Path(tempfile.gettempdir())
 result = {
     "rss_mb": int(open("/proc/self/statm").read().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 2**20,
     "objects": len(gc.get_objects()),
-    "jobs": sum(isinstance(one, job) for one in gc.get_objects()),
+    "jobs": sum(type(one) is job for one in gc.get_objects()),
     "callbacks": sum(len(listed) for listed in script_callbacks.callback_map.values()),
     "patches": sum(len(fields) for fields in patches.originals.values()),
     "hooks": sum(len(m._forward_hooks) + len(m._forward_pre_hooks) for m in model.modules()),
