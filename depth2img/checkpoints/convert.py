@@ -151,7 +151,6 @@ def write_single_file(
     beside = path.with_suffix(".yaml")
     remove_stale(path)
     remove_stale(beside)
-
     text = to_yaml(anatomy).encode()
 
     def describe() -> None:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
-import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,11 +14,10 @@ from PIL import Image
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from host import ROOT, Host, running
+from host import Host, random_models, running
 
 from depth2img import embedded
 
-TOOL = ROOT / "tools" / "random_checkpoint.py"
 HERE = Path(__file__).parent
 
 
@@ -36,22 +33,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 @pytest.fixture(scope="session")
 def models() -> Path:
     """Small random checkpoints, made once per version of the tool: depth, plain and depth without MiDaS."""
-    version = hashlib.sha256(TOOL.read_bytes()).hexdigest()[:12]
-    folder = ROOT / ".cache" / f"random-{version}"
-    wanted = {
-        "small-depth.safetensors": ["--midas-file", str(folder / "midas.pt")],
-        "small-plain.safetensors": ["--plain"],
-        "small-nodepth.safetensors": ["--no-depth"],
-    }
-    folder.mkdir(parents=True, exist_ok=True)
-    for name, flags in wanted.items():
-        if not (folder / name).exists():
-            python = os.environ.get("WEBUI_PYTHON", sys.executable)
-            partial = folder / f"partial-{name}"
-            subprocess.run([python, "-W", "ignore", str(TOOL), str(partial), "--size", "small", *flags], check=True)
-            partial.with_suffix(".yaml").rename(folder / Path(name).with_suffix(".yaml"))
-            partial.rename(folder / name)
-    return folder
+    return random_models()
 
 
 @pytest.fixture(scope="session")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import hashlib
 import io
 import json
 import os
@@ -20,6 +21,7 @@ import requests
 from PIL import Image
 
 ROOT = Path(__file__).resolve().parents[2]
+TOOL = ROOT / "tools" / "random_checkpoint.py"
 START_SECONDS = 240
 JOB_SECONDS = 600
 
@@ -127,6 +129,27 @@ class Host:
     def conditionings(self) -> list[list[Any]]:
         """Shape and values of the conditioning of each step since `probe.clear()`, conditional rows first."""
         return self.run("result = probe.steps")
+
+
+def random_models() -> Path:
+    """Folder of small random checkpoints, made once per version of the tool: depth, plain, depth without MiDaS; and
+    `midas.pt`, MiDaS alone."""
+    version = hashlib.sha256(TOOL.read_bytes()).hexdigest()[:12]
+    folder = ROOT / ".cache" / f"random-{version}"
+    wanted = {
+        "small-depth.safetensors": ["--midas-file", str(folder / "midas.pt")],
+        "small-plain.safetensors": ["--plain"],
+        "small-nodepth.safetensors": ["--no-depth"],
+    }
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, flags in wanted.items():
+        if not (folder / name).exists():
+            python = os.environ.get("WEBUI_PYTHON", sys.executable)
+            partial = folder / f"partial-{name}"
+            subprocess.run([python, "-W", "ignore", str(TOOL), str(partial), "--size", "small", *flags], check=True)
+            partial.with_suffix(".yaml").rename(folder / Path(name).with_suffix(".yaml"))
+            partial.rename(folder / name)
+    return folder
 
 
 @contextlib.contextmanager
