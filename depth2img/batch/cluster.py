@@ -12,7 +12,7 @@ import logging
 import os
 import pickle
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -33,6 +33,9 @@ ENVIRONMENT: Final = {
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # as releases to come; without it Ray warns that they will
 }
 """What a Ray that is started here is told, where the user says nothing else."""
+
+SLACK: Final = 1e-6
+"""1 / 0.1 is ten, not 9.999...: what a sum of fractions may miss."""
 
 RETRIES: Final = 3
 """Further attempts at a group whose actor died: of lack of memory, or with its machine."""
@@ -98,16 +101,16 @@ def _quiet(ray: Any) -> None:
 
 
 def _records(ray: Any, cluster: Cluster, order: Order, groups: Sequence[Sequence[Work]]) -> Iterable[Sequence[Record]]:
-    there: dict[str, float] = ray.cluster_resources()
-    gpus = cluster.gpus if cluster.gpus is not None else float(order.device != "cpu" and there.get("GPU", 0) > 0)
+    machines = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    there = {kind: sum(one.get(kind, 0.0) for one in machines) for kind in ("CPU", "GPU")}
+    gpus = cluster.gpus if cluster.gpus is not None else float(order.device != "cpu" and there["GPU"] > 0)
     cpus = 1 if gpus else order.threads
-    room = int(there.get("GPU", 0) / gpus) if gpus else int(there.get("CPU", 0) / cpus)
+    room = sum(room_on(machine, cpus, gpus) for machine in machines)
     if room < 1:
-        have = f"{there.get('CPU', 0):g} CPUs and {there.get('GPU', 0):g} GPUs"
         raise OptionError(
             "ray",
             f"The cluster has no room for a worker with {cpus} CPUs and {gpus:g} GPUs.",
-            got=have,
+            got=f"{len(machines)} machines with {there['CPU']:g} CPUs and {there['GPU']:g} GPUs in all",
             fix="Choose fewer --threads or a smaller --gpus-per-worker.",
         )
     if not gpus and order.device == "auto":
@@ -136,6 +139,20 @@ def _records(ray: Any, cluster: Cluster, order: Order, groups: Sequence[Sequence
             got=str(problem).strip().splitlines()[-1][:200],
             fix="The same command goes on from here; Ray's own logs say more.",
         ) from problem
+
+
+def room_on(machine: Mapping[str, float], cpus: int, gpus: float) -> int:
+    """How many workers a machine has room for: a fraction of a GPU is of one card.
+
+    Args:
+        machine: Ray's resources of it, by kind.
+        cpus, gpus: of a worker.
+    """
+    room = int(machine.get("CPU", 0) / cpus)
+    if gpus:
+        cards = machine.get("GPU", 0)
+        room = min(room, int(cards) * int(1 / gpus + SLACK) if gpus < 1 else int(cards / gpus))
+    return room
 
 
 class Actor:

@@ -17,6 +17,7 @@ import pytest
 from PIL import Image
 
 from depth2img.batch import item_seed
+from depth2img.batch.cluster import room_on
 from depth2img.checkpoints import to_single_file
 from tests.engine import small
 
@@ -78,6 +79,23 @@ def workplace(tmp_path: Path) -> Path:
         coarse = np.random.default_rng(seed).integers(0, 256, (4, 6, 3), np.uint8)
         Image.fromarray(coarse).resize((96, 64), Image.Resampling.BICUBIC).save(tmp_path / "in" / f"{seed}.png")
     return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("machine", "cpus", "gpus", "room"),
+    [
+        ({"CPU": 8.0}, 3, 0, 2),
+        ({"CPU": 2.0}, 3, 0, 0),
+        ({"CPU": 8.0}, 1, 1, 0),
+        ({"CPU": 8.0, "GPU": 2.0}, 1, 1, 2),
+        ({"CPU": 8.0, "GPU": 2.0}, 1, 0.4, 4),
+        ({"CPU": 64.0, "GPU": 1.0}, 1, 0.1, 10),
+        ({"CPU": 3.0, "GPU": 2.0}, 1, 0.5, 3),
+        ({"CPU": 8.0, "GPU": 3.0}, 1, 2, 1),
+    ],
+)
+def test_room_for_workers(machine: dict[str, float], cpus: int, gpus: float, room: int) -> None:
+    assert room_on(machine, cpus, gpus) == room
 
 
 @pytest.mark.skipif(not Path("/proc").is_dir(), reason="looks for processes in /proc")
