@@ -97,7 +97,7 @@ def _quiet(ray: Any) -> None:
     context.enable_progress_bars = False
     context.print_on_execution_start = False
     context.max_errored_blocks = -1  # a group that fails for good is reported; the rest goes on
-    logging.getLogger("ray.data").setLevel(logging.ERROR)
+    logging.getLogger("ray.data").setLevel(logging.CRITICAL)  # what fails is in the records
 
 
 def _records(ray: Any, cluster: Cluster, order: Order, groups: Sequence[Sequence[Work]]) -> Iterable[Sequence[Record]]:
@@ -120,7 +120,8 @@ def _records(ray: Any, cluster: Cluster, order: Order, groups: Sequence[Sequence
     made = ray.data.from_items(rows, override_num_blocks=len(rows)).map_batches(
         Actor,
         batch_size=1,
-        compute=ray.data.ActorPoolStrategy(size=workers, max_tasks_in_flight_per_actor=2),
+        # One at a time, so that no group spends its attempts on the death of another's worker.
+        compute=ray.data.ActorPoolStrategy(size=workers, max_tasks_in_flight_per_actor=1),
         num_cpus=cpus,
         num_gpus=gpus,
         max_restarts=-1,

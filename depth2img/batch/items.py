@@ -120,6 +120,7 @@ def find_items(sources: Sources, settings: Settings, options: DepthOptions) -> F
         rows, allowed = read_manifest(given), [root, *sources.allowed]
     else:
         raise OptionError("input", f"{given} is neither a folder nor a manifest.", fix="Give a folder, .csv or .jsonl.")
+    options = _absolute(options)
     items: list[Item] = []
     faults: list[str] = []
     for row in rows:
@@ -192,6 +193,15 @@ def _options(base: DepthOptions, own: Mapping[str, Any]) -> DepthOptions:
         for name in SOURCE_OF_PAYLOAD:
             given.pop(name, None)
     return DepthOptions.from_mapping({**given, **own})
+
+
+def _absolute(options: DepthOptions) -> DepthOptions:
+    """The options with their files as other processes find them."""
+    images = [name for name, option in OPTIONS.items() if option.kind == "image"]
+    files: dict[str, Any] = {
+        name: Path(os.path.abspath(value)) for name in images if (value := getattr(options, name)) is not None
+    }
+    return dataclasses.replace(options, **files)
 
 
 def _inside(root: Path, text: str, allowed: Sequence[Path] | None) -> Path:

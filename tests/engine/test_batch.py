@@ -280,6 +280,13 @@ def test_a_row_s_own_files_go_before_those_of_all(rows: list[dict[str, Any]], tm
     assert found[4].options.reference == tmp_path / "in" / "d.png"
 
 
+def test_files_of_all_items_are_absolute(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(folder)
+    options = DepthOptions(source="map", depth_map=Path("a.png"), region=Path("../in/b.png"))
+    item = find_items(Sources(Path(".")), Settings(), options).items[0]
+    assert item.files() == {"picture": folder / "a.png", "depth_map": folder / "a.png", "region": folder / "b.png"}
+
+
 @pytest.mark.parametrize(
     ("row", "message"),
     [
