@@ -96,7 +96,6 @@ def _quiet(ray: Any) -> None:
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
     context.print_on_execution_start = False
-    context.max_errored_blocks = -1  # a group that fails for good is reported; the rest goes on
     logging.getLogger("ray.data").setLevel(logging.CRITICAL)  # what fails is in the records
 
 
