@@ -47,6 +47,11 @@ class Schedule:
     checkpoint_seconds: float = 120.0
     deadline: float = 0.0
 
+    def complete(self, samples: int, cut_short_of: int) -> bool:
+        """Whether a stage that saw `samples`, and if cut short by a deadline was to see `cut_short_of`, is over: then
+        later stages rest on it. A schedule that has grown since goes on."""
+        return samples >= self.samples or cut_short_of >= self.samples
+
     def rate_at(self, step: int, progress: float) -> float:
         """Warm-up, constant until `constant`, then half a cosine down to `floor` of the rate."""
         fall = max(0.0, progress - self.constant) / (1.0 - self.constant)
@@ -102,7 +107,6 @@ def _work(
     bar = tqdm(
         total=schedule.samples, initial=counter.value, desc=schedule.name, unit="img", disable=rank > 0, mininterval=10
     )
-    log = (folder / f"{schedule.name}.log").open("a", encoding="utf-8")
     while True:
         progress = counter.value / schedule.samples
         if schedule.deadline:
@@ -136,38 +140,46 @@ def _work(
             _checkpoint(model, mean, optimiser, counter.value, folder / f"{schedule.name}.ckpt")
             saved = time.time()
             rate = optimiser.param_groups[0]["lr"]
-            print(
-                f"{time.strftime('%H:%M:%S')} {counter.value} {progress:.3f} lr {rate:.2e} {shown}",
-                file=log,
-                flush=True,
-            )
+            line = f"{time.strftime('%H:%M:%S')} {counter.value} {progress:.3f} lr {rate:.2e} {shown}"
+            with (folder / f"{schedule.name}.log").open("a", encoding="utf-8") as log:
+                print(line, file=log)
     if rank == 0:
         bar.close()
-        _checkpoint(model, mean, optimiser, counter.value, folder / f"{schedule.name}.ckpt")
+        path = folder / f"{schedule.name}.ckpt"
+        _checkpoint(model, mean, optimiser, counter.value, path, cut_short_of=schedule.samples)
 
 
-def _checkpoint(model: nn.Module, mean: nn.Module, optimiser: torch.optim.Optimizer, samples: int, path: Path) -> None:
+def _checkpoint(
+    model: nn.Module,
+    mean: nn.Module,
+    optimiser: torch.optim.Optimizer,
+    samples: int,
+    path: Path,
+    *,
+    cut_short_of: int = 0,
+) -> None:
     state = {
         "model": model.state_dict(),
         "mean": mean.state_dict(),
         "moments": optimiser.state_dict(),
         "samples": samples,
+        "cut_short_of": cut_short_of,
     }
     save_atomically(state, path)
 
 
 def train(model: nn.Module, step_loss: StepLoss, schedule: Schedule, folder: Path, *, workers: int = 1) -> nn.Module:
-    """Train until the samples are used up; return the running mean of the weights, in eval mode."""
+    """Train until the samples are used up or the deadline has come; return the running mean of the weights."""
     path = folder / f"{schedule.name}.ckpt"
     mean = copy.deepcopy(model)
     counter = mp.Value("q", 0)
-    moments = None
+    moments, cut_short_of = None, 0
     if path.exists():
         state = torch.load(path, weights_only=True)
         model.load_state_dict(state["model"])
         mean.load_state_dict(state["mean"])
-        counter.value, moments = state["samples"], state["moments"]
-    if counter.value < schedule.samples:
+        counter.value, moments, cut_short_of = state["samples"], state["moments"], state["cut_short_of"]
+    if not schedule.complete(counter.value, cut_short_of):
         model.share_memory()
         others = [
             mp.get_context("fork").Process(
