@@ -12,34 +12,34 @@ class Plan:
     seed: int = 20_261_122
     geometries: int = 6000
     looks: int = 2
-    encoded_looks: int = 1
+    encoded_looks: int = 2
     held_out: int = 256
     captions: int = 8
 
-    vae_samples: int = 17_000
+    vae_samples: int = 34_000
     vae_batch: int = 4
     vae_small: float = 0.75
     vae_rate: float = 1e-3
-    decoder_samples: int = 0
+    decoder_samples: int = 1_500
     decoder_batch: int = 2
     decoder_rate: float = 4e-4
 
-    depth_samples: int = 24_000
+    depth_samples: int = 50_000
     depth_batch: int = 16
     depth_rate: float = 3e-3
 
-    unet_samples: int = 79_000
+    unet_samples: int = 211_000
     unet_batch: int = 16
     unet_rate: float = 1e-3
 
     checkpoint_seconds: float = 120.0
 
     def longer(self, factor: float) -> Plan:
-        """The same training on `factor` times as many samples, and the decoder refined a little with it."""
+        """The same training on `factor` times as many samples, every stage alike."""
         return replace(
             self,
             vae_samples=round(self.vae_samples * factor),
-            decoder_samples=round(1000 * factor),
+            decoder_samples=round(self.decoder_samples * factor),
             depth_samples=round(self.depth_samples * factor),
             unet_samples=round(self.unet_samples * factor),
         )

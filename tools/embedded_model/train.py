@@ -2,10 +2,10 @@
 
     python -m tools.embedded_model --work FOLDER
 
-needs about one and a half hours on one thread with a core to itself (render 4 minutes, estimator 6,
-autoencoder 22, encoding 3, diffusion 30, evaluation 10) and makes weights of the quality in the
-model card. More pays: `--longer 4` sees four times as many samples, in five hours. `--workers 2`
-trains the two long stages on two cores. A deadline shortens a stage instead: the rate then falls
+needs about three hours on one thread with a core to itself (render 4 minutes, estimator 10,
+autoencoder 45, encoding 6, diffusion 75, decoder 5, evaluation 10; more on a busy machine) and makes
+weights of the quality in the model card. `--longer 2` sees twice as many samples. `--workers 2` trains
+the two long stages on two cores. A deadline shortens a stage instead: the rate then falls
 with the clock.
 """
 
