@@ -19,6 +19,7 @@ from .diffusion.settings import Settings
 from .figure import Row, grid
 from .files import refusing, save_picture, write_file
 from .images import Picture, read_picture
+from .options import DepthOptions
 from .scores import structure
 
 if TYPE_CHECKING:
@@ -40,9 +41,9 @@ class Sample:
     Attributes:
         picture: uint8 (128, 128, 3).
         mask: uint8 (128, 128), 255 on and around one solid.
-        depth: its exact inverse depth.
+        depth: its exact inverse depth, 0..1 relative to the nearest point.
         removed: the same without the masked solid.
-        mean: the mean inverse depth of scenes of its kind, on the same scale.
+        mean: the mean of such maps over scenes of its kind.
         prompts: what the results are asked to show.
     """
 
@@ -170,24 +171,27 @@ def _four(engine: Engine, sample: Sample, tell: Callable[[int], None]) -> dict[s
     """The further results by name: what came out, and what it shows."""
     prompts = sample.prompts
     full = Settings(seed=SEED, denoising_strength=1.0, mask_blur=2)
-    jobs: dict[str, tuple[Settings, bool, str]] = {
-        "recoloured": (dataclasses.replace(full, prompt=prompts["other"]), False, "other colours, same depth"),
-        "light": (dataclasses.replace(full, prompt=prompts["light"]), False, "another light"),
+    keep, fill = DepthOptions(), DepthOptions(under_mask="fill")
+    masks = [sample.mask]
+    jobs: dict[str, tuple[Settings, DepthOptions, list[Picture] | None, str]] = {
+        "recoloured": (dataclasses.replace(full, prompt=prompts["other"]), keep, None, "other colours, same depth"),
+        "light": (dataclasses.replace(full, prompt=prompts["light"]), keep, None, "another light"),
         "repainted": (
             dataclasses.replace(full, prompt=prompts["repainted"], masked_content="original"),
-            True,
+            keep,
+            masks,
             "inpainting that keeps the object: its depth stays",
         ),
         "removed": (
             dataclasses.replace(full, prompt=prompts["removed"], masked_content="fill"),
-            True,
-            "inpainting that removes it: filled first, so its depth goes too",
+            fill,
+            masks,
+            "inpainting that removes it: its depth is filled from the surroundings",
         ),
     }
     results: dict[str, tuple[Picture, str]] = {}
-    for name, (settings, masked, what) in jobs.items():
-        masks = [sample.mask] if masked else None
-        [result] = engine.generate([sample.picture], settings, masks=masks)
+    for name, (settings, depth, mask, what) in jobs.items():
+        [result] = engine.generate([sample.picture], settings, depth, masks=mask)
         results[name] = result.picture, f"{what}: {settings.prompt}"
         tell(len(results))
     return results

@@ -35,16 +35,22 @@ GROWTH = 3
 """Pixels by which the mask reaches beyond them."""
 
 
-def look(solids: tuple[str, str], floor: str, sky: str, light: str) -> scenes.Look:
+def look(solids: tuple[str, ...], floor: str, sky: str, light: str) -> scenes.Look:
     """A look by its names."""
     index = COLOUR_NAMES.index
-    return scenes.Look((index(solids[0]), index(solids[1])), index(floor), index(sky), light)
+    return scenes.Look(tuple(map(index, solids)), index(floor), index(sky), light)
 
 
 OWN = look(("red", "blue"), "green", "cyan", "day")
 OTHER = look(("yellow", "purple"), "blue", "white", "day")
 NIGHT = look(("red", "blue"), "green", "cyan", "night")
 REPAINTED = look(("red", "yellow"), "green", "cyan", "day")
+
+
+def relative(buffers: scenes.Buffers) -> npt.NDArray[np.float32]:
+    """Exact inverse depth relative to the nearest point, which is what the bundled estimator is trained to see."""
+    values = scenes.inverse_depth(buffers)
+    return np.asarray(values / values.max(), np.float32)
 
 
 def write_depth(values: npt.NDArray[np.float32], path: Path) -> dict[str, float]:
@@ -75,11 +81,11 @@ def main() -> None:
     )
     Image.fromarray(np.asarray(grown)).save(SAMPLE / "mask.png", optimize=True)
     training = load_or_render(work / "training.pkl", scenes.TRAINING_SEEDS[: PLAN.geometries], PLAN.looks)
-    mean = training.inverse_depth.astype(np.float32).mean(axis=0)
+    mean = training.relative_depth().mean(axis=0)
     notes = {
         "seed": SEED,
-        "depth": write_depth(scenes.inverse_depth(buffers), SAMPLE / "depth.png"),
-        "removed": write_depth(scenes.inverse_depth(without), SAMPLE / "removed.png"),
+        "depth": write_depth(relative(buffers), SAMPLE / "depth.png"),
+        "removed": write_depth(relative(without), SAMPLE / "removed.png"),
         "mean": write_depth(mean, SAMPLE / "mean.png"),
         "prompts": {
             "own": plain_caption(geometry, OWN),
