@@ -140,7 +140,7 @@ def estimate(
 Examples:
   depth2img generate room.png -p "a red cube on a blue floor, night" -s 1
   depth2img generate room.png -p "a green sphere" --mask mask.png
-  depth2img generate room.png -p "an empty floor" --mask mask.png --masked-content fill
+  depth2img generate room.png -p "an empty floor" --mask mask.png --masked-content fill --under-mask fill
   depth2img generate photo.jpg -m 512-depth-ema.safetensors -p "an oil painting" --depth own-map.png
   depth2img generate a.png b.png -o results --depth-from pose.jpg --json
   depth2img generate photo.jpg -p "an oil painting" --hr-scale 1.5 --hires estimate"""

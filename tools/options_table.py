@@ -1,4 +1,4 @@
-"""The options table of README.md, from `depth2img.options.OPTIONS`. `python -m tools.options_table` renews it."""
+"""The options table of docs/options.md, from `depth2img.options.OPTIONS`. `python -m tools.options_table` renews it."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Final
 
 from depth2img.options import OPTIONS, Option
 
-README: Final = Path(__file__).parents[1] / "README.md"
+GUIDE: Final = Path(__file__).parents[1] / "docs" / "options.md"
 START: Final = "<!-- options: written by tools/options_table.py -->\n"
 END: Final = "<!-- end of options -->\n"
 
@@ -22,7 +22,7 @@ def table() -> str:
 
 
 def renewed(text: str) -> str:
-    """A README with the table put between its markers.
+    """A guide with the table put between its markers.
 
     Raises:
         ValueError: the markers are not there.
@@ -51,4 +51,4 @@ def _default(option: Option) -> str:
 
 
 if __name__ == "__main__":
-    README.write_text(renewed(README.read_text(encoding="utf-8")), encoding="utf-8")
+    GUIDE.write_text(renewed(GUIDE.read_text(encoding="utf-8")), encoding="utf-8")
