@@ -66,7 +66,7 @@ def test_two_pictures_of_a_batch(bundled: Host) -> None:
     result = bundled.img2img(scene(), mirrored(), prompt=OTHER, batch_size=2, **FIELDS)
     first, second = result.images[-2:]
     assert kept(first) > KEPT and kept(second, other) > KEPT
-    assert kept(first, other) < LOST and kept(second) < LOST
+    assert kept(first) - kept(first, other) > 0.25 and kept(second, other) - kept(second) > 0.25
 
 
 def test_off_and_on_against_denoising_strength(bundled: Host) -> None:
@@ -128,4 +128,4 @@ def test_batch_tab_with_a_folder_of_maps(bundled: Host, folders: tuple[Path, Pat
     first, second = (Image.open(next(output.glob(f"*-{name}.png"))) for name in "ab")
     other = depth_of(mirrored())
     assert kept(first, other) > KEPT and kept(second) > KEPT
-    assert kept(first) < LOST
+    assert kept(first, other) - kept(first) > 0.25
