@@ -11,6 +11,7 @@ from typing import Any
 
 import endurance
 import pytest
+import requests
 from endurance import EXACT, Request, held, picture
 from host import Host, Refused, running, to_base64
 
@@ -99,6 +100,32 @@ def test_interrupted_while_depth_is_estimated(tiny: Host) -> None:
     assert job().send(tiny) == expected
 
 
+def test_out_of_memory_once_and_a_failing_network(tiny: Host) -> None:
+    expected = job().send(tiny)
+    fails = (
+        "m = shared.sd_model.depth_model; probe.kept = m.forward; probe.errors = list(errors)\n"
+        "sys.modules['depth2img_webui.maps'].CACHE.clear()\n"
+        "def forward(x):\n"
+        "    if probe.errors:\n        raise probe.errors.pop(0)\n"
+        "    return probe.kept(x)\n"
+        "m.forward = forward"
+    )
+    try:
+        out_of_memory = "errors = [torch.cuda.OutOfMemoryError('CUDA out of memory')]\n" + fails
+        tiny.run(out_of_memory)
+        assert job().send(tiny) == expected
+        tiny.run("del shared.sd_model.depth_model.forward\n" + out_of_memory)
+        answer = tiny.post("/depth2img/v1/estimate", image=to_base64(picture(3)))
+        assert "estimated on the CPU" in answer["notice"]
+        tiny.run("del shared.sd_model.depth_model.forward\nerrors = [RuntimeError('no kernel image')] * 2\n" + fails)
+        with pytest.raises(Refused, match=r"depth network of .* failed.*no kernel image"):
+            tiny.post("/sdapi/v1/img2img", **job().body)
+    finally:
+        tiny.run("shared.sd_model.depth_model.__dict__.pop('forward', None); probe.kept = None")
+    tiny.run("sys.modules['depth2img_webui.maps'].CACHE.clear()")
+    assert job().send(tiny) == expected
+
+
 def test_a_model_switched_while_jobs_wait(tiny: Host) -> None:
     """The running job keeps its model to the end; what comes after the switch gets the other one."""
     expected = job(steps=6).send(tiny)
@@ -137,3 +164,38 @@ def test_nothing_grows_over_many_jobs(tiny: Host) -> None:
     assert last["jobs"] == 0
     assert last["descriptors"] - first["descriptors"] <= 4 and last["threads"] - first["threads"] <= 4
     assert last["rss_mb"] - first["rss_mb"] < 60
+
+
+def test_reload_ui_during_a_job(checkpoints: Path, tmp_path: Path) -> None:
+    """The job ends somehow; afterwards the extension is there once, and jobs are as before."""
+    with running(tmp_path / "data", checkpoints=checkpoints, checkpoint=MODEL, interface=True) as host:
+        endurance.prepare(host)
+        job().send(host)
+        expected, before = job().send(host), held(host)
+        host.run("probe.on_step = lambda params: shared.state.request_restart() if params.sampling_step == 3 else None")
+        with ThreadPoolExecutor(1) as pool:
+            cut = pool.submit(_ends_somehow, job(steps=12), host)
+            assert cut.result(timeout=120)
+        until = time.monotonic() + 120
+        while time.monotonic() < until:
+            try:
+                host.run("probe.on_step = None")
+                if host.get("/depth2img/v1/status")["state"] == "ready":
+                    break
+            except (requests.RequestException, Refused):
+                time.sleep(0.5)
+        job().send(host)
+        assert job().send(host) == expected
+        after = held(host)
+        assert after["jobs"] == 0
+        assert {name: after[name] for name in ("callbacks", "patches", "hooks")} == {
+            name: before[name] for name in ("callbacks", "patches", "hooks")
+        }
+
+
+def _ends_somehow(request: Request, host: Host) -> bool:
+    try:
+        request.send(host)
+    except requests.RequestException:
+        return True
+    return True
