@@ -21,9 +21,8 @@ REPAINTED = sample().prompts["repainted"]
 KEPT = 0.6
 """Structure above this is kept: what the model keeps at denoising strength 1 lies well above it ..."""
 
-LOST = 0.45
-"""... and without depth well below this: two scenes of this kind share 0 in the mean, but single ones up to 0.4 by
-chance."""
+ADDED = 0.2
+"""Without depth there is at least this less: prompt and kind of scene alone give some, up to 0.6 with single seeds."""
 
 
 def mask() -> Image.Image:
@@ -35,10 +34,13 @@ def map_of(depth: DepthMap) -> str:
 
 
 def test_img2img(bundled: Host) -> None:
-    on = bundled.img2img(scene(), prompt=OTHER, **FIELDS).images[0]
-    off = bundled.img2img(scene(), prompt=OTHER, depth={"enabled": False}, **FIELDS).images[0]
-    assert kept(on) > KEPT and kept(off) < LOST
-    assert changed(on, scene()) > 25
+    jobs = ({}, {"enabled": False})
+    on, off = (
+        bundled.img2img(scene(), prompt=OTHER, depth=depth, batch_size=3, **FIELDS).images[-3:] for depth in jobs
+    )
+    scores = [float(np.mean([kept(picture) for picture in made])) for made in (on, off)]
+    assert scores[0] > KEPT and scores[0] - scores[1] > ADDED
+    assert changed(on[0], scene()) > 25
 
 
 @pytest.mark.parametrize("only_masked", [False, True])
@@ -57,7 +59,7 @@ def test_hires(bundled: Host) -> None:
     result = bundled.txt2img(prompt=OTHER, depth={"depth_map": map_of(sample().depth)}, **fields).images[0]
     plain = bundled.txt2img(prompt=OTHER, depth={"enabled": False}, **fields).images[0]
     assert result.size == (192, 192)
-    assert kept(result) > KEPT and kept(plain) < LOST
+    assert kept(result) > KEPT and kept(result) - kept(plain) > ADDED
 
 
 def test_two_pictures_of_a_batch(bundled: Host) -> None:
@@ -79,7 +81,7 @@ def test_off_and_on_against_denoising_strength(bundled: Host) -> None:
     off, on = ([kept(cell) for cell in cells[first::2]] for first in (0, 1))
     assert ["Depth to image: False" in text for text in result.infotexts[1:7]] == [True, False] * 3
     assert min(on) > KEPT
-    assert off[0] > KEPT and off[2] < LOST and off[0] > off[1] > off[2]
+    assert off[0] > KEPT and off[0] > off[2] and on[2] - off[2] > ADDED
 
 
 @pytest.fixture
