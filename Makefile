@@ -98,7 +98,7 @@ fuzz: $(STAMP) ## coverage-guided fuzzing of every reader: make fuzz [SECONDS=60
 	@$(THREADS) $(BIN)/python -m tests.fuzz.fuzz --seconds $(or $(SECONDS),60) $(ARGS)
 
 bench: $(STAMP) ## measurements side by side, printed as ratios
-	@set -e; for file in $(wildcard benchmarks/bench_*.py); do $(BIN)/python $$file; done
+	@set -e; for file in $(wildcard benchmarks/bench_*.py) benchmarks/plot.py; do $(BIN)/python $$file; done
 
 demo: $(STAMP) ## pictures from the bundled model, in demo-output/
 	@$(BIN)/depth2img demo

@@ -120,7 +120,7 @@ class States:
         with opened(self._host.url) as page:
             panel = filled(page)
             panel.part("install").click()
-            panel.part("status").get_by_text("is installed").wait_for()
+            panel.part("status").get_by_text("is installed: refresh").wait_for()
         self._host.post("/sdapi/v1/refresh-checkpoints")
         self.opened("wrong", "wrong")
         with contextlib.suppress(Refused):
