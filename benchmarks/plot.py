@@ -2,8 +2,8 @@
 
     python benchmarks/plot.py [FILE]
 
-A bar right of 1 means more of what its label names: "conditioning: cold, batch 1" is how many times faster than the host,
-"over" is the first over the second.
+A bar right of 1 means more of what its label names: "conditioning: cold, batch 1" is how many times faster than the
+host, "over" is the first over the second.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import matplotlib
 import record
 
 matplotlib.use("Agg")
-from matplotlib import pyplot  # noqa: E402
+from matplotlib import pyplot
 
 
 def ratios(folder: Path) -> dict[str, float]:

@@ -125,7 +125,7 @@ def test_what_depth_is_estimated_on(
 ) -> None:
     asked: list[tuple[int, ...]] = []
 
-    def estimate(pictures: list[np.ndarray], rows: int) -> list[DepthMap]:
+    def estimate(pictures: list[np.ndarray], rows: int, **_: object) -> list[DepthMap]:
         asked.extend(picture.shape[:2] for picture in pictures)
         return [ramp(picture.shape[1], picture.shape[0]) for picture in pictures]
 
