@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 from collections.abc import Iterator
@@ -60,11 +61,10 @@ def depth_host(host: Host) -> Iterator[Host]:
     )
 
 
-@pytest.fixture(scope="session")
-def bundled_host(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Host]:
-    """One WebUI with the bundled model, page and API: its pictures can be judged."""
-    folder = tmp_path_factory.mktemp("bundled")
-    (folder / "checkpoints").mkdir()
+@contextlib.contextmanager
+def hosted(folder: Path) -> Iterator[Host]:
+    """A WebUI with the bundled model, page and API, in a folder of its own: its pictures can be judged."""
+    (folder / "checkpoints").mkdir(parents=True)
     embedded.install(folder / "checkpoints" / "depth2img-tiny.safetensors")
     with running(
         folder / "data",
@@ -73,6 +73,13 @@ def bundled_host(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Host]:
         interface=True,
     ) as started:
         started.run("probe.watch()")
+        yield started
+
+
+@pytest.fixture(scope="session")
+def bundled_host(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Host]:
+    """One such WebUI for most of these tests."""
+    with hosted(tmp_path_factory.mktemp("bundled")) as started:
         yield started
 
 

@@ -56,7 +56,8 @@ def test_python(depth_host: Host, here: Path) -> None:
     done = subprocess.run([sys.executable, str(script)], cwd=here, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert "Depth strength: 0.9" in done.stdout
-    assert Image.open(here / "result.png").size == (128, 128)
+    with Image.open(here / "result.png") as result, Image.open(here / "preview.png") as preview:
+        assert result.size == (128, 128)
+        assert np.ptp(np.asarray(preview)) > 0
     depth = read_depth_map(here / "room-depth.png")
     assert depth.bits == 16
-    assert np.ptp(np.asarray(Image.open(here / "preview.png"))) > 0
