@@ -248,7 +248,8 @@ class PanelPage {
   nameControls() {
     for (const [name, label] of Object.entries(this.config.labels)) {
       for (const input of this.element(name)?.querySelectorAll("input:is([type=number], [type=range], [type=file])") ?? []) {
-        input.setAttribute("aria-label", t(label));
+        // In the WebUI the toggle is the accordion around everything; the stage names its own.
+        if (!input.closest(".depth2img-stage-inside")) input.setAttribute("aria-label", t(label));
       }
     }
     for (const [name, help] of Object.entries(this.config.tooltips)) {
