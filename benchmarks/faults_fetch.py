@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import itertools
 import os
 import random
 import shutil
@@ -164,14 +165,15 @@ def at_each_line(nursery: Nursery, folder: Path, old: bytes | None) -> dict[str,
     with running(DATA) as source:
         source.block = 100_000
         series = Kills(folder, source, old)
-        series.prepare()
-        nursery.start(source.url, folder, replace=True, kill_at=0)
-        for line in range(1, nursery.end()["lines"] + 1):
+        for line in itertools.count(1):
             series.prepare()
             nursery.start(source.url, folder, replace=True, kill_at=line)
-            series.kills += nursery.end().get("killed", False)
+            killed = nursery.end().get("killed", False)
+            series.kills += killed
             series.look()
             series.finish()
+            if not killed:
+                break  # a run that had fewer lines
         return series.row("at each line" + (", replacing" if old else ""))
 
 

@@ -416,18 +416,18 @@ def test_killed_at_any_line(folder, nurse, half):
 
     with running(DATA) as source:
         source.block = 100_000
-        prepare()
-        nurse.start(source.url, folder, replace=True, kill_at=0)
-        lines = nurse.end()["lines"]
-        assert lines > 100
-        for line in range(5, lines, 30):
+        for line in range(5, 2000, 30):
             prepare()
             nurse.start(source.url, folder, replace=True, kill_at=line)
-            assert nurse.end() == {"killed": True}
+            report = nurse.end()
+            if report != {"killed": True}:
+                break  # how many lines there are depends on how the network cuts the bytes: this run had fewer
             check(folder, OTHER)
             fetch(published(source.url), folder, replace=True)
             assert (folder / NAME).read_bytes() == DATA
             assert names(folder) == [NAME], line
+    assert 100 < report["lines"] < line
+    assert (folder / NAME).read_bytes() == DATA and names(folder) == [NAME]
 
 
 def test_two_at_once(folder, nurse):
