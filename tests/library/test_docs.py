@@ -38,9 +38,18 @@ def test_the_two_commands_come_first():
 @pytest.mark.parametrize("guide", GUIDES, ids=lambda path: path.name)
 def test_links_lead_somewhere(guide):
     for target in re.findall(r"\]\(([^)\s]+)\)|<img[^>]+src=\"([^\"]+)\"", guide.read_text(encoding="utf-8")):
-        link = "".join(target).partition("#")[0]
-        if link and "://" not in link:
-            assert (guide.parent / link).exists(), f"{guide.name}: {link}"
+        link, _, section = "".join(target).partition("#")
+        if "://" in link:
+            continue
+        path = guide.parent / link if link else guide
+        assert path.exists(), f"{guide.name}: {link}"
+        assert not section or section in sections(path), f"{guide.name}: {link}#{section}"
+
+
+def sections(guide: Path) -> list[str]:
+    """The anchors of a guide's headings, as GitHub makes them."""
+    headings = re.findall(r"^#+ (.+)$", guide.read_text(encoding="utf-8"), re.MULTILINE)
+    return [re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings]
 
 
 def test_make_targets_that_guides_name_exist():
