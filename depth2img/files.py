@@ -90,7 +90,6 @@ def publishing(path: Path, error: type[Depth2ImgError] = Depth2ImgError, *, what
         error: there is one, or the folder cannot be written.
     """
     with refusing(f"{what} cannot be written to {path.name}.", error, fix=WRITING), _part(path) as beside:
-        beside = beside.with_name(f"{path.name}.new")  # no model by its suffix: the WebUI lists hidden folders too
         yield beside
         try:
             os.link(beside, path)  # fails where there is a file, which a rename would not
@@ -106,16 +105,23 @@ def publishing(path: Path, error: type[Depth2ImgError] = Depth2ImgError, *, what
 def appearing(folder: Path, error: type[Depth2ImgError] = Depth2ImgError) -> Iterator[Path]:
     """Yields a folder that becomes `folder`, which must not exist, on leaving; after an error nothing is left.
 
+    A file in it whose name ends in `NEW` loses that when all are there.
+
     Raises:
         error: the folder cannot be written.
     """
     with refusing(f"{folder.name} cannot be written.", error, fix=WRITING), _part(folder) as beside:
         beside.mkdir()
         yield beside
+        for file in list(beside.rglob(f"*{NEW}")):
+            file.rename(file.with_suffix(""))
         beside.rename(folder)
 
 
 PART: Final = ".part"
+NEW: Final = ".new"
+"""Ends the name of what is still written. The WebUI lists files by their suffix, in hidden folders too: a half-written
+model must not have that of one."""
 LOCK: Final = "in-use"
 FRESH_SECONDS: Final = 60
 """A part without a lock that is younger than this may be another process' that is just beginning."""
@@ -128,15 +134,15 @@ def _part_prefix(path: Path) -> str:
 
 @contextlib.contextmanager
 def _part(path: Path) -> Iterator[Path]:
-    """Yields a place of `path`'s name in a folder of its own beside it, which is locked meanwhile and removed then."""
+    """Yields a place in a folder of its own beside `path`, which is locked meanwhile and removed then."""
     folder = Path(tempfile.mkdtemp(dir=path.parent, prefix=_part_prefix(path), suffix=PART))
     try:
-        with (folder / f"{LOCK}.new").open("wb") as file:
+        with (folder / f"{LOCK}{NEW}").open("wb") as file:
             if sys.platform != "win32":  # there an open file cannot be removed, which is lock enough
                 with contextlib.suppress(OSError):  # a network drive without locks
                     fcntl.flock(file, fcntl.LOCK_EX)
                 Path(file.name).rename(folder / LOCK)
-            yield folder / path.name
+            yield folder / f"content{NEW}"  # `path`'s own name may be as long as names can be
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 
@@ -150,7 +156,7 @@ def remove_stale(path: Path) -> None:
 
 def _remove_unless_in_use(folder: Path) -> None:
     if sys.platform == "win32":
-        (folder / f"{LOCK}.new").unlink()  # refused while it is open
+        (folder / f"{LOCK}{NEW}").unlink()  # refused while it is open
         shutil.rmtree(folder, ignore_errors=True)
         return
     if not (folder / LOCK).exists():

@@ -18,7 +18,7 @@ from typing import Any, Final, Literal
 import torch
 
 from ..errors import CheckpointError
-from ..files import WRITING, appearing, free_space, refusing, remove_stale, write_file
+from ..files import NEW, WRITING, appearing, free_space, refusing, remove_stale, write_file
 from . import ldm_only, pairs
 from .anatomy import FOLDERS, Anatomy
 from .clip_tokens import write_tokenizer
@@ -188,8 +188,9 @@ def to_folder(model: Model, folder: Path, progress: Progress | None = None, *, h
     done, digests = 0, {}
     with appearing(folder, CheckpointError) as beside:
         for name, lazies in files.items():
-            (beside / name).parent.mkdir(exist_ok=True)
-            digests[name] = write_safetensors(beside / name, lazies, {"format": "pt"}, _from(progress, done, total))
+            file = beside / f"{name}{NEW}"
+            file.parent.mkdir(exist_ok=True)
+            digests[name] = write_safetensors(file, lazies, {"format": "pt"}, _from(progress, done, total))
             done += sum(lazy.size for lazy in lazies)
         _write_texts(beside, model.anatomy)
     return Ledger(lines, total, digests)

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import ast
 import json
+import os
+import re
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from depth2img.checkpoints import convert, open_midas, open_model, to_folder
+from depth2img.checkpoints import carry_out, convert, merge, open_midas, open_model, plan_setup, to_folder
 from depth2img.checkpoints import tensors as tensors_module
 from depth2img.errors import CheckpointError
 from depth2img.files import remove_stale, replacing
@@ -262,6 +266,55 @@ def test_parts_of_killed_writers_go_and_those_in_use_stay(tmp_path: Path) -> Non
         assert list(tmp_path.iterdir()) == [beside.parent]
     assert target.read_text() == "half"
     assert list(tmp_path.iterdir()) == [target]
+
+
+def listed_by_rule(folder: Path) -> Iterable[str]:
+    """What the WebUI lists below a folder of checkpoints: by suffix, hidden folders included (its default)."""
+    places = (os.path.join(place, name) for place, _, names in os.walk(folder, followlinks=True) for name in names)
+    return [path for path in places if os.path.splitext(path)[1].lower() in (".ckpt", ".safetensors")]
+
+
+def listed_by_the_host(folder: Path) -> Iterable[str]:
+    """The same by the WebUI's own `modules.util.walk_files`."""
+    if "WEBUI_DIR" not in os.environ:
+        pytest.skip("compares with the real WebUI: set WEBUI_DIR (CONTRIBUTING.md)")
+    source = (Path(os.environ["WEBUI_DIR"]) / "modules" / "util.py").read_text(encoding="utf8")
+    wanted = ("natural_sort_key", "walk_files")
+    body = [node for node in ast.parse(source).body if isinstance(node, ast.FunctionDef) and node.name in wanted]
+    names: dict[str, Any] = {
+        "os": os,
+        "re": re,
+        "shared": SimpleNamespace(opts=SimpleNamespace(list_hidden_files=True)),
+    }
+    exec(compile(ast.Module(body, []), "the host", "exec"), names)
+    return list(names["walk_files"](str(folder), allowed_extensions=[".ckpt", ".safetensors"]))
+
+
+@pytest.mark.parametrize("listed", [listed_by_rule, listed_by_the_host])
+def test_nothing_half_written_is_in_the_hosts_list(
+    single: Path, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, listed: Callable[[Path], Iterable[str]]
+) -> None:
+    models = tmp_path / "models"
+    models.mkdir()
+    seen: list[list[str]] = []
+
+    def look(*_: int) -> None:
+        if any(path.is_file() and path.stat().st_size for path in models.rglob("*")):  # the sources are hashed before
+            seen.append(list(listed(models)))
+
+    def check(writing: Callable[[], object], count: int) -> None:
+        seen.clear()
+        writing()
+        assert len(seen) > 10 and not any(seen)
+        assert len(list(listed(models))) == count
+        shutil.rmtree(models)
+        models.mkdir()
+
+    check(lambda: convert(folder, models / "file.safetensors", look), 1)
+    check(lambda: convert(single, models / "folder", look), 4)
+    check(lambda: merge(single, single, models / "merged.safetensors", multiplier=0.5, progress=look), 1)
+    monkeypatch.setattr("depth2img.checkpoints.setup.CHUNK", 1 << 18)
+    check(lambda: carry_out(plan_setup(single, (models,), how="copy"), (models,), progress=look), 1)
 
 
 def test_progress_counts_to_its_end(folder: Path, tmp_path: Path) -> None:

@@ -14,6 +14,8 @@ from page import CHROMIUM, DepthPanel, opened
 from PIL import Image
 from playwright.sync_api import Page
 
+from depth2img.checkpoints import convert
+
 pytestmark = pytest.mark.skipif(not CHROMIUM, reason="needs Chromium (Debian: apt-get install chromium)")
 
 SHOTS = os.environ.get("DEPTH2IMG_SHOTS")
@@ -142,6 +144,28 @@ def test_the_yaml_of_another_model_is_corrected(
         served.use("mixed-up")
         assert makes_depth(served, astronaut, "mixed-up")
         served.use("small-depth")
+
+
+def test_nothing_half_written_is_in_the_list(served: Host, folder: Path, models: Path) -> None:
+    listed: list[set[str]] = []
+
+    def look(done: int, total: int) -> None:
+        if done > total * len(listed) / 4:
+            served.post("/sdapi/v1/refresh-checkpoints")
+            listed.append({one["filename"] for one in served.get("/sdapi/v1/sd-models")})
+
+    def check(target: Path, new: set[str]) -> None:
+        listed.clear()
+        served.post("/sdapi/v1/refresh-checkpoints")
+        before = {one["filename"] for one in served.get("/sdapi/v1/sd-models")}
+        convert(models / "small-depth.safetensors", target, look)
+        assert len(listed) >= 4 and all(names == before for names in listed)
+        served.post("/sdapi/v1/refresh-checkpoints")
+        after = {one["filename"] for one in served.get("/sdapi/v1/sd-models")}
+        assert before < after and {Path(name).name for name in after - before} == new
+
+    check(folder / "converted.safetensors", {"converted.safetensors"})
+    check(folder / "converted", {"diffusion_pytorch_model.safetensors", "model.safetensors", "ldm_only.safetensors"})
 
 
 def test_other_files_of_the_machine_cannot_be_named(served: Host, models: Path) -> None:
