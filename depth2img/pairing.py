@@ -1,92 +1,207 @@
-"""Which depth map of a folder belongs to which picture: by the stem of the file name."""
+"""Which depth map or mask of a folder belongs to which picture: by the name.
+
+The Batch tab of the WebUI and `depth2img batch` both ask here, so that a folder means the same to both.
+"""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
-from pathlib import Path
+import os
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from pathlib import Path, PurePosixPath
 from typing import Final
 
-from .errors import DepthMapError
+from .errors import OptionError
 from .files import refusing
 
-KINDS: Final = frozenset((".png", ".tif", ".tiff", ".npy", ".exr", ".jpg", ".jpeg", ".webp", ".bmp"))
-"""Suffixes of files that may be depth maps; others in the folder are left alone."""
-
-ENDING: Final = "-depth"
-"""What `depth2img estimate` and "Save map beside picture" put behind the picture's stem."""
+PICTURES: Final = frozenset((".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm"))
+"""Suffixes of the files in a folder that are taken for pictures, in small letters; others are left alone."""
 
 SHOWN: Final = 10
 """How many names a sentence lists."""
 
 
 @dataclasses.dataclass(frozen=True)
-class Pairing:
-    """Pictures and their maps.
+class Kind:
+    """What belongs to pictures.
 
     Attributes:
-        maps: name of the picture -> file of its map.
-        missing: names of the pictures without a map.
-        unused: file names of the maps without a picture.
+        field: what an error names.
+        what: one of them, in a sentence.
+        ending: what may stand behind the picture's name.
+        suffixes: of the files, in small letters.
     """
 
-    maps: Mapping[str, Path]
+    field: str
+    what: str
+    ending: str
+    suffixes: frozenset[str]
+
+
+MAPS: Final = Kind("depth_map", "depth map", "-depth", PICTURES | {".npy", ".exr"})
+"""The ending is what `depth2img estimate` and "Save map beside picture" write."""
+
+MASKS: Final = Kind("mask", "mask", "-mask", PICTURES)
+
+
+@dataclasses.dataclass(frozen=True)
+class Pairing:
+    """Pictures and what belongs to them.
+
+    Attributes:
+        kind: what that is.
+        partners: name of the picture -> file.
+        missing: names of the pictures without one.
+        unused: files without a picture.
+    """
+
+    kind: Kind
+    partners: Mapping[str, str]
     missing: Sequence[str]
     unused: Sequence[str]
 
-    def check(self) -> None:
-        """Raises:
-        DepthMapError: a picture has no map; the message names the pictures, and the maps that are left over.
-        """
+    def lacking(self) -> str:
+        """A sentence about the pictures without a partner; empty if all have one."""
         if not self.missing:
-            return
-        count = len(self.missing) + len(self.maps)
-        left = f" Maps without a picture: {listed(self.unused)}." if self.unused else ""
-        raise DepthMapError(
-            f"{len(self.missing)} of {count} pictures have no depth map in the folder: {listed(self.missing)}.{left}",
-            fix=f"Name each map like its picture, as in photo.png or photo{ENDING}.png for photo.jpg.",
+            return ""
+        count = len(self.missing) + len(self.partners)
+        return (
+            f"{len(self.missing)} of {count} pictures have no {self.kind.what} in the folder: {listed(self.missing)}."
         )
 
-    def notice(self) -> str:
-        """A sentence about the maps that are left over; empty if there are none."""
-        return f"Depth maps without a picture: {listed(self.unused)}." if self.unused else ""
+    def left_over(self) -> str:
+        """A sentence about the files without a picture; empty if there are none."""
+        return f"{self.kind.what.capitalize()}s without a picture: {listed(self.unused)}." if self.unused else ""
+
+    def check(self, *, otherwise: str = "") -> None:
+        """Refuse pictures without a partner.
+
+        Args:
+            otherwise: a sentence about what else can be done than to name files alike.
+
+        Raises:
+            OptionError: there are; the message names the pictures, and the files that are left over.
+        """
+        if self.missing:
+            fix = (
+                f"Name each {self.kind.what} like its picture: photo.png or photo{self.kind.ending}.png for photo.jpg."
+            )
+            said = " ".join(filter(None, (self.lacking(), self.left_over())))
+            raise OptionError(self.kind.field, said, fix=f"{fix} {otherwise}".rstrip())
 
 
-def pair(pictures: Sequence[str], folder: Path) -> Pairing:
-    """Pairs pictures with the maps of a folder.
+def pair(pictures: Iterable[str], files: Iterable[str], kind: Kind, own: Collection[str] = ()) -> Pairing:
+    """Pairs pictures with files.
 
-    A map is named like its picture, or like it with `ENDING`; where both are there (the folder also holds the
-    pictures), the one with the ending is the map. The folder is not searched below.
+    A file is named like its picture, whatever its suffix, or like it with the ending of its kind, which goes before the
+    plain name: so results, or the pictures themselves, may lie beside it. Capitals and small letters are different.
+    Pictures of one name have one partner; no file is the partner of two names.
 
     Args:
-        pictures: stems of the pictures' file names.
-        folder: where the maps are; only names are read.
+        pictures: names without suffix (`stem`).
+        files: names with suffix, as `files_in` lists them. Both are relative to their folders.
+        kind: what the files are.
+        own: the files that are the pictures themselves: none is a partner by its plain name.
 
     Raises:
-        DepthMapError: there is no such folder, it cannot be read, or a picture has several maps.
+        OptionError: several files belong to one picture; the message names them.
     """
-    fix = "Check the depth map directory."
-    if not folder.is_dir():
-        raise DepthMapError("There is no such folder of depth maps.", got=str(folder)[:200], fix=fix)
-    with refusing("The folder of depth maps cannot be read.", DepthMapError, fix=fix):
-        files = sorted(path for path in folder.iterdir() if path.suffix.lower() in KINDS and path.is_file())
-    by_stem: dict[str, list[Path]] = {}
-    for path in files:
-        by_stem.setdefault(path.stem, []).append(path)
-    maps: dict[str, Path] = {}
-    for picture in dict.fromkeys(pictures):
-        found = by_stem.get(picture + ENDING) or by_stem.get(picture, [])
-        if len(found) > 1:
-            names = listed([path.name for path in found])
-            raise DepthMapError(f"The picture {picture} has several depth maps: {names}.", fix="Leave only one.")
-        if found:
-            maps[picture] = found[0]
-    known = {stem for picture in maps for stem in (picture, picture + ENDING)}
+    by_stem: dict[str, list[str]] = {}
+    for file in sorted(files):
+        by_stem.setdefault(stem(file), []).append(file)
+    names = [*dict.fromkeys(pictures)]
+    found = {name: by_stem[name + kind.ending] for name in names if name + kind.ending in by_stem}
+    with_ending = {name + kind.ending for name in found}
+    for name in names:
+        plain = [file for file in by_stem.get(name, ()) if file not in own]
+        if plain and name not in with_ending:
+            found.setdefault(name, plain)
+    several = [f"{name} ({', '.join(some)})" for name, some in found.items() if len(some) > 1]
+    if several:
+        raise OptionError(
+            kind.field,
+            f"Several {kind.what}s belong to one picture.",
+            got=listed(several),
+            fix=f"Leave one for each picture, or end its name with {kind.ending}.",
+        )
+    known = {*names, *with_ending}
     return Pairing(
-        maps,
-        [picture for picture in dict.fromkeys(pictures) if picture not in maps],
-        [path.name for path in files if path.stem not in known],
+        kind,
+        {name: some[0] for name, some in found.items()},
+        [name for name in names if name not in found],
+        [file for one, some in by_stem.items() if one not in known for file in some],
     )
+
+
+def find_partners(
+    pictures: Sequence[str], folder: Path, kind: Kind, *, own: Collection[Path], apart: Collection[Path] = ()
+) -> Pairing:
+    """Pairs pictures with the files of a folder, and of folders in it if pictures lie in folders.
+
+    Args:
+        pictures: names without suffix, as in `pair`.
+        folder: where the files are; only names are read.
+        kind: what they are.
+        own: the pictures, as in `pair`.
+        apart: as in `files_in`.
+
+    Raises:
+        OptionError: there is no such folder, or `pair` refuses.
+        Depth2ImgError: the folder cannot be read.
+    """
+    files = files_in(folder, kind.suffixes, kind.field, below=any("/" in name for name in pictures), apart=apart)
+    themselves = {path.resolve() for path in own}
+    return pair(pictures, files, kind, {name for name in files if (folder / name).resolve() in themselves})
+
+
+def files_in(
+    folder: Path, suffixes: Collection[str], field: str, *, below: bool = False, apart: Collection[Path] = ()
+) -> list[str]:
+    """Files of a folder, relative to it and with slashes, in order of their names; hidden ones are left out.
+
+    Args:
+        folder: any.
+        suffixes: which files, in small letters; the files' own may be in capitals.
+        field: what an error names.
+        below: in folders of the folder, too.
+        apart: folders that are left out, resolved.
+
+    Raises:
+        OptionError: there is no such folder.
+        Depth2ImgError: it cannot be read.
+    """
+    if not folder.is_dir():
+        raise OptionError(field, "There is no such folder.", got=str(folder)[:200], fix="Check its name.")
+
+    def stop(problem: OSError) -> None:
+        raise problem
+
+    found: list[str] = []
+    with refusing(f"The folder {str(folder)[:200]} cannot be read."):
+        for name, folders, files in os.walk(folder, onerror=stop):
+            here = Path(name)
+            folders[:] = sorted(
+                one for one in folders if below and one[0] != "." and (here / one).resolve() not in apart
+            )
+            wanted = (one for one in sorted(files) if one[0] != "." and Path(one).suffix.lower() in suffixes)
+            found += ((here / one).relative_to(folder).as_posix() for one in wanted)
+    return found
+
+
+def without_partners(pictures: Sequence[str], kind: Kind) -> list[str]:
+    """Of the files of a folder that holds pictures and their partners, the pictures.
+
+    Args:
+        pictures: names with suffix.
+        kind: of the partners. What has its ending behind the name of another picture is one.
+    """
+    partners = {stem(name) + kind.ending for name in pictures}
+    return [name for name in pictures if stem(name) not in partners]
+
+
+def stem(name: str) -> str:
+    """A relative name with slashes, without its suffix."""
+    return PurePosixPath(name).with_suffix("").as_posix()
 
 
 def listed(names: Sequence[str]) -> str:

@@ -14,7 +14,7 @@ from typing import Any, Final
 from modules import img2img, patches, scripts, shared
 
 from depth2img import DepthOptions, OptionError
-from depth2img.pairing import Pairing, pair
+from depth2img.pairing import MAPS, Pairing, find_partners, stem
 
 from . import maps
 
@@ -34,12 +34,14 @@ class Batch:
     """One run of the Batch tab.
 
     Attributes:
-        names: stems of the pictures, in the host's order.
+        names: of the pictures, as `pairing.pair` takes them, in the host's order.
+        files: the pictures themselves, in this order.
         turn: index of the picture that is being worked on; None if the host does not say.
         pairings: by folder of maps.
     """
 
     names: list[str]
+    files: list[Path]
     turn: int | None = None
     pairings: dict[str, Pairing] = dataclasses.field(default_factory=dict)
 
@@ -58,7 +60,7 @@ def apply() -> None:
             _next_picture(p)
             return run(p, *args)
 
-        setattr(p, BATCH, Batch(_names(pictures)))
+        setattr(p, BATCH, _batch(pictures))
         runner.run = next_picture
         try:
             return original(p, pictures, *args, **kwargs)
@@ -77,10 +79,13 @@ def undo() -> None:
         patches.undo(KEY, img2img, "process_batch")
 
 
-def _names(pictures: Any) -> list[str]:
-    """Stems, in the order in which the host goes through a folder (str) or a list of uploads."""
-    files = shared.walk_files(pictures, allowed_extensions=SUFFIXES) if isinstance(pictures, str) else pictures
-    return [Path(getattr(file, "name", file)).stem for file in files]
+def _batch(pictures: Any) -> Batch:
+    """The batch of a folder (str), which the host searches with all folders below it, or of a list of uploads."""
+    if not isinstance(pictures, str):
+        files = [Path(getattr(file, "name", file)) for file in pictures]
+        return Batch([file.stem for file in files], files)
+    files = [Path(file) for file in shared.walk_files(pictures, allowed_extensions=SUFFIXES)]
+    return Batch([stem(file.relative_to(pictures).as_posix()) for file in files], files)
 
 
 def _next_picture(p: Any) -> None:
@@ -97,8 +102,8 @@ def with_map(p: Any, options: DepthOptions) -> DepthOptions:
     host was started with --hide-ui-dir-config, and none for the API, whose requests carry their maps themselves.
 
     Raises:
-        OptionError: a folder is named where there is no batch, or must not be named.
-        DepthMapError: see `pairing.pair` and `Pairing.check`; raised at the first picture, before anything is made.
+        OptionError: a folder is named where there is no batch, or must not be named; or see `pairing.find_partners` and
+            `Pairing.check`, raised at the first picture, before anything is made.
     """
     folder = options.map_directory
     if not (folder and options.enabled and "map" in (options.source, options.under_mask)):
@@ -121,9 +126,9 @@ def with_map(p: Any, options: DepthOptions) -> DepthOptions:
             "map_directory", "This WebUI does not tell which picture of the batch is being worked on.", fix="Leave it."
         )
     if folder not in batch.pairings:
-        batch.pairings[folder] = pair(batch.names, Path(folder))
+        batch.pairings[folder] = find_partners(batch.names, Path(folder), MAPS, own=batch.files)
     pairing = batch.pairings[folder]
     pairing.check()
     if pairing.unused:
-        p.comment(pairing.notice())
-    return dataclasses.replace(options, depth_map=pairing.maps[batch.names[batch.turn]])
+        p.comment(pairing.left_over())
+    return dataclasses.replace(options, depth_map=Path(folder, pairing.partners[batch.names[batch.turn]]))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any, Final
@@ -13,10 +13,8 @@ from typing import Any, Final
 from ..diffusion.settings import LARGEST_SEED, Settings
 from ..errors import OptionError
 from ..options import OPTIONS, SOURCE_OF_PAYLOAD, DepthOptions
+from ..pairing import MAPS, MASKS, PICTURES, Kind, files_in, find_partners, stem, without_partners
 from .manifest import FILES, SETTINGS, SUFFIXES, Row, read_manifest, refuse
-
-PICTURES: Final = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm"})
-MAPS: Final = PICTURES | {".npy", ".exr"}
 
 UNMATCHED: Final = ("stop", "without", "skip")
 """What becomes of pictures without a map or mask in the folder that was named: nothing is run; they are made without
@@ -60,7 +58,7 @@ class Sources:
     Attributes:
         given: a folder, or a manifest (.csv, .jsonl).
         recursive: folders in the folder, too.
-        depth_folder, mask_folder: maps and masks, named as the pictures, or with `-depth` or `-mask` behind that.
+        depth_folder, mask_folder: maps and masks, see `pairing.pair`.
         allowed: folders beside the manifest's own that it may name files in.
         unmatched: one of `UNMATCHED`.
         one_seed: every item has the seed of the settings, instead of one of its own.
@@ -73,6 +71,15 @@ class Sources:
     allowed: Sequence[Path] = ()
     unmatched: str = "stop"
     one_seed: bool = False
+
+    @property
+    def partners(self) -> dict[Kind, Path | None]:
+        """The folder of each kind of thing that belongs to pictures."""
+        return {MAPS: self.depth_folder, MASKS: self.mask_folder}
+
+    def apart(self, folder: Path) -> set[Path]:
+        """The folders of these that are not this one."""
+        return {one.resolve() for one in self.partners.values() if one is not None} - {folder.resolve()}
 
 
 @dataclass(frozen=True)
@@ -109,7 +116,7 @@ def find_items(sources: Sources, settings: Settings, options: DepthOptions) -> F
     """
     given = Path(os.path.abspath(sources.given))
     if given.is_dir():
-        rows = [_row_of(path, given) for path in _walk(given, PICTURES, sources)]
+        rows = _rows(given, sources)
         if not rows:
             raise OptionError(
                 "input", f"There is no picture in {given}.", fix=f"Known are {', '.join(sorted(PICTURES))}."
@@ -129,32 +136,28 @@ def find_items(sources: Sources, settings: Settings, options: DepthOptions) -> F
         except OptionError as problem:
             faults.append(f"{row.where}: {problem}")
     refuse(f"{given.name} cannot be used.", faults)
+    if sources.depth_folder is not None and not any(item.options.enabled for item in items):
+        raise OptionError(
+            "depth_map",
+            "A folder of depth maps is given, but would have no effect.",
+            got="enabled False",
+            fix="Switch depth on, or leave the folder out.",
+        )
     notes: list[str] = []
-    items = _paired(items, root, sources.depth_folder, "depth_map", sources, notes)
-    items = _paired(items, root, sources.mask_folder, "mask", sources, notes)
+    for kind in sources.partners:
+        items = _paired(items, root, kind, sources, notes)
     if not items:
         raise OptionError("input", "No picture is left.", got="; ".join(notes), fix="Name the files alike.")
     return Found(items, notes)
 
 
-def _walk(folder: Path, suffixes: frozenset[str], sources: Sources) -> Iterator[Path]:
-    """Files of a folder in order of their names, hidden ones and those of the other folders left out."""
-    apart = {one.resolve() for one in (sources.depth_folder, sources.mask_folder) if one is not None} - {
-        folder.resolve()
-    }
-    for name, folders, files in os.walk(folder):
-        here = Path(name)
-        folders[:] = sorted(
-            one
-            for one in folders
-            if sources.recursive and not one.startswith(".") and (here / one).resolve() not in apart
-        )
-        yield from (here / one for one in sorted(files) if Path(one).suffix.lower() in suffixes and one[0] != ".")
-
-
-def _row_of(path: Path, folder: Path) -> Row:
-    relative = path.relative_to(folder)
-    return Row(relative.as_posix(), {"picture": relative.as_posix()})
+def _rows(folder: Path, sources: Sources) -> list[Row]:
+    """A row for each picture of a folder. Maps and masks that lie among them are none."""
+    names = files_in(folder, PICTURES, "input", below=sources.recursive, apart=sources.apart(folder))
+    for kind, partners in sources.partners.items():
+        if partners is not None and partners.resolve() == folder.resolve():
+            names = without_partners(names, kind)
+    return [Row(name, {"picture": name}) for name in names]
 
 
 def _item(
@@ -226,7 +229,7 @@ def _stem(text: str, root: Path, path: Path) -> str:
     if relative.is_absolute() or ".." in relative.parts:
         found = path.relative_to(root) if path.is_relative_to(root) else Path(path.name)
         relative = PurePosixPath(found.as_posix())
-    return relative.with_suffix("").as_posix()
+    return stem(relative.as_posix())
 
 
 def _name(text: str) -> str:
@@ -248,54 +251,48 @@ def _name(text: str) -> str:
     return text
 
 
-def _paired(
-    items: list[Item], root: Path, folder: Path | None, field: str, sources: Sources, notes: list[str]
-) -> list[Item]:
+def _paired(items: list[Item], root: Path, kind: Kind, sources: Sources, notes: list[str]) -> list[Item]:
     """The items with the files of a folder that are named like their pictures; `notes` gets what has no partner."""
+    folder = sources.partners[kind]
     if folder is None:
         return items
-    what, ending = ("depth map", "-depth") if field == "depth_map" else ("mask", "-mask")
-    if not folder.is_dir():
-        raise OptionError(field, f"There is no folder {folder}.", fix="Name the one that holds the files.")
-    partners: dict[str, list[Path]] = {}
-    for path in _walk(folder, MAPS if field == "depth_map" else PICTURES, sources):
-        partners.setdefault(path.relative_to(folder).with_suffix("").as_posix(), []).append(path)
-    double = [", ".join(map(str, paths)) for paths in partners.values() if len(paths) > 1]
-    refuse(f"Several files of {folder} have one name.", double)
-    found: list[Item] = []
-    lonely: list[str] = []
-    used: set[str] = set()
-    for item in items:
-        if item.mask is not None if field == "mask" else item.options.source != "picture":
-            found.append(item)
-            continue
-        stem = _stem(str(item.picture), root, item.picture)
-        partner = next((name for name in (stem, stem + ending) if name in partners), None)
-        if partner is not None:
-            used.add(partner)
-            found.append(_with(item, field, Path(os.path.abspath(partners[partner][0]))))
-            continue
-        lonely.append(item.where)
-        if sources.unmatched == "without":
-            found.append(item)
-    if lonely and sources.unmatched == "stop":
-        fix = "Add them, or choose --unmatched without or skip."
-        refuse(f"{len(lonely)} of {len(items)} pictures have no {what} in {folder}. {fix}", lonely)
-    if lonely:
+    folder = Path(os.path.abspath(folder))
+    stems = [None if _needs_no(item, kind) else _stem(str(item.picture), root, item.picture) for item in items]
+    pairing = find_partners(
+        [one for one in stems if one is not None],
+        folder,
+        kind,
+        own=[item.picture for item in items],
+        apart=sources.apart(folder),
+    )
+    if sources.unmatched == "stop":
+        pairing.check(otherwise="Or choose --unmatched without or skip.")
+    elif pairing.missing:
         done = "made without one" if sources.unmatched == "without" else "left out"
-        notes.append(f"{len(lonely)} of {len(items)} pictures have no {what}, and are {done}: {_some(lonely)}")
-    unused = [str(partners[name][0].relative_to(folder)) for name in partners if name not in used]
-    if unused:
-        notes.append(f"{len(unused)} {what}s belong to no picture: {_some(unused)}")
+        notes.append(f"{pairing.lacking()} They are {done}.")
+    if pairing.unused:
+        notes.append(pairing.left_over())
+    found: list[Item] = []
+    for item, name in zip(items, stems, strict=True):
+        partner = None if name is None else pairing.partners.get(name)
+        if partner is not None:
+            found.append(_with(item, kind, folder / partner))
+        elif name is None or sources.unmatched == "without":
+            found.append(item)
     return found
 
 
-def _with(item: Item, field: str, path: Path) -> Item:
-    if field == "mask":
+def _needs_no(item: Item, kind: Kind) -> bool:
+    """Whether an item takes nothing from a folder: what it says itself goes first."""
+    options = item.options
+    if kind is MASKS:
+        return item.mask is not None
+    own = options.depth_map is not None or (options.source == "reference" and options.under_mask != "map")
+    return own or not options.enabled
+
+
+def _with(item: Item, kind: Kind, path: Path) -> Item:
+    if kind is MASKS:
         return dataclasses.replace(item, mask=path)
     source = item.options.source if item.options.under_mask == "map" else "map"
     return dataclasses.replace(item, options=dataclasses.replace(item.options, source=source, depth_map=path))
-
-
-def _some(names: Sequence[str]) -> str:
-    return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")

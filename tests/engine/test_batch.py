@@ -415,17 +415,19 @@ def test_maps_and_masks_by_name(run: Run, folder: Path, tmp_path: Path) -> None:
     flags = ("--depth-folder", "maps", "--mask-folder", "masks")
     done = run(folder, "out", *QUICK, *flags)
     assert done.code == 2
-    assert "4 of 5 pictures have no mask" in done.err and "b.png" in done.err
+    assert "4 of 5 pictures have no mask in the folder: b, c, d, e. Name each mask" in done.err
+    assert "--unmatched without or skip" in done.err
     done = run(folder, "out", *QUICK, *flags, "--unmatched", "without")
     assert done.code == 0, done.err
-    assert "4 of 5 pictures have no mask, and are made without one: b.png, c.png, d.png, e.png" in done.err
-    assert "1 depth maps belong to no picture: lonely.npy" in done.err
+    assert "4 of 5 pictures have no mask in the folder: b, c, d, e. They are made without one." in done.err
+    assert "Depth maps without a picture: lonely.npy." in done.err
     rows = results(tmp_path / "out")
     assert rows["b"]["options"] == {"source": "map", "depth_map": str(tmp_path / "maps" / "b-depth.npy")}
     assert rows["a"]["mask"] == str(tmp_path / "masks" / "a-mask.png") and rows["b"]["mask"] is None
     assert run(folder, "few", *QUICK, *flags, "--unmatched", "skip", "--dry-run").out.split() == ["a"]
     Image.new("L", (8, 8)).save(tmp_path / "maps" / "a.png")
-    assert "Several files" in run(folder, "out", *QUICK, *flags).err
+    done = run(folder, "out", *QUICK, *flags)
+    assert done.code == 2 and "Several depth maps belong to one picture. Got a (a.npy, a.png)." in done.err
 
 
 def test_maps_inside_the_folder_are_no_pictures(run: Run, folder: Path, tmp_path: Path) -> None:
@@ -433,6 +435,55 @@ def test_maps_inside_the_folder_are_no_pictures(run: Run, folder: Path, tmp_path
         write_mask(folder / "depth" / f"{name}.png")
     done = run(folder, "out", *QUICK, "--recursive", "--depth-folder", folder / "depth", "--dry-run", "--json")
     assert done.json()["pending"] == 5
+
+
+def test_maps_and_masks_beside_the_pictures_are_no_pictures(folder: Path) -> None:
+    for name in NAMES:
+        for ending in ("-depth.PNG", "-mask.png"):
+            write_mask(folder / f"{name}{ending}")
+    found = find_items(Sources(folder, depth_folder=folder, mask_folder=folder), Settings(), DepthOptions())
+    assert [item.name for item in found.items] == [*NAMES]
+    assert found.items[1].options.depth_map == folder / "b-depth.PNG" and found.items[1].mask == folder / "b-mask.png"
+    assert [note.partition(":")[0] for note in found.notes] == [
+        "Depth maps without a picture",
+        "Masks without a picture",
+    ]
+    (folder / "c-depth.PNG").unlink()
+    with pytest.raises(OptionError, match="1 of 5 pictures have no depth map in the folder: c"):
+        find_items(Sources(folder, depth_folder=folder, mask_folder=folder), Settings(), DepthOptions())
+
+
+def test_maps_of_folders_of_folders(folder: Path, tmp_path: Path) -> None:
+    """A row of a manifest may lie in a folder, too; the map lies in one of the same name."""
+    sources = Sources(as_json_lines(tmp_path / "jobs.jsonl", [{"picture": "in/a.png"}]), depth_folder=tmp_path / "maps")
+    write_mask(tmp_path / "maps" / "a.png")
+    with pytest.raises(OptionError, match="1 of 1 pictures have no depth map in the folder: in/a"):
+        find_items(sources, Settings(), DepthOptions())
+    write_mask(tmp_path / "maps" / "in" / "a-depth.tif")
+    [item] = find_items(sources, Settings(), DepthOptions()).items
+    assert item.options.depth_map == tmp_path / "maps" / "in" / "a-depth.tif"
+
+
+@pytest.mark.parametrize(
+    ("options", "source"),
+    [
+        (DepthOptions(source="map"), "map"),
+        (DepthOptions(under_mask="map"), "picture"),
+        (DepthOptions(under_mask="map", source="reference", reference=Path("b.png")), "reference"),
+    ],
+)
+def test_a_folder_of_maps_serves_every_use_of_a_map(
+    folder: Path, tmp_path: Path, options: DepthOptions, source: str
+) -> None:
+    maps = shutil.copytree(folder, tmp_path / "maps")
+    found = find_items(Sources(folder, depth_folder=maps), Settings(), options).items
+    assert [item.options.depth_map for item in found] == [maps / f"{name}.png" for name in NAMES]
+    assert {item.options.source for item in found} == {source}
+
+
+def test_a_folder_of_maps_without_depth_is_refused(run: Run, folder: Path) -> None:
+    done = run(folder, "out", *QUICK, "--depth-folder", folder, "--no-enabled")
+    assert done.code == 2 and "would have no effect" in done.err
 
 
 def test_links_in_a_folder_are_pictures_by_their_own_names(folder: Path, tmp_path: Path) -> None:

@@ -1,83 +1,158 @@
-"""Maps of a folder and the pictures they belong to."""
+"""Maps and masks of a folder and the pictures they belong to."""
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from depth2img import DepthMapError
-from depth2img.pairing import KINDS, SHOWN, Pairing, pair
+from depth2img import Depth2ImgError, OptionError
+from depth2img.pairing import MAPS, MASKS, SHOWN, files_in, find_partners, pair, stem, without_partners
 
 
 def touched(folder: Path, *names: str) -> Path:
     for name in names:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_bytes(b"")
     return folder
 
 
-def test_stems_with_and_without_the_ending(tmp_path):
-    found = pair(["a", "b", "c.1"], touched(tmp_path, "a.png", "b-depth.TIFF", "c.1.npy", "notes.txt"))
-    assert {name: path.name for name, path in found.maps.items()} == {
-        "a": "a.png",
-        "b": "b-depth.TIFF",
-        "c.1": "c.1.npy",
-    }
-    assert found.missing == [] and found.unused == [] and found.notice() == ""
+def test_names_with_and_without_the_ending() -> None:
+    found = pair(["a", "b", "c.1", "in/d"], ["a.png", "b-depth.TIFF", "c.1.npy", "in/d.exr"], MAPS)
+    assert found.partners == {"a": "a.png", "b": "b-depth.TIFF", "c.1": "c.1.npy", "in/d": "in/d.exr"}
+    assert found.missing == [] and found.unused == [] and found.lacking() == found.left_over() == ""
     found.check()
 
 
-def test_the_ending_tells_maps_from_pictures_beside_them(tmp_path):
-    found = pair(["a", "b"], touched(tmp_path, "a.jpg", "a-depth.png", "b.jpg", "b-depth.png"))
-    assert [path.name for path in found.maps.values()] == ["a-depth.png", "b-depth.png"]
+@pytest.mark.parametrize("kind", [MAPS, MASKS])
+def test_the_ending_goes_before_the_plain_name(kind) -> None:
+    """So that the folder may hold the pictures or results too."""
+    files = [f"{name}{end}" for name in ("a", "b") for end in (".jpg", f"{kind.ending}.png")]
+    found = pair(["a", "b"], files, kind)
+    assert [*found.partners.values()] == [f"a{kind.ending}.png", f"b{kind.ending}.png"]
     assert found.unused == []
 
 
-def test_what_does_not_match_is_named(tmp_path):
-    found = pair(["a", "b"], touched(tmp_path, "a.png", "A.png", "b.txt", "x-depth.exr"))
-    assert found.missing == ["b"] and found.unused == ["A.png", "x-depth.exr"]
-    assert found.notice() == "Depth maps without a picture: A.png, x-depth.exr."
-    with pytest.raises(DepthMapError, match=r"1 of 2 pictures have no depth map in the folder: b\. Maps without"):
+def test_the_ending_is_that_of_the_kind() -> None:
+    assert pair(["a"], ["a-depth.png"], MASKS).missing == ["a"]
+    assert pair(["a"], ["a-mask.png"], MAPS).missing == ["a"]
+
+
+def test_a_map_is_no_picture_s_own_map() -> None:
+    """Of pictures that lie beside their maps all may have been listed: a map is no map of itself."""
+    files = ["a.png", "a-depth.png"]
+    found = pair(["a", "a-depth"], files, MAPS)
+    assert found.partners == {"a": "a-depth.png"} and found.missing == ["a-depth"]
+    assert without_partners(files, MAPS) == ["a.png"]
+    assert without_partners(["b-depth.png", "in/a.png", "a-depth.png"], MAPS) == [
+        "b-depth.png",
+        "in/a.png",
+        "a-depth.png",
+    ]
+
+
+def test_no_picture_is_its_own_map(tmp_path: Path) -> None:
+    """By its plain name; that of another picture it may be."""
+    assert pair(["a", "b"], ["a.png", "b.npy"], MAPS, {"a.png"}).missing == ["a"]
+    assert pair(["a"], ["a.png", "a.npy"], MAPS, {"a.png"}).partners == {"a": "a.npy"}
+    touched(tmp_path, "a.png", "b.png", "b-depth.png")
+    (tmp_path / "link.png").symlink_to(tmp_path / "a.png")
+    found = find_partners(["a", "b", "b-depth", "link"], tmp_path, MAPS, own=[*tmp_path.iterdir()])
+    assert found.partners == {"b": "b-depth.png"} and found.missing == ["a", "b-depth", "link"]
+    assert found.unused == []
+
+
+def test_what_does_not_match_is_named() -> None:
+    """Capitals and small letters differ, as they do for some file systems."""
+    found = pair(["a", "b", "in/c"], ["a.png", "A.png", "x-depth.exr", "c.png", "b-Depth.png"], MAPS)
+    assert found.missing == ["b", "in/c"] and found.unused == ["A.png", "b-Depth.png", "c.png", "x-depth.exr"]
+    assert found.left_over() == "Depth maps without a picture: A.png, b-Depth.png, c.png, x-depth.exr."
+    with pytest.raises(OptionError, match=r"2 of 3 pictures have no depth map in the folder: b, in/c\. Depth maps wi"):
         found.check()
+    with pytest.raises(OptionError, match=r"photo-mask\.png for photo\.jpg\. Or paint one\.$") as caught:
+        pair(["a"], [], MASKS).check(otherwise="Or paint one.")
+    assert caught.value.field == "mask"
 
 
-def test_a_long_list_is_cut_short(tmp_path):
-    with pytest.raises(DepthMapError) as caught:
-        pair([str(number) for number in range(5000)], tmp_path).check()
+def test_a_long_list_is_cut_short() -> None:
+    with pytest.raises(OptionError) as caught:
+        pair([str(number) for number in range(5000)], [], MAPS).check()
     assert len(str(caught.value)) < 400 and f"and {5000 - SHOWN} more" in str(caught.value)
 
 
-def test_two_maps_of_one_picture(tmp_path):
-    with pytest.raises(DepthMapError, match=r"picture a has several depth maps: a\.npy, a\.png"):
-        pair(["a"], touched(tmp_path, "a.png", "a.npy"))
+@pytest.mark.parametrize(
+    ("files", "named"),
+    [
+        (["a.png", "a.npy"], r"a \(a\.npy, a\.png\)\. Leave one"),
+        (["a-depth.png", "a-depth.npy", "a.png"], r"a \(a-depth\.npy, a-depth\.png\)"),
+        (["a.png", "a.PNG", "b.png", "b.exr"], r"a \(a\.PNG, a\.png\), b \(b\.exr, b\.png\)"),
+    ],
+)
+def test_several_maps_of_one_picture(files, named) -> None:
+    with pytest.raises(OptionError, match="Several depth maps belong to one picture.*" + named):
+        pair(["a", "b"], files, MAPS)
 
 
-@pytest.mark.parametrize("name", ["nowhere", "file"])
-def test_no_folder(tmp_path, name):
-    touched(tmp_path, "file")
-    with pytest.raises(DepthMapError, match="no such folder"):
-        pair(["a"], tmp_path / name)
+def test_several_files_of_no_picture_or_behind_the_ending_are_in_nobody_s_way() -> None:
+    assert pair(["a"], ["a-depth.png", "a.png", "a.npy"], MAPS).partners == {"a": "a-depth.png"}
+    assert pair(["a"], ["a.png", "x.png", "x.npy"], MAPS).unused == ["x.npy", "x.png"]
+
+
+def test_pictures_of_one_name_share_their_map() -> None:
+    """a.jpg and a.png."""
+    found = pair(["a", "a"], ["a.npy"], MAPS)
+    assert found.partners == {"a": "a.npy"} and found.lacking() == ""
 
 
 names = st.text("ab-.", min_size=1, max_size=3).map(lambda text: f"x{text}y")
+some = st.lists(st.tuples(names, st.sampled_from(["", "-depth", "-depth-depth"])).map("".join), unique=True, max_size=6)
 
 
-@given(st.lists(names, unique=True, max_size=6), st.lists(names, unique=True, max_size=6))
-def test_nothing_is_silent(pictures, maps):
-    """Every picture is paired or missing, every map used or left over; one map belongs to one picture at most."""
-    import tempfile
+@given(some, some)
+def test_nothing_is_silent(pictures, maps) -> None:
+    """Every picture is paired or missing, every file used, left over, or named as a picture that has a better one; one
+    file belongs to one picture at most."""
+    found = pair(pictures, [f"{name}.png" for name in maps], MAPS)
+    assert sorted([*found.partners, *found.missing]) == sorted(pictures)
+    used = [*found.partners.values()]
+    assert len(set(used)) == len(used) and not set(used) & set(found.unused)
+    assert {stem(file) for file in used} <= set(maps)
+    beside = set(maps) - {stem(name) for name in [*found.unused, *used]}
+    assert all(f"{name}-depth" in maps for name in beside) and beside <= set(pictures)
 
-    with tempfile.TemporaryDirectory() as folder:
-        found = pair(pictures, touched(Path(folder), *(f"{name}.png" for name in maps)))
-    assert sorted([*found.maps, *found.missing]) == sorted(pictures)
-    used = [path.stem for path in found.maps.values()]
-    assert len(set(used)) == len(used)
-    beside = {name for name in found.maps if f"{name}.png" not in found.unused}
-    assert set(maps) - {Path(name).stem for name in found.unused} - set(used) <= beside
+
+# --- folders ---------------------------------------------------------------------------------------------------------
 
 
-def test_the_kinds_are_suffixes():
-    assert all(kind.startswith(".") and kind == kind.lower() for kind in KINDS)
-    assert isinstance(pair([], Path(__file__).parent), Pairing)
+def test_files_of_a_folder(tmp_path: Path) -> None:
+    touched(tmp_path, "b.PNG", "a.npy", "notes.txt", "._a.png", "in/c.exr", ".hidden/d.png", "out/e.png")
+    assert files_in(tmp_path, MAPS.suffixes, "input") == ["a.npy", "b.PNG"]
+    below = files_in(tmp_path, MAPS.suffixes, "input", below=True, apart={(tmp_path / "out").resolve()})
+    assert below == ["a.npy", "b.PNG", "in/c.exr"]
+
+
+def test_folders_are_searched_where_pictures_lie_in_folders(tmp_path: Path) -> None:
+    touched(tmp_path, "a.png", "in/a.png", "in/b.png")
+    assert find_partners(["a"], tmp_path, MASKS, own=[]).unused == []
+    found = find_partners(["a", "in/a"], tmp_path, MASKS, own=[])
+    assert found.partners == {"a": "a.png", "in/a": "in/a.png"} and found.unused == ["in/b.png"]
+
+
+@pytest.mark.parametrize("name", ["nowhere", "file"])
+def test_no_folder(tmp_path: Path, name: str) -> None:
+    touched(tmp_path, "file")
+    with pytest.raises(OptionError, match="no such folder") as caught:
+        find_partners(["a"], tmp_path / name, MASKS, own=[])
+    assert caught.value.field == "mask"
+
+
+def test_a_folder_that_cannot_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    with pytest.raises(Depth2ImgError, match="cannot be read"):
+        files_in(tmp_path, MAPS.suffixes, "input")

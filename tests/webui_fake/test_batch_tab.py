@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from depth2img import DepthMapError, OptionError
+from depth2img import OptionError
 from tests.webui_fake.standin import Host, blobs, depth_of, stretched
 
 NAMES = ("one", "three", "two")
@@ -82,10 +82,35 @@ def test_uploads(host: Host, pictures: Path, maps: Path) -> None:
 def test_a_picture_without_a_map_stops_the_batch_before_it_begins(host: Host, pictures: Path, maps: Path) -> None:
     (maps / "three.npy").rename(maps / "thre.npy")
     p = job(host, maps)
-    with pytest.raises(DepthMapError, match=r"1 of 3 pictures.*: three\. Maps without a picture: thre\.npy\.") as error:
+    with pytest.raises(OptionError, match=r"1 of 3 .*: three\. Depth maps without a picture: thre\.npy\.") as error:
         host.batch(p, str(pictures))
     assert "photo-depth.png" in str(error.value)
     assert host.seen == [] and host.left_on(p) == [] and "run" not in vars(p.scripts)
+
+
+def test_pictures_in_folders_have_maps_in_folders(host: Host, pictures: Path, maps: Path) -> None:
+    """The host goes through folders of the folder; two pictures of one name there are two."""
+    (pictures / "more").mkdir()
+    (maps / "more").mkdir()
+    blobs(5).save(pictures / "more" / "one.png")
+    with pytest.raises(OptionError, match=r"1 of 4 pictures have no depth map in the folder: more/one\."):
+        host.batch(job(host, maps), str(pictures))
+    np.save(maps / "more" / "one-depth.npy", the_map("two"))
+    host.batch(job(host, maps), str(pictures))
+    assert close(host.seen[0], the_map("one")) and close(host.seen[-1], the_map("two"))
+
+
+def test_maps_that_the_host_takes_for_pictures(host: Host, pictures: Path) -> None:
+    """It cannot be told to leave them out; a map is no map of itself, and that is said before anything runs."""
+    for name in NAMES:
+        Image.fromarray(the_map(name).astype(np.uint8)).save(pictures / f"{name}-depth.png")
+    with pytest.raises(OptionError, match="3 of 6 pictures have no depth map in the folder: one-depth, three-depth"):
+        host.batch(job(host, pictures), str(pictures))
+    for name in NAMES:
+        (pictures / f"{name}-depth.png").unlink()
+    with pytest.raises(OptionError, match="3 of 3 pictures have no depth map in the folder"):
+        host.batch(job(host, pictures), str(pictures))
+    assert host.seen == [], "nor is a picture its own map"
 
 
 def test_a_map_without_a_picture_is_reported(host: Host, pictures: Path, maps: Path) -> None:
@@ -122,7 +147,7 @@ def test_the_range_of_the_first_map_is_shared(host: Host, pictures: Path, maps: 
 @pytest.mark.parametrize("given", ["nowhere at all", "file"])
 def test_no_such_folder(host: Host, pictures: Path, tmp_path: Path, given: str) -> None:
     (tmp_path / "file").write_bytes(b"")
-    with pytest.raises(DepthMapError, match="no such folder"):
+    with pytest.raises(OptionError, match="no such folder"):
         host.batch(job(host, tmp_path / given), str(pictures))
 
 
