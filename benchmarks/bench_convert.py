@@ -1,16 +1,18 @@
 """Memory and time of converting and merging, against the largest tensor, the bound, and the way that holds it all.
 
-    python benchmarks/bench_convert.py [CHECKPOINT] [--folder FOLDER]
+    python benchmarks/bench_convert.py [CHECKPOINT] [--folder FOLDER] [--only convert|merge] [--plain PLAIN]
 
 CHECKPOINT is a depth checkpoint in one file, at full size for the figures that count (tools/random_checkpoint.py makes
-one); without it a random one of about 1 GB is made. FOLDER, the system's temporary one by default, needs room for five
-times its size; all that is written there is removed.
+one); without it a random one of about 1 GB is made. What it is merged with has 4 input channels: PLAIN (the same tool
+with --plain), or CHECKPOINT's own tensors without those for depth. FOLDER, the system's temporary one by default, needs
+room for five times its size; all that is written there is removed.
 
 Every row is a process of its own. "Memory" is the growth of the peak resident size over what the process had after its
 imports (VmHWM, reset by /proc/self/clear_refs), mapped pages of files included; "of it mapped" is how much of the
 resident size was such pages at their most (RssFile, sampled every 5 ms): the converter maps nothing, loading with
-safetensors does. The bound is 1.3 times the largest tensor group: a tensor in the result with what it is made of. Linux
-only. Writes benchmarks/results/convert.json.
+safetensors does. The bound is 1.3 times the largest tensor group: a tensor in the result with what it is made of; of a
+merge that is the tensor once for each model, since the result is computed in the place of A's. Linux only. Writes
+benchmarks/results/convert.json.
 """
 
 from __future__ import annotations
@@ -33,9 +35,10 @@ import record
 import torch
 from safetensors.torch import load_file, save_file
 
-from depth2img.checkpoints import convert, merge, open_model, shapes
+from depth2img.checkpoints import convert, merge, open_model, pairs, shapes
 from depth2img.checkpoints.convert import lazy_list, write_single_file
 from depth2img.checkpoints.description import SD2, text_config
+from depth2img.checkpoints.inspection import INPUT
 from depth2img.checkpoints.model import WEIGHTS, ToLdm
 from depth2img.checkpoints.tensors import Renamed, open_file
 from depth2img.checkpoints.writing import Lazy, write_safetensors
@@ -153,7 +156,17 @@ def largest(path: Path, halves: bool = False) -> tuple[int, int]:
     return max(size for size, _ in sizes), max(group for _, group in sizes)
 
 
-def rows(source: Path, folder: Path) -> list[dict[str, Any]]:
+def without_depth(source: Path, target: Path) -> None:
+    """The same weights as a checkpoint with 4 input channels."""
+    tensors = open_file(source)
+    cut = {z.key: z for z in lazy_list(tensors) if not z.key.startswith(pairs.DEPTH)}
+    convolution = cut[INPUT]
+    shape = (convolution.shape[0], 4, *convolution.shape[2:])
+    cut[INPUT] = dataclasses.replace(convolution, shape=shape, make=lambda: convolution.make()[:, :4])
+    write_safetensors(target, list(cut.values()), {"format": "pt"})
+
+
+def rows(source: Path, folder: Path, only: str | None, plain: Path | None) -> list[dict[str, Any]]:
     """All rows; every result is removed as soon as nothing needs it."""
     found: list[dict[str, Any]] = []
     size = source.stat().st_size
@@ -171,25 +184,30 @@ def rows(source: Path, folder: Path) -> list[dict[str, Any]]:
 
     print(f"{source.name}: {size / 1e9:.2f} GB, largest tensor {tensor / 1e6:.0f} MB")
     print(f"{'':27} {'memory':>12} {'of it mapped':>12} {'of bound':>9} {'of file':>10} {'time':>10}")
-    diffusers, again = folder / "folder", folder / "again.safetensors"
-    row("file -> folder", source, target=diffusers, bound=group)
-    row("folder -> file", diffusers, target=again, bound=group)
-    again.unlink()
-    row("folder -> file, in memory", diffusers, target=again, bound=group)
-    again.unlink()
-    shard(diffusers)
-    row("sharded folder -> file", diffusers, target=again, bound=group)
-    shutil.rmtree(diffusers)
-    row("file -> file, half", source, target=folder / "half.safetensors", bound=largest(source, halves=True)[1])
-    (folder / "half.safetensors").unlink()
-    row("merge: weighted sum", source, again, target=folder / "merged.safetensors", bound=2 * group)
-    (folder / "merged.safetensors").unlink()
-    row("merge: add difference", source, again, again, target=folder / "merged.safetensors", bound=3 * group)
-    (folder / "merged.safetensors").unlink()
-    again.unlink()
-    pickled(source, folder / "pickled.ckpt")
-    half = largest(source, halves=True)[1]
-    row("pickle -> file, half", folder / "pickled.ckpt", target=folder / "half.safetensors", bound=half)
+    if only != "merge":
+        diffusers, again = folder / "folder", folder / "again.safetensors"
+        row("file -> folder", source, target=diffusers, bound=group)
+        row("folder -> file", diffusers, target=again, bound=group)
+        again.unlink()
+        row("folder -> file, in memory", diffusers, target=again, bound=group)
+        again.unlink()
+        shard(diffusers)
+        row("sharded folder -> file", diffusers, target=again, bound=group)
+        shutil.rmtree(diffusers)
+        again.unlink()
+        half = largest(source, halves=True)[1]
+        row("file -> file, half", source, target=folder / "half.safetensors", bound=half)
+        pickled(source, folder / "pickled.ckpt")
+        row("pickle -> file, half", folder / "pickled.ckpt", target=folder / "half.safetensors", bound=half)
+        (folder / "half.safetensors").unlink()
+        (folder / "pickled.ckpt").unlink()
+    if only != "convert":
+        if plain is None:
+            without_depth(source, folder / "plain.safetensors")
+            plain = folder / "plain.safetensors"
+        merged = folder / "merged.safetensors"
+        row("merge: weighted sum", source, plain, target=merged, bound=2 * group)
+        row("merge: add difference", source, plain, plain, target=merged, bound=3 * group)
     return found
 
 
@@ -198,6 +216,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("given", nargs="*", type=Path, metavar="CHECKPOINT")
     parser.add_argument("--folder", type=Path)
+    parser.add_argument("--only", choices=["convert", "merge"])
+    parser.add_argument("--plain", type=Path)
     parser.add_argument("--task", choices=list(TASKS), help=argparse.SUPPRESS)
     parser.add_argument("--target", type=Path, help=argparse.SUPPRESS)
     args = parser.parse_args()
@@ -211,13 +231,15 @@ def main() -> None:
         if not args.given:
             random_checkpoint(folder / "random.safetensors")
         source = args.given[0] if args.given else folder / "random.safetensors"
-        found = rows(source, folder)
-    old, new = (next(one for one in found if one["task"] == task)["peak"] for task in TASKS_COMPARED)
-    print(f"in memory / tensor by tensor: {old / new:.1f} times the memory  (wanted: no row above 1.00 of its bound)")
-    record.write("convert", found)
+        found = rows(source, folder, args.only, args.plain)
+    peaks = {one["task"]: one["peak"] for one in found}
+    if args.only != "merge":
+        print(f"in memory / tensor by tensor: {peaks[IN_MEMORY] / peaks[STREAMED]:.1f} times the memory")
+    print("wanted: no row but that in memory above 1.00 of its bound")
+    record.write("convert" if args.only is None else f"convert-{args.only}", found)
 
 
-TASKS_COMPARED = ("folder -> file, in memory", "folder -> file")
+IN_MEMORY, STREAMED = "folder -> file, in memory", "folder -> file"
 
 if __name__ == "__main__":
     main()
