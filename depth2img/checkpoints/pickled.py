@@ -1,8 +1,8 @@
 """Checkpoints that PyTorch has pickled, read without running anything in them.
 
 The stream of a pickle names the things to call. Here every name stands for something inert: a container, a note of
-where a tensor lies, or nothing at all; any other name is refused. `torch.load` is not used: its `weights_only` had a
-hole before PyTorch 2.6, and it holds a whole file where one tensor is wanted.
+where a tensor lies, or nothing at all; a file with any other name in it is refused. `torch.load` is not used: its
+`weights_only` had a hole before PyTorch 2.6, and it holds a whole file where one tensor is wanted.
 
 Both forms of the file are those of `torch.save` (torch/serialization.py): a zip archive with the pickle in `data.pkl`
 and each storage in `data/<key>`, and, before PyTorch 1.6, five pickles in a row with the storages behind them.
@@ -15,12 +15,13 @@ import io
 import pickle
 import struct
 import zipfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, ClassVar, Final
 
 from ..errors import CheckpointError
+from .report import printable
 from .tensors import Place, Stored, size_of
 
 MAX_STREAM: Final = 1 << 26
@@ -109,8 +110,32 @@ _NAMES: Final[Mapping[tuple[str, str], Callable[..., object]]] = {
 """All that a pickle may name, and what it gets."""
 
 
-class Refused(pickle.UnpicklingError):
-    """A pickle names something that no checkpoint needs."""
+ENCRYPTED: Final = 1
+"""Flag of an entry in an archive (PKWARE's APPNOTE 4.4.4)."""
+
+BROKEN: Final = (
+    OSError, EOFError, ValueError, KeyError, IndexError, TypeError, AttributeError, RecursionError, OverflowError,
+    struct.error, pickle.UnpicklingError, zipfile.BadZipFile, NotImplementedError,
+)  # fmt: skip
+"""What a damaged file leads to."""
+
+MAX_FOREIGN: Final = 1000
+MAX_SHOWN: Final = 20
+LONGEST: Final = 120
+"""Of names that a pickle may not use: how many are kept, how many are shown, and letters of one."""
+
+
+class Refused(Exception):
+    """A pickle names something that no checkpoint needs.
+
+    Args:
+        names: all that it names.
+    """
+
+    def __init__(self, names: Collection[str]) -> None:
+        shown = sorted(names)[:MAX_SHOWN]
+        more = " and more" if len(names) > len(shown) else ""
+        super().__init__(f"{'a call' if len(names) == 1 else 'calls'} of {', '.join(shown)}{more}")
 
 
 _LEFT_OUT: Final = frozenset(
@@ -132,12 +157,34 @@ class _Plain(pickle._Unpickler):
         pickle.BUILD[0]: _without_attributes,
     }
 
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._foreign: set[str] = set()
+
+    def load(self) -> Any:
+        """What the stream holds.
+
+        Raises:
+            Refused: it names what it may not; it is followed to its end, so that all such names are known.
+        """
+        try:
+            value = super().load()
+        except BROKEN as problem:  # it may be so because of what stands for a foreign name
+            if not self._foreign:
+                raise
+            raise Refused(self._foreign) from problem
+        if self._foreign:
+            raise Refused(self._foreign)
+        return value
+
     def find_class(self, module: str, name: str) -> Any:
         if module == "torch" and name in STORAGES:
             return name
-        if (module, name) not in _NAMES:
-            raise Refused(f"{module}.{name}"[:120])
-        return _NAMES[module, name]
+        if (module, name) in _NAMES:
+            return _NAMES[module, name]
+        if len(self._foreign) < MAX_FOREIGN:
+            self._foreign.add(printable(f"{module}.{name}"[:LONGEST]))
+        return Inert
 
     def persistent_load(self, saved: Any) -> _Storage:
         # ("storage", class, key, device, elements), and in old files a view
@@ -186,13 +233,10 @@ def open_pickle(path: Path) -> Stored:
     except Refused as problem:
         raise CheckpointError(
             f"{path.name} is no plain checkpoint: it wants to run code, and was not loaded.",
-            got=f"a call of {problem}",
+            got=str(problem),
             fix="Use the .safetensors file of the same checkpoint.",
         ) from problem
-    except (
-        OSError, EOFError, ValueError, KeyError, IndexError, TypeError, AttributeError, RecursionError, OverflowError,
-        struct.error, pickle.UnpicklingError, zipfile.BadZipFile, NotImplementedError,
-    ) as problem:  # fmt: skip
+    except BROKEN as problem:
         raise CheckpointError(
             f"{path.name} cannot be read as a PyTorch checkpoint.",
             got=size_of(path),
@@ -237,15 +281,17 @@ def _from_zip(path: Path, file: BinaryIO) -> tuple[object, dict[str, _Bytes]]:
         folder = stream.filename[: -len("data.pkl")] + "data/"
         storages: dict[str, _Bytes] = {}
         for entry in entries:
-            if entry.compress_type != zipfile.ZIP_STORED:
-                raise ValueError("a compressed archive")
+            if entry.compress_type != zipfile.ZIP_STORED or entry.flag_bits & ENCRYPTED:
+                raise ValueError("a compressed or encrypted archive")
             if entry.filename.startswith(folder):
                 start = _data_start(file, entry.header_offset)
                 if start + entry.file_size > size:
                     raise ValueError("an entry that ends behind the file")
                 storages[entry.filename[len(folder) :]] = _Bytes(start, entry.file_size, entry.CRC)
-            elif entry.filename.endswith("/byteorder") and archive.read(entry)[:3] == b"big":
-                raise ValueError("big-endian")
+            elif entry.filename.endswith("/byteorder"):
+                with archive.open(entry) as order:
+                    if order.read(3) == b"big":
+                        raise ValueError("big-endian")
         if stream.file_size > MAX_STREAM:
             raise ValueError("a stream that is too long")
         return _Plain(io.BytesIO(archive.read(stream)), encoding="utf-8").load(), storages

@@ -6,6 +6,7 @@ import collections
 import io
 import os
 import random
+import tracemalloc
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -104,12 +105,61 @@ def test_every_call_is_refused_by_its_name(
     assert not (tmp_path / "ran").exists()
 
 
+@pytest.mark.parametrize("legacy", [False, True], ids=["zip", "before 1.6"])
+def test_all_foreign_names_are_named(tmp_path: Path, legacy: bool) -> None:
+    """In order, once each, whatever stands between them."""
+    wanted = {"a": Calls(os.system, "true"), "b": torch.ones(2), "c": [Calls(eval, "1"), Calls(os.system, "false")]}
+    path = tmp_path / "bad.ckpt"
+    torch.save({**wanted, "d": Calls(os.getenv, "HOME")}, path, _use_new_zipfile_serialization=not legacy)
+    with pytest.raises(CheckpointError, match=r"Got calls of __builtin__\.eval, os\.getenv, posix\.system\. Use"):
+        open_pickle(path)
+
+
+def test_foreign_names_are_bounded_and_printable(tmp_path: Path) -> None:
+    names = b"".join(b"c\x1b[2J%s\nname%06d\n0" % (b"m" * 300, n) for n in range(20_000))
+    with pytest.raises(CheckpointError) as caught:
+        open_pickle(zipped(tmp_path / "bad.ckpt", b"\x80\x02" + names + b"cos\nsystem\n.", {}))
+    assert str(caught.value).isprintable() and len(str(caught.value)) < 3000
+    names = b"".join(b"cm\nname%06d\n0" % n for n in range(20_000))
+    with pytest.raises(CheckpointError, match=r"m\.name000000, m\.name000001, .*m\.name000019 and more\. Use"):
+        open_pickle(zipped(tmp_path / "bad.ckpt", b"\x80\x02" + names + b"N.", {}))
+
+
+def test_what_breaks_behind_a_foreign_name_is_refused_for_the_name(tmp_path: Path) -> None:
+    """An item is set on what a call would return, and the stream ends early."""
+    for stream in (b"cos\nsystem\n)RN(K\x01K\x02u.", b"cos\nsystem\n", b"cos\nsystem\n\x82\x01."):
+        with pytest.raises(CheckpointError, match=r"Got a call of os\.system"):
+            open_pickle(zipped(tmp_path / "bad.ckpt", b"\x80\x02" + stream, {}))
+
+
 def zipped(path: Path, stream: bytes, storages: dict[str, bytes], compression: int = zipfile.ZIP_STORED) -> Path:
     with zipfile.ZipFile(path, "w", compression) as archive:
         archive.writestr("archive/data.pkl", stream)
         for key, content in storages.items():
             archive.writestr(f"archive/data/{key}", content)
     return path
+
+
+@pytest.mark.parametrize("entry", ["data.pkl", "data/0"])
+def test_an_encrypted_archive_is_refused(tmp_path: Path, entry: str) -> None:
+    path = zipped(tmp_path / "a.ckpt", TENSOR % (b"K\x00", b"K\x03K\x01"), {"0": bytes(24)})
+    content = bytearray(path.read_bytes())
+    content[content.rindex(b"archive/" + entry.encode()) - 46 + 8] |= 1  # in the directory at the end
+    path.write_bytes(content)
+    with pytest.raises(CheckpointError, match="cannot be read as a PyTorch checkpoint"):
+        open_pickle(path)
+
+
+def test_a_huge_byte_order_is_not_read(tmp_path: Path) -> None:
+    path = zipped(tmp_path / "a.ckpt", TENSOR % (b"K\x00", b"K\x03K\x01"), {"0": bytes(24)})
+    with zipfile.ZipFile(path, "a") as archive:
+        archive.writestr("archive/byteorder", b"little" + bytes(1 << 26))
+    tracemalloc.start()
+    try:
+        assert open_pickle(path).keys() == ["a"]
+        assert tracemalloc.get_traced_memory()[1] < 1 << 24
+    finally:
+        tracemalloc.stop()
 
 
 TENSOR = (
