@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import shlex
+import subprocess
+import sys
+
 
 class Depth2ImgError(Exception):
     """Base of everything this library raises on purpose.
@@ -21,6 +25,12 @@ class Depth2ImgError(Exception):
     def __reduce__(self) -> tuple[object, ...]:
         # Pickled (between processes) an exception is called again with its message alone, which is not what we take.
         return type(self).__new__, (type(self), *self.args), self.__dict__
+
+
+def command(*words: object) -> str:
+    """A command of the command line as a remedy names it: between backquotes, quoted for the user's shell."""
+    texts = ["depth2img", *map(str, words)]
+    return f"`{subprocess.list2cmdline(texts) if sys.platform == 'win32' else shlex.join(texts)}`"
 
 
 class OptionError(Depth2ImgError, ValueError):

@@ -14,6 +14,7 @@ import gradio as gr
 from modules import paths, sd_models, shared
 
 from depth2img import CheckpointError, panel, panel_checkpoint
+from depth2img.errors import command
 
 from . import loader
 
@@ -70,7 +71,7 @@ def find(name: Any) -> tuple[Path, str | None]:
     raise CheckpointError(
         "Only checkpoints in the WebUI's folders of models can be named here.",
         got=f"'{name[:100]}'",
-        fix=f"Put the file into {folders()[0]}; `depth2img checkpoint setup` does it.",
+        fix=f"Put the file into {folders()[0]}; {command('checkpoint', 'setup', 'FILE')} does it.",
     )
 
 

@@ -140,7 +140,8 @@ def _add_midas(state_dict: dict[str, Any], name: str) -> None:
         raise CheckpointError(
             f"The depth checkpoint {name} holds no depth_model weights (MiDaS), and there is no whole "
             f"{os.path.basename(path)} in models/midas either.",
-            fix="Use the original checkpoint, which holds them, or put that file there.",
+            fix="Use the original checkpoint, which holds them, or put that file there; 'Inspect' under 'Depth "
+            "checkpoint' in the panel names the command that puts them in.",
         )
     weights = weights.get("model", weights) if "optimizer" in weights else weights
     state_dict.update({f"{DEPTH_PREFIX}model.{key}": value for key, value in weights.items()})

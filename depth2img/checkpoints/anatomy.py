@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, cast
 
-from ..errors import CheckpointError
+from ..errors import CheckpointError, command
 from ..files import refusing
 from . import pairs
 from .pairs import Pair
@@ -28,6 +28,9 @@ MAX_CONFIG_BYTES: Final = 1024 * 1024
 
 TINY_DEPTH: Final = "depth2img.embedded.depth_net.TinyDepthNet"
 """The one depth network besides MiDaS that a checkpoint may name."""
+
+MIDAS_FILE: Final = "dpt_hybrid-midas-501f0c75.pt"
+"""MiDaS' own file of DPT-hybrid."""
 
 VIT_H: Final = "ViT-H-14"
 
@@ -189,6 +192,14 @@ def bad(what: str, problem: Exception) -> CheckpointError:
 # --- folder -----------------------------------------------------------------------------------------------------------
 
 
+def take_midas(path: Path) -> str:
+    """The remedy for a file or folder without the depth network."""
+    stem = path.name if path.is_dir() else path.stem
+    target = path.with_name(f"{stem}-midas.safetensors")
+    how = command("checkpoint", "convert", path, target, "--midas", MIDAS_FILE)
+    return f"{how} takes it from MiDaS' own file; any depth checkpoint that has it will do too."
+
+
 def from_folder(folder: Path, depth: Config | None = None) -> Anatomy:
     """The anatomy of a folder in the diffusers layout.
 
@@ -209,7 +220,7 @@ def from_folder(folder: Path, depth: Config | None = None) -> Anatomy:
         raise CheckpointError(
             f"The folder {folder.name} holds no depth network.",
             got="no 'depth_estimator' folder in it",
-            fix="Take one from another file: depth2img checkpoint convert --midas FILE.",
+            fix=take_midas(folder),
         )
     with reading(f"configuration in {folder.name}"):
         configs = {name: read_json(folder / name / "config.json") for name in FOLDERS if name != "depth_estimator"}

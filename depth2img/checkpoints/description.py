@@ -25,6 +25,7 @@ from .anatomy import (
     from_json,
     read_text,
     reading,
+    take_midas,
 )
 from .tensors import Tensors
 
@@ -254,6 +255,10 @@ def from_single_file(path: Path, tensors: Tensors) -> Anatomy:
     Raises:
         CheckpointError: the description cannot be used, or the file holds no depth model.
     """
+    if not any(name.startswith(pairs.DEPTH) for name in tensors.keys()):
+        raise CheckpointError(
+            f"{path.name} holds no depth network.", got="no tensor named depth_model.*", fix=take_midas(path)
+        )
     own = tensors.metadata.get(METADATA)
     if own is not None:
         return from_json(own)
@@ -348,15 +353,8 @@ def _text_from_ldm(params: Mapping[str, Any], penultimate: bool, tensors: Tensor
 
 
 def _depth_from_ldm(depth: Mapping[str, Any], tensors: Tensors) -> Config:
-    names = _names(tensors)
-    if not any(name.startswith(pairs.DEPTH) for name in names):
-        raise CheckpointError(
-            "The file holds no depth network.",
-            got="no tensor named depth_model.*",
-            fix="Get the whole checkpoint, or take MiDaS from another file: depth2img checkpoint convert --midas FILE.",
-        )
     target = str(depth.get("target", ""))
-    if pairs.MIDAS + "pretrained.model.cls_token" in names:
+    if pairs.MIDAS + "pretrained.model.cls_token" in _names(tensors):
         return dpt_config(tensors)
     return {"target": target, **{key: list(value) for key, value in (depth.get("params") or {}).items()}}
 

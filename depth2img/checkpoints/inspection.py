@@ -9,14 +9,13 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
-import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
-from ..errors import CheckpointError
+from ..errors import CheckpointError, command
 from ..files import refusing
-from . import known, pairs, shapes
+from . import faults, known, pairs, shapes
 from .anatomy import Anatomy, bad, from_json
 from .beside import judge
 from .description import HEAD_WIDTH, METADATA, SD2, text_config
@@ -30,17 +29,6 @@ CONTEXT: Final = pairs.UNET + "input_blocks.1.1.transformer_blocks.0.attn2.to_k.
 SD1_TEXT: Final = "cond_stage_model.transformer."
 EMA: Final = "model_ema."
 BUNDLED: Final = "depth2img-embedded"
-SUFFIXES: Final[Mapping[Format, tuple[str, ...]]] = {
-    "safetensors": (".safetensors",),
-    "pickle": (".ckpt", ".pt", ".pth", ".bin"),
-}
-
-GET_AGAIN: Final = "Get the file again from where it came from, and compare its SHA-256."
-GET_DEPTH: Final = "A depth checkpoint's UNet has 5 input channels; get one such as 512-depth-ema."
-INSTALL: Final = (
-    "The panel's button installs it; so does `depth2img checkpoint convert tiny depth2img-tiny.safetensors`."
-)
-SETUP: Final = "`depth2img checkpoint setup`, or the button in the panel, writes the right one and keeps the old."
 
 
 def inspect(path: Path, *, whole: bool = False, sha256: str | None = None, progress: Progress | None = None) -> Report:
@@ -62,10 +50,10 @@ def inspect(path: Path, *, whole: bool = False, sha256: str | None = None, progr
     types, odd = _types(tensors, found)
     kind, channels = _kind(found, tensors.metadata)
     short = known.model_hash(path)
-    faults = []
+    wrong = []
     if whole:
         sha256 = known.sha256_of(path, progress)
-        faults = _checksum_faults(path, form)
+        wrong = faults.checksums(path, form)
     report = Report(
         path=path,
         format=form,
@@ -85,11 +73,11 @@ def inspect(path: Path, *, whole: bool = False, sha256: str | None = None, progr
         sha256=sha256,
         published=known.published().get(sha256, "") if sha256 else known.MODEL_HASHES.get(short, ""),
         beside=None,
-        faults=[*faults, *_file_faults(path, form, odd, sha256, short)],
+        faults=[*wrong, *faults.of_file(path, form, odd, sha256, short)],
         merged=_merged(tensors.metadata),
     )
     if channels != DEPTH_CHANNELS:
-        fix = INSTALL if tensors.metadata.get("kind") == BUNDLED else GET_DEPTH
+        fix = faults.INSTALL if tensors.metadata.get("kind") == BUNDLED else faults.GET_DEPTH
         fault = Fault("kind", f"{path.name} is no depth checkpoint: {kind}.", fix)
         return dataclasses.replace(report, faults=[*report.faults, fault])
     return _depth(report, tensors, found)
@@ -130,8 +118,8 @@ def _depth(report: Report, tensors: Tensors, found: Mapping[str, Shape]) -> Repo
     extra = [name for name in found if name not in ignored and not name.startswith((EMA, SD1_TEXT))]
     beside = judge(report.path, tensors)
     report = dataclasses.replace(report, midas=midas, missing=missing, misshaped=misshaped, extra=extra, beside=beside)
-    faults = [*report.faults, *_depth_faults(report, anatomy, len(required)), *_yaml_faults(report, anatomy)]
-    return dataclasses.replace(report, faults=sorted(faults, key=lambda fault: not fault.serious))
+    wrong = [*report.faults, *faults.of_depth(report, anatomy, len(required)), *faults.of_yaml(report, anatomy)]
+    return dataclasses.replace(report, faults=sorted(wrong, key=lambda fault: not fault.serious))
 
 
 def _wanted(anatomy: Anatomy) -> tuple[dict[str, Shape], dict[str, Shape]]:
@@ -162,9 +150,10 @@ def sniff(path: Path) -> Format:
     """
     with refusing(f"{path.name} cannot be read.", CheckpointError):
         if path.is_dir():
+            how = command("checkpoint", "convert", path, f"{path}.safetensors")
             raise CheckpointError(
                 f"{path.name} is a folder.",
-                fix="Give a file; `depth2img checkpoint convert` makes one of a folder in the layout of diffusers.",
+                fix=f"Give a file; {how} makes one of a folder in the layout of diffusers.",
             )
         if not path.is_file():
             raise CheckpointError(f"There is no file {path.name}.", got=str(path), fix="Check the path.")
@@ -185,7 +174,7 @@ def sniff(path: Path) -> Format:
             )
         return "safetensors"
     what = "is empty" if not start else "is neither a safetensors nor a PyTorch file"
-    raise CheckpointError(f"{path.name} {what}.", got=f"{total:,} bytes", fix=GET_AGAIN)
+    raise CheckpointError(f"{path.name} {what}.", got=f"{total:,} bytes", fix=faults.GET_AGAIN)
 
 
 PAGE: Final = ("an HTML page", "The download was answered by a web page; get the file itself, perhaps after a login.")
@@ -217,34 +206,6 @@ def _types(tensors: Tensors, found: Mapping[str, Shape]) -> tuple[dict[str, int]
         label = str(dtype).removeprefix("torch.")
         counts[label] = counts.get(label, 0) + math.prod(shape) * dtype.itemsize
     return dict(sorted(counts.items(), key=lambda item: -item[1])), odd
-
-
-def _checksum_faults(path: Path, form: Format) -> list[Fault]:
-    """What the checksums of a pickle's archive say; a safetensors file has none."""
-    if form != "pickle" or not zipfile.is_zipfile(path):
-        return []
-    with zipfile.ZipFile(path) as archive:
-        entry = archive.testzip()
-    return [] if entry is None else [Fault("damaged", f"It is damaged: '{entry[:80]}' in it has changed.", GET_AGAIN)]
-
-
-def _file_faults(path: Path, form: Format, odd: Sequence[str], sha256: str | None, short: str) -> list[Fault]:
-    faults = []
-    if path.suffix.lower() not in SUFFIXES[form]:
-        what = f"{path.name} is a {form} file, and its name says another kind; the WebUI goes by the name."
-        faults.append(Fault("suffix", what, f"Rename it to {path.stem}{SUFFIXES[form][0]}."))
-    if odd:
-        what = f"{len(odd)} tensors have an element type that cannot be read, such as '{odd[0][:80]}'."
-        faults.append(Fault("type", what, "Get the file in float16 or float32."))
-    if sha256 is not None and sha256 not in known.published():
-        published = {name: digest for digest, name in known.published().items()}
-        if short in known.MODEL_HASHES:
-            what = f"It begins like {known.MODEL_HASHES[short]}, but its SHA-256 is another: it is damaged or changed."
-            faults.append(Fault("damaged", what, GET_AGAIN))
-        elif path.name in published:
-            what = f"It has the name of the published {path.name}, but it is another file or damaged."
-            faults.append(Fault("hash", what, f"The published one has the SHA-256 {published[path.name]}.", False))
-    return faults
 
 
 # --- what it is -------------------------------------------------------------------------------------------------------
@@ -358,77 +319,4 @@ def anatomy_of(tensors: Tensors) -> Anatomy:
         },
         text_encoder=text_config(width=text, heads=max(1, text // HEAD_WIDTH), layers=max(1, layers - 1)),
         depth_estimator=dict(shapes.DPT_HYBRID),
-    )
-
-
-# --- faults -----------------------------------------------------------------------------------------------------------
-
-
-def _depth_faults(report: Report, anatomy: Anatomy, required: int) -> list[Fault]:
-    faults = []
-    if report.text_layout == "SD1":
-        what = (
-            "Its text encoder is laid out like Stable Diffusion 1's (cond_stage_model.transformer.*), as some "
-            "converters write it: the WebUI loads none of it, and pictures come out black or as noise."
-        )
-        fix = "Convert the diffusers folder again with `depth2img checkpoint convert`, or get the original file."
-        faults.append(Fault("text-layout", what, fix))
-    elif report.text_layout == "none":
-        faults.append(Fault("text-missing", "It has no text encoder.", "Get the whole checkpoint."))
-    if report.midas == "missing":
-        what = "It holds no depth network (depth_model.*): it was converted without MiDaS."
-        fix = "Get the original, or put dpt_hybrid-midas-501f0c75.pt into the WebUI's models/midas."
-        faults.append(Fault("midas-missing", what, fix))
-    if report.midas == "other" and anatomy.is_midas and (report.beside is None or report.beside.state != "right"):
-        faults.append(Fault("depth-unknown", "Its depth network is none that is known.", "Use a MiDaS checkpoint."))
-    if report.missing:
-        what = f"{len(report.missing):,} of {required:,} tensors are missing, such as '{report.missing[0][:100]}'."
-        faults.append(Fault("missing", what, GET_AGAIN))
-    if report.misshaped:
-        one = report.misshaped[0]
-        what = (
-            f"{len(report.misshaped):,} tensors have another shape than Stable Diffusion 2's, such as "
-            f"'{one.name[:100]}' with {_sides(one.shape)} instead of {_sides(one.wanted)}."
-        )
-        faults.append(Fault("misshaped", what, "It was merged or converted wrongly; get the original file."))
-    if report.ema:
-        what = f"It carries {report.ema:,} tensors of EMA weights, which nothing reads when pictures are made."
-        faults.append(Fault("ema", what, serious=False))
-    if report.extra:
-        what = f"{len(report.extra):,} tensors belong to no part of the model, such as '{report.extra[0][:100]}'."
-        faults.append(Fault("extra", what, serious=False))
-    return faults
-
-
-def _sides(shape: Shape) -> str:
-    return " x ".join(map(str, shape)) or "no sides"
-
-
-def _yaml_faults(report: Report, anatomy: Anatomy) -> list[Fault]:
-    beside = report.beside
-    if beside is None:
-        return []
-    name = beside.path.name
-    if beside.state == "hostile":
-        what = f"The YAML beside it may be malicious: {beside.detail}; the WebUI would run that code."
-        return [Fault("yaml-hostile", what, f"Do not load it. {SETUP}")]
-    if beside.is_bad:
-        what = f"{name} beside it is not the one for this checkpoint: {beside.detail}."
-        return [Fault(f"yaml-{beside.state}", what, SETUP)]
-    if beside.state == "none" and not _is_standard(anatomy):
-        what = f"It needs a YAML of its own, {name} beside it, since it is not as wide as Stable Diffusion 2."
-        return [Fault("yaml-none", what, SETUP)]
-    return []
-
-
-def _is_standard(anatomy: Anatomy) -> bool:
-    """Whether the WebUI's own v2-midas-inference.yaml describes it."""
-    return anatomy.is_midas and all(
-        list(part[name]) == list(wanted[name]) if isinstance(wanted[name], list) else part[name] == wanted[name]
-        for part, wanted, name in (
-            (anatomy.unet, SD2.unet, "block_out_channels"),
-            (anatomy.unet, SD2.unet, "cross_attention_dim"),
-            (anatomy.vae, SD2.vae, "block_out_channels"),
-            (anatomy.text_encoder, SD2.text_encoder, "hidden_size"),
-        )
     )

@@ -12,11 +12,12 @@ import yaml
 
 from ..errors import CheckpointError
 from ..files import refusing
+from .anatomy import MIDAS_FILE
 from .mirrors import PACKAGE_TABLE
 from .tensors import Progress
 
 MIDAS_FILES: Final[Mapping[str, str]] = {
-    "501f0c75b3bca7daec6b3682c5054c09b366765aef6fa3a09d03a5cb4b230853": "dpt_hybrid-midas-501f0c75.pt",
+    "501f0c75b3bca7daec6b3682c5054c09b366765aef6fa3a09d03a5cb4b230853": MIDAS_FILE,
 }
 """SHA-256 -> name of files that are no checkpoints."""
 

@@ -13,7 +13,7 @@ import torch
 from ..errors import CheckpointError
 from ..files import refusing
 from . import ldm_only, pairs, shapes
-from .anatomy import FOLDERS, VIT_H, Anatomy, from_folder, read_json, reading
+from .anatomy import FOLDERS, MIDAS_FILE, VIT_H, Anatomy, from_folder, read_json, reading
 from .description import dpt_config, from_single_file
 from .pairs import Component, Pair
 from .tensors import InMemory, Joined, Renamed, Safetensors, Tensors, open_file
@@ -197,7 +197,7 @@ def open_midas(path: Path) -> Tensors:
         raise CheckpointError(
             f"{path.name} holds no MiDaS (DPT-hybrid).",
             got=f"{len(tensors.keys())} tensors, none named pretrained.model.cls_token",
-            fix="Give a depth checkpoint, or dpt_hybrid-midas-501f0c75.pt.",
+            fix=f"Give a depth checkpoint, or {MIDAS_FILE}.",
         )
     _complete(path.name, [pair.ldm for pair in pairs.dpt_pairs(dpt_config(depth))], depth.keys())
     return depth

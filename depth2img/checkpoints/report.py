@@ -143,7 +143,7 @@ class Report:
         lines = [f"{label:14}{value}" for label, value in self.rows()]
         for fault in self.faults:
             lines += ["", printable(f"{'Fault' if fault.serious else 'Note'}: {fault.what}")]
-            lines += [f"  {fault.fix}"] if fault.fix else []
+            lines += [printable(f"  {fault.fix}")] if fault.fix else []
         return [*lines, "", self.verdict]
 
     @property

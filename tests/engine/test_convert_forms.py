@@ -6,6 +6,7 @@ import ast
 import json
 import os
 import re
+import shlex
 import shutil
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -16,8 +17,9 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from depth2img.checkpoints import carry_out, convert, merge, open_midas, open_model, plan_setup, to_folder
+from depth2img.checkpoints import carry_out, convert, inspect, merge, open_midas, open_model, plan_setup, to_folder
 from depth2img.checkpoints import tensors as tensors_module
+from depth2img.cli import app
 from depth2img.errors import CheckpointError
 from depth2img.files import remove_stale, replacing
 from tests.engine import small
@@ -150,7 +152,7 @@ def as_published(single: Path, path: Path) -> Path:
 @pytest.mark.parametrize("kind", ["its own file", "another checkpoint", "a folder", "its folder"])
 def test_folder_without_midas_takes_it_from_elsewhere(folder: Path, single: Path, tmp_path: Path, kind: str) -> None:
     bare = without_depth(folder, tmp_path / "bare")
-    with pytest.raises(CheckpointError, match=r"holds no depth network.*--midas FILE"):
+    with pytest.raises(CheckpointError, match=r"holds no depth network.*--midas dpt_hybrid-midas-501f0c75\.pt"):
         convert(bare, tmp_path / "file.safetensors")
     midas = {
         "its own file": as_published(single, tmp_path / "dpt_hybrid.pt"),
@@ -166,10 +168,25 @@ def test_single_file_without_midas_takes_it_too(single: Path, tmp_path: Path) ->
     bare = tmp_path / "bare.safetensors"
     save_file({key: value for key, value in load_file(single).items() if not key.startswith(DEPTH)}, bare)
     shutil.copy(single.with_suffix(".yaml"), bare.with_suffix(".yaml"))
-    with pytest.raises(CheckpointError, match="--midas FILE"):
+    with pytest.raises(CheckpointError, match=r"--midas dpt_hybrid-midas-501f0c75\.pt"):
         open_model(bare)
     convert(bare, tmp_path / "file.safetensors", midas=as_published(single, tmp_path / "dpt_hybrid.pt"))
     assert same(load_file(tmp_path / "file.safetensors"), load_file(single))
+
+
+def test_the_remedy_for_a_file_without_midas_is_one(
+    single: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The command that `inspect` names, run as it is."""
+    bare = tmp_path / "bare.safetensors"
+    save_file({key: value for key, value in load_file(single).items() if not key.startswith(DEPTH)}, bare)
+    shutil.copy(single.with_suffix(".yaml"), bare.with_suffix(".yaml"))
+    as_published(single, tmp_path / "dpt_hybrid-midas-501f0c75.pt")
+    (fault,) = [fault for fault in inspect(bare).faults if fault.code == "midas-missing"]
+    monkeypatch.chdir(tmp_path)
+    (command,) = re.findall("`depth2img ([^`]+)`", fault.fix)
+    app(shlex.split(command), standalone_mode=False)
+    assert same(load_file(tmp_path / "bare-midas.safetensors"), load_file(single))
 
 
 def test_midas_given_replaces_midas_there(single: Path, tmp_path: Path) -> None:

@@ -2,27 +2,34 @@
 
 from __future__ import annotations
 
+import ast
 import hashlib
 import io
 import json
 import os
 import pickle
+import re
+import shlex
 import stat
 import struct
 import zipfile
 from pathlib import Path
 from typing import Any
 
+import click
 import pytest
 import torch
 import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+import depth2img
 from depth2img import CheckpointError
 from depth2img.checkpoints import description, inspect, known, pairs
+from depth2img.checkpoints.anatomy import MIDAS_FILE
 from depth2img.checkpoints.beside import OFFICIAL_SHA256
 from depth2img.checkpoints.report import Report
+from depth2img.cli import app
 from tests.library import sparse
 
 NAMES = sparse.sd2()
@@ -202,6 +209,77 @@ def test_a_recipe_is_shown(tmp_path: Path, recipe: Any, words: str | None) -> No
     metadata = {"sd_merge_recipe": json.dumps(recipe)}
     report = inspect(sparse.write(tmp_path / "merged.safetensors", NAMES, metadata=metadata))
     assert dict(report.rows()).get("Merged") == words and report.usable
+
+
+# --- remedies -------------------------------------------------------------------------------------------------------
+
+
+def without(*beginnings: str) -> dict[str, tuple[int, ...]]:
+    return {name: shape for name, shape in NAMES.items() if not name.startswith(beginnings)}
+
+
+FAULTY: dict[str, Any] = {
+    "kind": {"a": (3,)},
+    "text-layout": {**without(pairs.TEXT), "cond_stage_model.transformer.x": (3,)},
+    "text-missing": without(pairs.TEXT),
+    "midas-missing": without(pairs.DEPTH),
+    "depth-unknown": {**without(pairs.DEPTH), "depth_model.zoe.weight": (3, 3)},
+    "missing": without(pairs.VAE + "decoder"),
+    "incomplete": without(pairs.MIDAS + "scratch"),
+    "yaml-none": {**NAMES, pairs.UNET + "input_blocks.0.0.weight": (64, 5, 3, 3)},
+}
+
+
+def commands(text: str) -> list[list[str]]:
+    """What a sentence tells to run, split as a shell does."""
+    return [shlex.split(found) for found in re.findall(r"`(depth2img [^`]+)`", text)]
+
+
+def parse(words: list[str]) -> tuple[str, dict[str, Any]]:
+    """A command as the command line understands it; nothing is run."""
+    found: click.Command = app
+    name, rest = words[0], words[1:]
+    while isinstance(found, click.Group):
+        given, inner, rest = found.resolve_command(click.Context(found), rest)
+        assert given is not None and inner is not None
+        name, found = f"{name} {given}", inner
+    return name, found.make_context(name, list(rest)).params
+
+
+@pytest.mark.parametrize("fault", FAULTY)
+def test_a_remedy_is_a_command_for_this_file(tmp_path: Path, fault: str) -> None:
+    path = sparse.write(tmp_path / "my model's.safetensors", FAULTY[fault])
+    (found,) = [f for f in inspect(path).faults if f.code == fault.replace("incomplete", "missing")]
+    (words,) = commands(found.fix)
+    name, values = parse(words)
+    new = path.with_name("my model's-midas.safetensors")
+    midas = ("depth2img checkpoint convert", {"source": str(path), "target": new, "midas": Path(MIDAS_FILE)})
+    wanted: dict[str, tuple[str, dict[str, Any]]] = {
+        "kind": ("depth2img checkpoint fetch", {"file": None}),
+        "text-layout": ("depth2img checkpoint convert", {"source": "FOLDER", "target": path}),
+        "text-missing": ("depth2img checkpoint fetch", {"file": None}),
+        "missing": ("depth2img checkpoint inspect", {"file": path, "whole": True}),
+        "yaml-none": ("depth2img checkpoint setup", {"file": path}),
+        **dict.fromkeys(["midas-missing", "depth-unknown", "incomplete"], midas),
+    }
+    assert (name, {key: values[key] for key in wanted[fault][1]}) == wanted[fault]
+
+
+def test_every_command_in_a_message_parses() -> None:
+    """Those that the sources spell out, apart from the help of the command line itself."""
+    folders = [Path(depth2img.__file__).parent, Path(depth2img.__file__).parent.parent / "depth2img_webui"]
+    told = []
+    for source in (path for folder in folders for path in folder.rglob("*.py")):
+        for node in ast.walk(ast.parse(source.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Call):
+                texts = [word.value for word in ast.walk(node) if isinstance(word, ast.Constant)]
+                told += [words for text in texts if isinstance(text, str) for words in commands(text)]
+            if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "command" and node.args:
+                words = [word.value if isinstance(word, ast.Constant) else "X" for word in node.args]
+                told.append(["depth2img", *map(str, words)])
+    assert len(told) > 8
+    for words in told:
+        assert parse(words)[0].startswith("depth2img "), words
 
 
 # --- hashes -----------------------------------------------------------------------------------------------------------
