@@ -12,7 +12,6 @@ import subprocess
 import sys
 import time
 import zlib
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -28,23 +27,12 @@ from depth2img.batch import plan as planning
 from depth2img.batch.run import duration
 from depth2img.batch.worker import Worker
 from depth2img.checkpoints import to_single_file
-from depth2img.cli import main
 from depth2img.diffusion import Engine, Settings
 from tests.engine import small
+from tests.engine.conftest import Run
 
-Run = Callable[..., "Result"]
 QUICK = ("-p", "a red box", "--steps", 2, "-s", 1, "--threads", 1)
 NAMES = ("a", "b", "c", "d", "e")
-
-
-class Result:
-    """Exit code and what was printed."""
-
-    def __init__(self, code: int, out: str, err: str) -> None:
-        self.code, self.out, self.err = code, out, err
-
-    def json(self) -> Any:
-        return json.loads(self.out)
 
 
 @pytest.fixture(scope="session")
@@ -58,20 +46,8 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def run(tmp_path: Path, model: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
-    monkeypatch.chdir(tmp_path)
-
-    def call(*arguments: object) -> Result:
-        monkeypatch.setattr(sys, "argv", ["depth2img", "batch", *map(str, (*arguments, "-m", model))])
-        code: Any = 0
-        try:
-            main()
-        except SystemExit as stop:
-            code = stop.code
-        captured = capsys.readouterr()
-        return Result(int(code or 0), captured.out, captured.err)
-
-    return call
+def run(run: Run, model: Path) -> Run:
+    return lambda *arguments: run("batch", *arguments, "-m", model)
 
 
 def write_picture(path: Path, seed: int, size: tuple[int, int] = (96, 64)) -> Path:

@@ -7,7 +7,7 @@ import json
 import shlex
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,22 +20,10 @@ from safetensors.torch import load_file
 
 from depth2img import DepthMap, read_depth_map
 from depth2img.checkpoints import to_single_file
-from depth2img.cli import main
 from depth2img.options import OPTIONS
 from tests.engine import small
+from tests.engine.conftest import Result, Run
 from tests.library import mirror
-
-Run = Callable[..., "Result"]
-
-
-class Result:
-    """Exit code and what was printed."""
-
-    def __init__(self, code: int, out: str, err: str) -> None:
-        self.code, self.out, self.err = code, out, err
-
-    def json(self) -> Any:
-        return json.loads(self.out)
 
 
 @pytest.fixture(scope="module")
@@ -43,23 +31,6 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("model") / "small.safetensors"
     to_single_file(small.model(midas=False), path)
     return path
-
-
-@pytest.fixture
-def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
-    monkeypatch.chdir(tmp_path)
-
-    def call(*arguments: object) -> Result:
-        monkeypatch.setattr(sys, "argv", ["depth2img", *map(str, arguments)])
-        code: Any = 0
-        try:
-            main()
-        except SystemExit as stop:
-            code = stop.code
-        captured = capsys.readouterr()
-        return Result(int(code or 0), captured.out, captured.err)
-
-    return call
 
 
 @pytest.fixture

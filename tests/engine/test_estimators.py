@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import json
-import sys
 import warnings
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +13,6 @@ from PIL import Image
 
 from depth2img import DepthMap, DepthOptions, OptionError, conditioning, estimators, register_estimator
 from depth2img.checkpoints import to_single_file
-from depth2img.cli import main
 from depth2img.depth_models import open_folder
 from depth2img.diffusion import Engine, Settings
 from depth2img.diffusion.networks import build
@@ -25,6 +21,7 @@ from depth2img.scores import structure
 from depth2img.shelf import Shelf
 from tests import depth_models
 from tests.engine import small
+from tests.engine.conftest import Run
 
 pytest.importorskip("transformers", reason="the extra 'diffusers' is not installed")
 
@@ -132,47 +129,32 @@ def test_fidelity_under_a_mask_is_of_what_was_sampled(engine: Engine) -> None:
 
 
 @pytest.fixture
-def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., Any]:
-    monkeypatch.chdir(tmp_path)
+def run(run: Run, tmp_path: Path) -> Run:
     to_single_file(small.model(midas=False), tmp_path / "small.safetensors")
     Image.fromarray(picture()).save(tmp_path / "picture.png")
-
-    def call(*arguments: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["depth2img", *map(str, arguments)])
-        code: Any = 0
-        try:
-            main()
-        except SystemExit as stop:
-            code = stop.code
-        captured = capsys.readouterr()
-        return int(code or 0), captured.out, captured.err
-
-    return call
+    return run
 
 
-def test_estimate_by_a_folder(run: Callable[..., Any], folder: Path, tmp_path: Path) -> None:
+def test_estimate_by_a_folder(run: Run, folder: Path, tmp_path: Path) -> None:
     """The model is not even looked for."""
-    code, out, err = run(
-        "estimate", "picture.png", "-m", "nowhere", "--estimator", folder / "dpt-small", "-o", "a.npy", "--json"
-    )
-    assert code == 0, err
-    assert json.loads(out)["maps"][0]["width"] == 64
+    done = run("estimate", "picture.png", "-m", "nowhere", "--estimator", folder / "dpt-small", "-o", "a.npy", "--json")
+    assert done.code == 0, done.err
+    assert done.json()["maps"][0]["width"] == 64
     expected = open_folder(folder / "dpt-small", device="cpu", name="x").estimate(picture())
     np.testing.assert_array_equal(np.load(tmp_path / "a.npy"), expected.values)
 
 
-def test_generate_by_a_folder_with_its_score(run: Callable[..., Any], folder: Path) -> None:
+def test_generate_by_a_folder_with_its_score(run: Run, folder: Path) -> None:
     arguments = ["generate", "picture.png", "-m", "small.safetensors", "--steps", 2, "--width", 96, "--height", 64]
     chosen = ["--estimator", folder / "dpt-small", "--score"]
-    code, out, err = run(*arguments, *chosen, "--json")
-    assert code == 0, err
-    [result] = json.loads(out)["results"]
+    done = run(*arguments, *chosen, "--json")
+    assert done.code == 0, done.err
+    [result] = done.json()["results"]
     assert -1 <= result["fidelity"] <= 1
-    assert json.loads(out)["settings"]["Depth estimator"] == str(folder / "dpt-small")
-    code, out, _ = run(*arguments, *chosen)
-    assert f"depth fidelity {result['fidelity']:.3f}" in out
-    code, _, err = run(*arguments, "--estimator", "nothing")
-    assert code == 2 and "There is no such depth estimator" in err
+    assert done.json()["settings"]["Depth estimator"] == str(folder / "dpt-small")
+    assert f"depth fidelity {result['fidelity']:.3f}" in run(*arguments, *chosen).out
+    done = run(*arguments, "--estimator", "nothing")
+    assert done.code == 2 and "There is no such depth estimator" in done.err
 
 
 def test_the_page_offers_the_folder_and_takes_no_path(engine: Engine, folder: Path) -> None:
