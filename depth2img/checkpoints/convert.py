@@ -9,6 +9,7 @@ tensor bit for bit.
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -69,8 +70,7 @@ class Ledger:
 
     def counts(self) -> dict[str, int]:
         """How many lines there are of each kind."""
-        found = [line.what for line in self.lines]
-        return {what: found.count(what) for what in dict.fromkeys(found)}
+        return dict(Counter(line.what for line in self.lines))
 
     def to_json(self) -> dict[str, Any]:
         """The ledger as plain data."""

@@ -6,10 +6,10 @@ pictures, masks -> frames -> depth maps -> conditioning -> sampler -> pictures
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeAlias, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -33,6 +33,11 @@ from .loader import TINY, load, own_shelf
 from .networks import LATENT_FACTOR, Networks
 from .sampling import Batch, Step
 from .settings import LARGEST_SEED, Settings
+
+T = TypeVar("T")
+
+Read: TypeAlias = dict[tuple[Callable[..., Any], int], Any]
+"""Reader and identity of a source -> what was read, while one run holds the sources."""
 
 
 @dataclass(frozen=True)
@@ -274,9 +279,7 @@ class Engine:
         [depth] = self._depths([job], [self._frame(job)], rows, {})
         return None if depth is None else depth.range
 
-    def _depths(
-        self, jobs: Sequence[Job], frames: Sequence[Frame], rows: int, read: dict[int, Any]
-    ) -> list[DepthMap | None]:
+    def _depths(self, jobs: Sequence[Job], frames: Sequence[Frame], rows: int, read: Read) -> list[DepthMap | None]:
         """What depth is taken from, a map each; `read` keeps what jobs share."""
         found: dict[int, DepthMap] = {}
         seen: dict[int, tuple[Picture, str]] = {}
@@ -297,7 +300,7 @@ class Engine:
     def _maps(
         self, jobs: Sequence[Job], frames: Sequence[Frame], rows: int = 1, span: Span | None = None
     ) -> list[Placed | None]:
-        read: dict[int, Any] = {}
+        read: Read = {}
         depths = self._depths(jobs, frames, rows, read)
         placed: list[Placed | None] = []
         shared = [
@@ -460,23 +463,26 @@ def _keep(frames: Sequence[Frame]) -> torch.Tensor | None:
     return 1 - torch.from_numpy(np.stack(masks))[:, None] if masks else None
 
 
-def _own_map(options: DepthOptions, read: dict[int, Any]) -> DepthMap:
-    """The user's own map; read once for jobs that share it."""
+def _own_map(options: DepthOptions, read: Read) -> DepthMap:
+    """The user's own map."""
     if options.depth_map is None:
         raise DepthMapError("The depth map is to be your own, but there is none.", fix="Give a depth map.")
-    if id(options.depth_map) not in read:
-        read[id(options.depth_map)] = read_depth_map(options.depth_map)
-    found: DepthMap = read[id(options.depth_map)]
-    return found
+    return _once(options.depth_map, read_depth_map, read)
 
 
-def _reference(options: DepthOptions, read: dict[int, Any]) -> Picture:
-    """The picture whose depth is used; read once for jobs that share it."""
+def _reference(options: DepthOptions, read: Read) -> Picture:
+    """The picture whose depth is used."""
     if options.reference is None:
         raise PictureError("Depth is to come from another picture, but there is none.", fix="Give a picture.")
-    if id(options.reference) not in read:
-        read[id(options.reference)] = read_picture(options.reference)
-    found: Picture = read[id(options.reference)]
+    return _once(options.reference, read_picture, read)
+
+
+def _once(source: object, reader: Callable[[object], T], read: Read) -> T:
+    """What a reader makes of a source; once for all jobs that share it."""
+    key = reader, id(source)
+    if key not in read:
+        read[key] = reader(source)
+    found: T = read[key]
     return found
 
 

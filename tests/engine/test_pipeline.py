@@ -13,6 +13,7 @@ from PIL import Image
 from depth2img import DepthMap, DepthMapError, DepthOptions, OptionError, PictureError, conditioning
 from depth2img.checkpoints.clip_tokens import token_ids
 from depth2img.diffusion import Engine, Settings
+from depth2img.diffusion.engine import Job
 from depth2img.diffusion.networks import build
 from tests.engine import small
 
@@ -141,6 +142,15 @@ def test_depth_of_another_picture_changes_the_result_but_lends_no_colours() -> N
     [own] = engine().generate([picture(1)], settings())
     assert np.array_equal(result.frame, own.frame)
     assert not torch.equal(result.conditioning, own.conditioning)
+
+
+def test_one_source_may_be_a_map_here_and_a_picture_there() -> None:
+    grey = picture(3)[:, :, :1].repeat(3, axis=2)
+    as_map, as_picture = DepthOptions(depth_map=grey, source="map"), DepthOptions(reference=grey, source="reference")
+    both = engine().run([Job(picture(1), settings(), as_map), Job(picture(1), settings(), as_picture)])
+    apart = [engine().generate([picture(1)], settings(), options)[0] for options in (as_map, as_picture)]
+    assert all(torch.equal(one.conditioning, alone.conditioning) for one, alone in zip(both, apart, strict=True))
+    assert not torch.equal(both[0].conditioning, both[1].conditioning)
 
 
 def test_midas_of_a_real_layout_estimates_in_the_engine() -> None:
