@@ -23,7 +23,7 @@ from .diffusion.settings import CHOICES, RANGES, Settings
 from .errors import Depth2ImgError, NoDepthError, OptionError
 from .files import save_picture
 from .images import Picture, read_picture
-from .options import ADJUSTMENTS, OPTIONS, DepthOptions
+from .options import ADJUSTMENTS, OPTIONS, WEBUI_ONLY, DepthOptions
 
 if TYPE_CHECKING:
     from .diffusion.engine import Engine, Generated
@@ -65,6 +65,7 @@ AROUND: Final = panel.Page(
     width="app-width",
     height="app-height",
     result="#app-result .preview > img, #app-result img",
+    absent=WEBUI_ONLY,
 )
 STYLE: Final = "footer { display: none !important; } .gradio-container { max-width: 120em !important; }"
 

@@ -210,7 +210,8 @@ Examples:
 @dtype_flag
 @json_flag
 @flags.setting_flags("denoising_strength", *flags.MASK_SETTINGS, *flags.HIRES_SETTINGS)
-@flags.depth_flags("enabled", "append_map", "save_map", "strength")  # --strength is the row of denoising strengths
+# --strength is the row of denoising strengths; there are neither masks nor a hires pass, and a score in any case
+@flags.depth_flags("enabled", "append_map", "save_map", "strength", "score", "under_mask", "hires")
 def compare(
     picture: Path,
     settings: Settings,

@@ -15,14 +15,14 @@ import click
 
 from .diffusion.settings import CHOICES, Settings
 from .errors import OptionError
-from .options import OPTIONS, DepthOptions, Option
+from .options import OPTIONS, WEBUI_ONLY, DepthOptions, Option
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 PATH: Final = click.Path(path_type=Path)
 
-NOT_HERE: Final = ("source", "map_directory")
-"""Options without a flag: `source` follows from the files that are given; the Batch tab is the WebUI's."""
+NOT_HERE: Final = ("source", *WEBUI_ONLY)
+"""Options without a flag: `source` follows from the files that are given."""
 
 PAYLOAD_FLAGS: Final = {"depth_map": "--depth", "reference": "--depth-from"}
 """Files that depth comes from have a name of their own here."""

@@ -506,6 +506,12 @@ OPTIONS: Final[Mapping[str, Option]] = _table()
 ADJUSTMENTS: Final = ("near", "far", "gamma", "blur", "invert")
 """The options that `adjust.adjust` takes."""
 
+WEBUI_ONLY: Final[Mapping[str, str]] = {
+    "keep_first": "Give the first picture as 'reference'.",
+    "map_directory": "Give each picture its 'depth_map', or run 'depth2img batch' with --depth-folder.",
+}
+"""Options of what only the WebUI has, Loopback and the Batch tab -> what to do elsewhere, where they are refused."""
+
 SOURCE_OF_PAYLOAD: Final[Mapping[str, str]] = {"reference": "reference", "depth_map": "map"}
 """Image option -> the `source` that uses it."""
 

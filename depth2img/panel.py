@@ -12,7 +12,7 @@ import html
 import json
 import os
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -62,6 +62,7 @@ class Page:
         side: the model's own side in pixels.
         colours: the colour map to begin with.
         estimators: the names that the estimator may have; others can be typed in.
+        absent: options that the page has no use for; they keep their defaults and are not shown.
     """
 
     watch: Sequence[str] = ()
@@ -71,6 +72,7 @@ class Page:
     side: int = 512
     colours: str = "grey"
     estimators: Sequence[str] = (CHECKPOINT,)
+    absent: Collection[str] = ()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -295,7 +297,7 @@ def _button(title: str, name: str, elem_id: Callable[[str], str], variant: str =
 def _component(option: Option, elem_id: Callable[[str], str], page: Page) -> Any:
     shared: dict[str, Any] = {"label": option.label, "elem_id": elem_id(option.name)}
     defaults = {name: OPTIONS[name].default for name in DECIDING}
-    shared["visible"] = visible(**defaults).get(option.name, True)
+    shared["visible"] = option.name not in page.absent and visible(**defaults).get(option.name, True)
     if option.kind == "switch":
         return gr.Checkbox(value=option.default, **shared)
     if option.name == "estimator":

@@ -13,7 +13,7 @@ from typing import Any, Final, NoReturn
 from ..diffusion.settings import Settings
 from ..errors import Depth2ImgError, OptionError
 from ..images import read_file
-from ..options import OPTIONS
+from ..options import OPTIONS, WEBUI_ONLY
 
 SUFFIXES: Final = (".csv", ".jsonl")
 MOST_ROWS: Final = 1_000_000
@@ -26,7 +26,7 @@ FILES: Final = ("picture", "mask", *(name for name, option in OPTIONS.items() if
 SETTINGS: Final = {field.name: str(field.type).partition(" ")[0] for field in dataclasses.fields(Settings)}
 """Name -> type of the settings that a row may give."""
 
-FIELDS: Final = ("picture", "name", "mask", *SETTINGS, *OPTIONS)
+FIELDS: Final = ("picture", "name", "mask", *SETTINGS, *(name for name in OPTIONS if name not in WEBUI_ONLY))
 SWITCH: Final = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
 
 

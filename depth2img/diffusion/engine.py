@@ -23,7 +23,7 @@ from ..depth_map import DepthMap, Span, read_depth_map
 from ..errors import Depth2ImgError, DepthMapError, OptionError, PictureError
 from ..geometry import Placed
 from ..images import Picture, read_picture, to_float
-from ..options import CHECKPOINT, OPTIONS, DepthOptions
+from ..options import CHECKPOINT, OPTIONS, WEBUI_ONLY, DepthOptions
 from ..scores import structure
 from ..shelf import Shelf
 from . import sampling
@@ -75,12 +75,22 @@ class Job:
         settings: its own; prompt and seed among them.
         options: its own.
         mask: white = repaint, of the picture's size, anything that `read_mask` takes; None repaints all of it.
+
+    Raises:
+        OptionError: an option is given that only the WebUI knows.
     """
 
     picture: object
     settings: Settings
     options: DepthOptions = field(default_factory=DepthOptions)
     mask: object = None
+
+    def __post_init__(self) -> None:
+        for name, instead in WEBUI_ONLY.items():
+            if getattr(self.options, name) != OPTIONS[name].default:
+                raise OptionError(
+                    name, f"Depth option '{name}' is for the WebUI; here it would have no effect.", fix=instead
+                )
 
     @property
     def kind(self) -> Hashable:

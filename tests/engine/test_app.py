@@ -17,7 +17,7 @@ from PIL import Image
 from depth2img import OptionError
 from depth2img.diffusion import Engine
 from depth2img.diffusion.networks import build
-from depth2img.options import OPTIONS
+from depth2img.options import OPTIONS, WEBUI_ONLY
 from tests.engine import small
 
 gradio = pytest.importorskip("gradio", reason="the extra 'app' is not installed")
@@ -166,6 +166,8 @@ def test_page_is_served_here_and_generates(engine: Engine) -> None:
         labels = {part["props"].get("label") for part in config["components"]}
         assert {option.label for option in OPTIONS.values()} <= labels
         assert {"Denoising strength", "Masked content", "Result"} <= labels
+        shown = {part["props"].get("label") for part in config["components"] if part["props"].get("visible")}
+        assert not shown & {OPTIONS[name].label for name in WEBUI_ONLY}
     finally:
         blocks.close(verbose=False)
 

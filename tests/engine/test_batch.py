@@ -267,6 +267,7 @@ def test_files_of_all_items_are_absolute(folder: Path, monkeypatch: pytest.Monke
     ("row", "message"),
     [
         ({"promt": "x"}, "There is no field 'promt'"),
+        ({"map_directory": "maps"}, "There is no field 'map_directory'"),
         ({"picture": ""}, "There is no 'picture'"),
         ({"picture": 3}, "'picture' must be a path"),
         ({"picture": "a\0b"}, "'picture' must be a path"),

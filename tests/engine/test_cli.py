@@ -20,7 +20,7 @@ from safetensors.torch import load_file
 
 from depth2img import DepthMap, read_depth_map
 from depth2img.checkpoints import to_single_file
-from depth2img.options import OPTIONS
+from depth2img.options import OPTIONS, WEBUI_ONLY
 from tests.engine import small
 from tests.engine.conftest import Result, Run
 from tests.library import mirror
@@ -212,7 +212,7 @@ def test_every_depth_option_is_a_flag_with_its_own_help(run: Run) -> None:
     text = " ".join(run("generate", "--help").out.split())
     renamed = {"depth_map": "--depth ", "reference": "--depth-from"}
     for name, option in OPTIONS.items():
-        if name not in ("source", "map_directory"):  # follows from the files that are given; for the Batch tab
+        if name not in ("source", *WEBUI_ONLY):  # follows from the files that are given
             assert renamed.get(name, "--" + name.replace("_", "-")) in text
             assert " ".join(option.help.split()) in text
 

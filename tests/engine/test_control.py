@@ -4,15 +4,18 @@ tests/webui_real."""
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from pathlib import Path
+from typing import Any, Final
 
 import numpy as np
 import pytest
 import torch
 
-from depth2img import DepthMap, DepthOptions
+from depth2img import DepthMap, DepthOptions, OptionError, estimators
 from depth2img.diffusion import Engine, Settings
 from depth2img.diffusion.networks import build
+from depth2img.options import OPTIONS, WEBUI_ONLY
+from depth2img.results import result_paths
 from tests.engine import small
 
 HEIGHT, WIDTH = 64, 96
@@ -59,6 +62,63 @@ def mask(box: tuple[int, int, int, int]) -> np.ndarray:
     image = np.zeros((HEIGHT, WIDTH), np.uint8)
     image[box[1] : box[3], box[0] : box[2]] = 255
     return image
+
+
+PICTURE: Final = np.random.default_rng(7).integers(0, 256, (HEIGHT, HEIGHT, 3), np.uint8)
+HALF: Final = np.pad(np.full((HEIGHT, HEIGHT // 2), 255, np.uint8), ((0, 0), (0, HEIGHT // 2)))
+
+EFFECTS: Final[dict[str, tuple[dict[str, Any], dict[str, Any]]]] = {
+    "enabled": ({}, {"enabled": False}),
+    "source": ({}, {"source": "map", "depth_map": ramp()}),
+    "reference": ({"source": "reference", "reference": PICTURE}, {"source": "reference", "reference": 255 - PICTURE}),
+    "depth_map": ({"source": "map", "depth_map": ramp()}, {"source": "map", "depth_map": PICTURE[:, :, 0]}),
+    **{name: ({}, {name: value}) for name, value in (("near", 0.7), ("far", 0.3), ("gamma", 2.0), ("blur", 5.0))},
+    **{name: ({}, {name: True}) for name in ("invert", "append_map", "save_map", "ignore_colours", "score")},
+    **{name: ({}, {name: 0.5}) for name in ("strength", "start", "end")},
+    "region": ({}, {"region": HALF}),
+    "neutral": ({"strength": 0.5}, {"strength": 0.5, "neutral": 0.5}),
+    "guidance": ({}, {"guidance": 2.0}),
+    "estimate_on": ({}, {"estimate_on": "original"}),
+    "under_mask": ({}, {"under_mask": "fill"}),
+    "hires": ({}, {"hires": "estimate"}),
+    "range": ({}, {"range": "shared"}),
+    "range_far": ({"range": "fixed", "range_near": 9}, {"range": "fixed", "range_near": 9, "range_far": -9}),
+    "range_near": ({"range": "fixed", "range_near": 9}, {"range": "fixed", "range_near": 99}),
+    "estimator": ({}, {"estimator": "ramp"}),
+}
+"""Option -> options without and with it, for a job in which it matters."""
+
+
+class Ramp:
+    """Nearer to the right, whatever the picture."""
+
+    key = "ramp"
+
+    def estimate(self, picture: np.ndarray) -> DepthMap:
+        return ramp(picture.shape[1], picture.shape[0])
+
+
+@pytest.mark.parametrize("name", [name for name in OPTIONS if name not in WEBUI_ONLY])
+def test_no_option_is_without_effect(engine: Engine, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    """A new one fails here until it is in `EFFECTS`."""
+    monkeypatch.setattr(estimators, "_REGISTRY", {"ramp": Ramp})
+    job = settings(steps=2, resize_mode="crop and resize", hr_scale=1.5 if name == "hires" else 1.0)
+    masks = [HALF, HALF] if name == "under_mask" else None
+    seen = []
+    for given in EFFECTS[name]:
+        options = DepthOptions(**given)
+        made = engine.generate([PICTURE, PICTURE // 2], job, options, masks=masks)
+        files = result_paths(Path("a.png"), options)
+        seen.append((b"".join(one.sampled.tobytes() for one in made), made[0].fidelity, files))
+    assert seen[0] != seen[1]
+
+
+@pytest.mark.parametrize(("name", "value"), [("keep_first", True), ("map_directory", "maps")])
+def test_options_of_the_webui_alone_are_refused(engine: Engine, name: str, value: Any) -> None:
+    assert name in WEBUI_ONLY
+    with pytest.raises(OptionError, match=f"'{name}' is for the WebUI; here it would have no effect. Give ") as caught:
+        engine.generate([PICTURE], settings(), DepthOptions(**{name: value}))
+    assert caught.value.field == name
 
 
 def test_strength_start_and_end(engine: Engine, seen: list[torch.Tensor]) -> None:
