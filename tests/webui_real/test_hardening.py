@@ -121,7 +121,7 @@ def test_out_of_memory_once_and_a_failing_network(tiny: Host) -> None:
         with pytest.raises(Refused, match=r"depth network of .* failed.*no kernel image"):
             tiny.post("/sdapi/v1/img2img", **job().body)
     finally:
-        tiny.run("shared.sd_model.depth_model.__dict__.pop('forward', None); probe.kept = None")
+        tiny.run("shared.sd_model.depth_model.__dict__.pop('forward', None); probe.kept = None; probe.errors = []")
     tiny.run("sys.modules['depth2img_webui.maps'].CACHE.clear()")
     assert job().send(tiny) == expected
 
