@@ -3,11 +3,13 @@ writes screenshots."""
 
 from __future__ import annotations
 
+import io
 import os
 from pathlib import Path
 
 import pytest
 from conftest import ROOT, VIEWPORT, opened
+from PIL import Image
 from playwright.sync_api import Browser, Page
 from stage import Panel
 
@@ -46,6 +48,32 @@ def test_axe_finds_nothing_serious(panel: Panel, theme: str) -> None:
         check("another picture")
     finally:
         page.evaluate("document.body.classList.remove('dark')")
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_the_download_has_the_themes_colours(panel: Panel, theme: str) -> None:
+    """The app fetches nothing, so the bar is put onto its page."""
+    page = panel.page
+    page.evaluate("dark => document.body.classList.toggle('dark', dark)", theme == "dark")
+    try:
+        colours = page.evaluate(
+            """html => {
+                const holder = document.createElement('div');
+                holder.id = 'bar-holder';
+                holder.innerHTML = html;
+                document.querySelector('.depth2img-panel').prepend(holder);
+                return ['--color-accent', '--border-color-primary'].map((name) => {
+                    holder.style.color = `var(${name})`;
+                    return getComputedStyle(holder).color.match(/\\d+/g).map(Number);
+                });
+            }""",
+            '<progress class="depth2img-progress" max="2" value="1"></progress>',
+        )
+        bar = Image.open(io.BytesIO(page.locator(".depth2img-progress").screenshot())).convert("RGB")
+        across = [bar.getpixel((bar.width * part // 4, bar.height // 2)) for part in (1, 3)]
+        assert [list(colour) for colour in across] == colours
+    finally:
+        page.evaluate("document.body.classList.remove('dark'); document.getElementById('bar-holder')?.remove()")
 
 
 @pytest.mark.parametrize("width", [320, 768, 3840])
