@@ -23,8 +23,8 @@ Config = dict[str, Any]
 MAX_LENGTH, MAX_NUMBER = 1024, 2**20
 """Of lists and texts, and of numbers, in a description."""
 
-MAX_CONFIG_BYTES: Final = 1024 * 1024
-"""Largest YAML or JSON that is read, in bytes."""
+MAX_CONFIG: Final = 1024 * 1024
+"""Longest YAML or JSON that is read, in characters."""
 
 TINY_DEPTH: Final = "depth2img.embedded.depth_net.TinyDepthNet"
 """The one depth network besides MiDaS that a checkpoint may name."""
@@ -248,13 +248,21 @@ def read_json(path: Path) -> Config:
     return cast(Config, value)
 
 
-def read_text(path: Path, limit: int = MAX_CONFIG_BYTES) -> str:
-    """The text of a file of at most so many bytes.
+def read_text(path: Path, limit: int = MAX_CONFIG) -> str:
+    """The text of a file of at most so many characters.
 
     Raises:
-        CheckpointError: it cannot be read, or is larger.
+        CheckpointError: it cannot be read, is larger, or is no text in UTF-8.
     """
-    with refusing(f"{path.parent.name}/{path.name} cannot be read.", CheckpointError, fix="Copy the whole folder."):
-        if path.stat().st_size > limit:
-            raise CheckpointError(f"{path.name} is too large for a configuration.", fix="Get the file again.")
-        return path.read_text(encoding="utf-8")
+    what = f"{path.parent.name}/{path.name}"
+    with refusing(f"{what} cannot be read.", CheckpointError, fix="Copy the whole folder."):
+        if path.exists() and not path.is_file():
+            raise CheckpointError(f"{what} is no plain file.", fix="Copy the whole folder.")
+        try:
+            with path.open(encoding="utf-8") as file:
+                text = file.read(limit + 1)
+        except UnicodeDecodeError as problem:
+            raise CheckpointError(f"{what} is no text.", got=str(problem)[:100], fix="Get the file again.") from problem
+    if len(text) > limit:
+        raise CheckpointError(f"{path.name} is too large for a configuration.", fix="Get the file again.")
+    return text

@@ -20,8 +20,8 @@ from . import pairs, shapes
 from .anatomy import TINY_DEPTH, VIT_H, bad, read_text
 from .description import OWN_ARCH, unet_from_ldm, vae_from_ldm
 
-MAX_BYTES: Final = 64 * 1024
-"""Largest YAML that is read; Stability's has 2 kB."""
+MAX_YAML: Final = 64 * 1024
+"""Longest YAML that is read, in characters; Stability's has 2,000."""
 
 State = Literal["none", "right", "wrong", "unreadable", "hostile"]
 
@@ -96,7 +96,7 @@ def judge(checkpoint: Path, tensors: Shapes) -> Beside:
     try:
         if not path.is_file():
             return Beside(path, "none")
-        text = read_text(path, MAX_BYTES)
+        text = read_text(path, MAX_YAML)
         model = _model(yaml.safe_load(text))
         if foreign := sorted(set(_foreign(model, set()))):
             names = ", ".join(name[:80] for name in foreign[:3])

@@ -10,7 +10,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
-from ..errors import command
+from ..errors import CheckpointError, command
+from ..files import refusing
 from . import known, pairs
 from .anatomy import MIDAS_FILE, Anatomy, take_midas
 from .description import SD2
@@ -44,11 +45,16 @@ def set_up(path: Path) -> str:
 
 
 def checksums(path: Path, form: Format) -> list[Fault]:
-    """What the checksums of a pickle's archive say; a safetensors file has none."""
-    if form != "pickle" or not zipfile.is_zipfile(path):
-        return []
-    with zipfile.ZipFile(path) as archive:
-        entry = archive.testzip()
+    """What the checksums of a pickle's archive say; a safetensors file has none.
+
+    Raises:
+        CheckpointError: the file cannot be read.
+    """
+    with refusing(f"{path.name} cannot be read.", CheckpointError):
+        if form != "pickle" or not zipfile.is_zipfile(path):
+            return []
+        with zipfile.ZipFile(path) as archive:
+            entry = archive.testzip()
     return (
         [] if entry is None else [Fault("damaged", f"It is damaged: '{entry[:80]}' in it has changed.", compare(path))]
     )

@@ -10,6 +10,7 @@ import dataclasses
 import os
 import re
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
@@ -20,6 +21,7 @@ from urllib.request import url2pathname
 import yaml
 
 from ..errors import CheckpointError
+from ..files import refusing
 
 PACKAGE_TABLE: Final = Path(__file__).with_name("mirrors.yaml")
 MAX_TABLE_BYTES: Final = 1024 * 1024
@@ -116,7 +118,9 @@ def table(own: Sequence[Path] = ()) -> dict[str, Published]:
     """
     entries = _read(PACKAGE_TABLE, {}, own=False)
     for path in own:
-        if path.is_dir():
+        with _reading(path):
+            is_folder = path.is_dir()
+        if is_folder:
             entries = {name: _first(entry, _in_folder(path, name)) for name, entry in entries.items()}
         else:
             entries |= _read(path, entries, own=True)
@@ -146,22 +150,22 @@ def _first(entry: Published, sources: Sequence[Source]) -> Published:
 
 
 def _in_folder(folder: Path, name: str) -> list[Source]:
-    return [folder / name] if (folder / name).is_file() else []
+    with _reading(folder):
+        return [folder / name] if (folder / name).is_file() else []
+
+
+def _reading(path: Path) -> AbstractContextManager[None]:
+    what = f"{path.name[:80]} cannot be read as a table of mirrors, or a place that one names."
+    return refusing(what, CheckpointError, fix="Check the path.")
 
 
 def _read(path: Path, known: Mapping[str, Published], *, own: bool) -> dict[str, Published]:
     try:
-        with path.open("rb") as file:
+        with _reading(path), path.open("rb") as file:
             content = file.read(MAX_TABLE_BYTES + 1)
         if len(content) > MAX_TABLE_BYTES:
             raise _bad(path, "it is larger than a megabyte")
         values = yaml.safe_load(content.decode("utf-8-sig"))
-    except OSError as problem:
-        raise CheckpointError(
-            f"The table of mirrors {path.name} cannot be read.",
-            got=problem.strerror or type(problem).__name__,
-            fix="Check the path.",
-        ) from problem
     except (UnicodeDecodeError, ValueError, RecursionError, yaml.YAMLError) as problem:
         raise _bad(path, f"no YAML: {' '.join(str(problem).split())[:120]}") from problem
     if not isinstance(values, dict):
@@ -244,8 +248,13 @@ def _source(path: Path, name: str, value: Any, *, own: bool, hashed: bool) -> li
         if parts.netloc not in ("", "localhost"):
             raise _bad(path, f"{name}: a file:// address of another machine; mount it and give the path")
         value = url2pathname(parts.path)
-    local = path.parent / Path(value).expanduser()
-    return _in_folder(local, name) if local.is_dir() else [local]
+    try:
+        local = path.parent / Path(value).expanduser()
+    except RuntimeError as problem:
+        raise _bad(path, f"{name}: a path in the home folder of nobody: {value[:80]}") from problem
+    with _reading(local):
+        is_folder = local.is_dir()
+    return _in_folder(local, name) if is_folder else [local]
 
 
 def _other_hub(url: str) -> str:

@@ -184,7 +184,9 @@ def open_midas(path: Path) -> Tensors:
     Raises:
         CheckpointError: there is no whole MiDaS in it.
     """
-    if path.is_dir():
+    with refusing(f"{path.name} cannot be read.", CheckpointError):
+        is_folder = path.is_dir()
+    if is_folder:
         folder = path / "depth_estimator" if (path / "depth_estimator").is_dir() else path
         part, table = _part(folder, "depth_estimator"), list(pairs.dpt_pairs(read_json(folder / "config.json")))
         _complete(path.name, [name for pair in table for name in pair.names], part.keys())

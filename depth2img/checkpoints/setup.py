@@ -38,6 +38,7 @@ CURABLE: Final = ("yaml-wrong", "yaml-unreadable", "yaml-hostile", "yaml-none", 
 """Faults that do not keep a checkpoint from being set up; all but the last are cured by it."""
 
 CHUNK: Final = 4 * 1024 * 1024
+MAX_BACKUPS: Final = 1000
 
 
 @dataclass(frozen=True)
@@ -114,7 +115,7 @@ def webui_folders(
             "It is not known where the WebUI is.",
             fix="Name its folder with --webui, or its --ckpt-dir or --models-dir.",
         )
-    if webui is not None and not (webui / "webui.py").is_file():
+    if webui is not None and not _there(webui / "webui.py"):
         raise CheckpointError(
             f"{webui} is no WebUI.", got="no webui.py in it", fix="Name the folder that the WebUI was cloned into."
         )
@@ -122,11 +123,16 @@ def webui_folders(
     folders = [ckpt_dir] if ckpt_dir is not None else []
     if models_dir or data_dir or webui:
         folders.append(models / SUBFOLDER)
-        if not models.is_dir():
+        if not _there(models):
             raise CheckpointError(f"There is no folder {models}.", fix="Start the WebUI once, or check the path.")
-    if ckpt_dir is not None and not ckpt_dir.is_dir():
+    if ckpt_dir is not None and not _there(ckpt_dir):
         raise CheckpointError(f"There is no folder {ckpt_dir}.", fix="Check the path.")
     return tuple(Path(os.path.abspath(folder)) for folder in folders)
+
+
+def _there(path: Path) -> bool:
+    with refusing(f"{path} cannot be reached.", CheckpointError):
+        return path.exists()
 
 
 def _around() -> Path | None:
@@ -219,8 +225,15 @@ YAML_WAYS: Final[dict[tuple[bool, bool], YamlWay]] = {
 
 
 def _free_name(path: Path) -> Path:
-    names = (path.with_name(f"{path.name}.bak{number or ''}") for number in range(1000))
-    return next(name for name in names if not os.path.lexists(name))
+    for number in range(MAX_BACKUPS):
+        name = path.with_name(f"{path.name}.bak{number or ''}")
+        if not os.path.lexists(name):
+            return name
+    raise CheckpointError(
+        f"The YAML beside {path.stem} cannot be kept under another name.",
+        got=f"{MAX_BACKUPS} copies of it already",
+        fix=f"Remove {path.name}.bak and its like.",
+    )
 
 
 # --- doing it ---------------------------------------------------------------------------------------------------------
@@ -320,10 +333,15 @@ def _copy(source: Path, target: Path, total: int, progress: Progress | None) -> 
         raise CheckpointError(f"{source.name} changed while it was copied.", got=f"{done:,} bytes", fix="Try again.")
 
 
+def _holds(path: Path, text: str) -> bool:
+    with path.open(encoding="utf-8", errors="replace") as file:
+        return file.read(len(text) + 1) == text
+
+
 def _remove(plan: Plan) -> None:
     """Take the old file away, and its YAML if that was brought along."""
     beside = plan.source.with_suffix(".yaml")
     with refusing(f"{plan.target.name} is set up, but the old file cannot be removed.", CheckpointError):
         plan.source.unlink()
-        if plan.text and beside.is_file() and beside.read_text(encoding="utf-8", errors="replace") == plan.text:
+        if plan.text and beside.is_file() and _holds(beside, plan.text):
             beside.unlink()

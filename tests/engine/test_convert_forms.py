@@ -189,6 +189,28 @@ def test_the_remedy_for_a_file_without_midas_is_one(
     assert same(load_file(tmp_path / "bare-midas.safetensors"), load_file(single))
 
 
+def test_midas_from_where_nobody_can_look(folder: Path) -> None:
+    with pytest.raises(CheckpointError, match="cannot be read"):
+        open_model(folder, Path("x" * 300))
+
+
+@pytest.mark.parametrize("kind", ["pipe", "endless", "large", "no text"])
+def test_a_configuration_that_is_none(folder: Path, tmp_path: Path, kind: str) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(folder, copy)
+    config = copy / "vae" / "config.json"
+    config.unlink()
+    if kind == "pipe":
+        os.mkfifo(config)  # opening it would wait for a writer
+    elif kind == "endless":
+        config.symlink_to("/dev/zero")
+    else:
+        config.write_bytes(b"\xff" if kind == "no text" else b" " * 2_000_000)
+    wanted = {"large": "too large for a configuration", "no text": "is no text"}.get(kind, "no plain file")
+    with pytest.raises(CheckpointError, match=wanted):
+        open_model(copy)
+
+
 def test_midas_given_replaces_midas_there(single: Path, tmp_path: Path) -> None:
     other = {k: v + 1 if k.startswith(DEPTH) else v for k, v in load_file(single).items()}
     save_file(other, tmp_path / "other.safetensors")

@@ -218,3 +218,17 @@ def test_finding():
     assert find("512-depth-ema", entries).file == "512-depth-ema.safetensors"
     with pytest.raises(CheckpointError, match=r"'other'.*Choose one of 512-depth-ema-fp16.safetensors"):
         find("other", entries)
+
+
+@pytest.mark.parametrize("place", ["x" * 300, "x" * 300 + "/y.yaml"])
+def test_a_table_that_cannot_be_looked_at(place):
+    with pytest.raises(CheckpointError, match="cannot be read as a table of mirrors"):
+        table([Path(place)])
+
+
+@pytest.mark.parametrize(
+    ("url", "words"), [("x" * 300, "cannot be read as a table"), ("~nobody-of-that-name/x", "home folder of nobody")]
+)
+def test_a_place_that_cannot_be_looked_at(tmp_path, url, words):
+    with pytest.raises(CheckpointError, match=words):
+        entry(tmp_path, urls=[url])

@@ -314,3 +314,27 @@ def test_within_goes_by_names(tmp_path: Path) -> None:
 def test_the_written_yaml_is_what_inspection_calls_right(file: Path, folders: tuple[Path, ...]) -> None:
     report = carry_out(plan_setup(file, folders), folders)
     assert inspect(report.path).faults == []
+
+
+@pytest.mark.parametrize("which", ["webui", "models_dir", "ckpt_dir"])
+def test_folders_that_cannot_be_looked_at(which: str) -> None:
+    with pytest.raises(CheckpointError, match="cannot be reached"):
+        setup.webui_folders(**{which: Path("x" * 300)})
+
+
+def test_backups_come_to_an_end(file: Path, folders: tuple[Path, ...], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(setup, "MAX_BACKUPS", 2)
+    folders[0].mkdir(exist_ok=True)
+    yaml = folders[0] / "depth.yaml"
+    for name in ("depth.yaml", "depth.yaml.bak", "depth.yaml.bak1"):
+        (folders[0] / name).write_text(PLAIN)
+    with pytest.raises(CheckpointError, match="2 copies of it already"):
+        plan_setup(file, folders)
+    assert yaml.read_text() == PLAIN
+
+
+def test_a_large_yaml_of_another_model_stays_where_the_file_was(file: Path, folders: tuple[Path, ...]) -> None:
+    beside = file.with_suffix(".yaml")
+    beside.write_text(PLAIN + "#" * 2_000_000)
+    carry_out(plan_setup(file, folders, how="move"), folders)
+    assert not file.exists() and beside.stat().st_size > 2_000_000
