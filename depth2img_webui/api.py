@@ -15,6 +15,7 @@ from collections.abc import Callable, Coroutine
 from typing import Any, Final
 
 from fastapi import APIRouter, Depends, FastAPI, HTTPException, Request, Response
+from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
 from fastapi.security import HTTPBasic, HTTPBasicCredentials
 from modules import call_queue, devices, shared
@@ -39,6 +40,9 @@ from .job import for_client
 PREFIX: Final = "/depth2img/v1"
 LARGEST_BODY: Final = 64 * 1024 * 1024
 """Of a request, in bytes: a 16-bit map of 4096 x 4096 as base64 fits."""
+
+MOST_PLACES: Final = 20
+"""Of what is wrong with a body, in one answer."""
 
 _ROOM: Final = threading.BoundedSemaphore(2)
 """So many maps of callers are worked on at once: one of 8192 x 8192 takes gigabytes meanwhile."""
@@ -103,7 +107,7 @@ class MapResponse(BaseModel):
 
 
 class BoundedRoute(APIRoute):
-    """Refuses a body that is too large before anything of it is read."""
+    """Refuses a body that is too large before anything of it is read, and says briefly what is wrong with another."""
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         inner = super().get_route_handler()
@@ -115,9 +119,25 @@ class BoundedRoute(APIRoute):
                     raise HTTPException(411, "The request must say how long it is (Content-Length).")
                 if len(length) > 12 or int(length) > LARGEST_BODY:
                     raise HTTPException(413, f"The request is larger than {LARGEST_BODY // 2**20} megabytes.")
-            return await inner(request)
+            try:
+                return await inner(request)
+            except RequestValidationError as error:
+                raise HTTPException(422, _places(error)) from error
 
         return handler
+
+
+def _places(error: RequestValidationError) -> list[dict[str, Any]]:
+    """What FastAPI would answer, without the body that it repeats where that is no JSON: text that came with half of a
+    surrogate pair cannot be sent back, and the rest is as long as the body."""
+
+    def sent(value: object) -> object:
+        return value if isinstance(value, int) else str(value)[:200].encode("utf-8", "backslashreplace").decode()
+
+    return [
+        {"loc": [sent(part) for part in one["loc"]], "msg": sent(one["msg"]), "type": one["type"]}
+        for one in error.errors()[:MOST_PLACES]
+    ]
 
 
 def add(_: Any, app: FastAPI) -> None:

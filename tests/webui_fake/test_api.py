@@ -177,11 +177,16 @@ def test_a_misspelt_field_is_named(routes: TestClient) -> None:
         b'{"image": "", "options": {"near": -Infinity}}',
         b"\xff\xfe{}",
         b"null",
+        b'{"image": "", "\\ud800": 1}',
+        '{"image": "\ud800"'.encode("utf-16-be", "surrogatepass"),
+        b"[" + b"0," * 50_000,
+        b'{"image": "", ' + b", ".join(b'"%d": 1' % n for n in range(9999)) + b"}",
     ],
 )
 def test_bodies_that_break_readers(routes: TestClient, body: bytes) -> None:
     answer = routes.post("/depth2img/v1/estimate", content=body, headers={"content-type": "application/json"})
     assert 400 <= answer.status_code < 500 and answer.json()["detail"]
+    assert len(answer.content) < 10_000, "what is refused is not sent back"
 
 
 def test_what_can_be_refused_at_once_is_not_queued(host: Host, routes: TestClient) -> None:
