@@ -94,7 +94,7 @@ format: $(STAMP) ## let ruff repair what it can
 	@$(BIN)/ruff check --fix .
 	@$(BIN)/ruff format .
 
-fuzz: $(STAMP) ## coverage-guided fuzzing of every reader: make fuzz [SECONDS=60]
+fuzz: $(STAMP) ## coverage-guided fuzzing of readers and requests: make fuzz [SECONDS=60]
 	@$(THREADS) $(BIN)/python -m tests.fuzz.fuzz --seconds $(or $(SECONDS),60) $(ARGS)
 
 bench: $(STAMP) ## measurements side by side, printed as ratios

@@ -7,16 +7,19 @@ left in `.fuzz/`, and the exit code is 1.
 from __future__ import annotations
 
 import argparse
+import os
 import re
 import shutil
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 WORK = ROOT / ".fuzz"
 DONE = re.compile(r"#(\d+)\s+(?:DONE|RELOAD|pulse|REDUCE|NEW)\s+cov: (\d+) ft: (\d+)")
-MEMORY_MB, SLOWEST_SECONDS, LONGEST = 4096, 20, 65_536
+MEMORY_MB, SLOWEST_SECONDS, LONGEST = 4096, 60, 65_536
+"""The largest pictures that are read take some seconds, and a busy machine several times as long."""
 
 
 def worker(name: str, arguments: list[str]) -> None:
@@ -26,13 +29,19 @@ def worker(name: str, arguments: list[str]) -> None:
     import atheris
 
     warnings.simplefilter("ignore")
-    with atheris.instrument_imports(include=["depth2img", "PIL", "yaml", "numpy.lib.format"]):
-        from tests.fuzz import targets
+    with atheris.instrument_imports(include=["depth2img", "depth2img_webui", "PIL", "yaml", "numpy.lib.format"]):
+        from tests.fuzz import bodies, targets
+
+        targets.prepare(name)
 
     def one(content: bytes) -> None:
         targets.run(name, content)
 
-    atheris.Setup([sys.argv[0], *arguments], one)
+    def change(content: bytes, most: int, seed: int) -> bytes:
+        return bodies.changed(content, most, seed, atheris.Mutate, skip=name == "script")
+
+    mutator = {"custom_mutator": change} if name in targets.SERVED else {}
+    atheris.Setup([sys.argv[0], *arguments], one, **mutator)
     atheris.Fuzz()
 
 
@@ -46,12 +55,15 @@ def fuzz(name: str, seconds: int) -> tuple[int, int, int, list[Path]]:
     found.mkdir(parents=True)
     for number, content in enumerate(targets.seeds(name)):
         (corpus / f"seed-{number:02}").write_bytes(content)
-    options = [f"-max_total_time={seconds}", f"-rss_limit_mb={MEMORY_MB}", f"-timeout={SLOWEST_SECONDS}"]
-    options += [f"-max_len={LONGEST}", f"-artifact_prefix={found}/", "-print_final_stats=1", str(corpus)]
+    options = [f"-max_total_time={seconds}", f"-rss_limit_mb={MEMORY_MB}", f"-max_len={LONGEST}"]
+    options += [f"-timeout={SLOWEST_SECONDS}", f"-report_slow_units={SLOWEST_SECONDS}"]
+    options += [f"-artifact_prefix={found}/", "-print_final_stats=1", str(corpus)]
     command = [sys.executable, "-m", "tests.fuzz.fuzz", "--worker", name, *options]
     log = WORK / f"{name}.log"
-    with log.open("wb") as file:
-        code = subprocess.run(command, cwd=ROOT, stdout=file, stderr=subprocess.STDOUT, check=False).returncode
+    # What a worker leaves behind goes with its folder: libFuzzer ends the process without any of Python's own endings.
+    with log.open("wb") as file, tempfile.TemporaryDirectory(prefix="depth2img-fuzz-") as folder:
+        there = {**os.environ, "TMPDIR": folder}
+        code = subprocess.run(command, cwd=ROOT, env=there, stdout=file, stderr=subprocess.STDOUT).returncode
     text = log.read_text(errors="replace")
     lines = [tuple(map(int, numbers)) for numbers in DONE.findall(text)]
     executions, edges, features = max(lines, default=(0, 0, 0))

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import io
 import json
 import os
+import shutil
 import struct
 import tempfile
 from collections.abc import Callable
@@ -32,9 +34,10 @@ from depth2img.checkpoints.anatomy import from_json, reading
 from depth2img.checkpoints.description import SD2_DESCRIPTION, from_single_file
 from depth2img.checkpoints.tensors import InMemory, open_file
 from depth2img.options import value_from_infotext
+from tests.fuzz import served
 
 FOLDER = Path(tempfile.gettempdir()) / f"depth2img-fuzz-{os.getpid()}"
-"""Where readers of files get their bytes; emptied by whoever runs the targets."""
+"""Where readers of files get their bytes, and the WebUI's stand-in its folder; `close` removes it."""
 
 
 def picture(content: bytes) -> None:
@@ -110,6 +113,42 @@ def pickled(content: bytes) -> None:
         tensors.get(key)
 
 
+def estimate(content: bytes) -> None:
+    """The body of a request."""
+    _site().ask("estimate", content)
+
+
+def adjusted(content: bytes) -> None:
+    _site().ask("adjust", content)
+
+
+def script(content: bytes) -> None:
+    """`args` under `alwayson_scripts`, behind the number of a kind of job: the whole job, on the stand-in."""
+    with contextlib.suppress(ValueError):
+        args = served.body(content[1:])
+        if isinstance(args, list):
+            _site().generate(served.KINDS[content[0] % len(served.KINDS)], args)
+
+
+@functools.cache
+def _site() -> served.Site:
+    return served.Site(FOLDER / "site")
+
+
+def prepare(name: str) -> None:
+    """Start what a target needs; a fuzzer calls this while it watches what is imported."""
+    if name in SERVED:
+        _site()
+
+
+def close() -> None:
+    """Stop it again, and remove all files."""
+    if _site.cache_info().currsize:
+        _site().close()
+        _site.cache_clear()
+    shutil.rmtree(FOLDER, ignore_errors=True)
+
+
 def _file(content: bytes, suffix: str) -> Path:
     FOLDER.mkdir(exist_ok=True)
     path = FOLDER / f"input{suffix}"
@@ -137,8 +176,12 @@ TARGETS: dict[str, Callable[[bytes], None]] = {
         metadata,
         safetensors,
         pickled,
+        estimate,
+        adjusted,
+        script,
     )
 }
+SERVED = ("estimate", "adjusted", "script")
 
 
 def run(name: str, content: bytes) -> None:
@@ -164,6 +207,9 @@ def seeds(name: str) -> list[bytes]:
         "metadata": _metadata,
         "safetensors": lambda: [save({"a": torch.ones(2, 4), "b": torch.ones(16).half()}, {"kind": "x"})[8:-64]],
         "pickled": _pickles,
+        "estimate": served.requests,
+        "adjusted": served.requests,
+        "script": served.generations,
     }
     return made[name]()
 
