@@ -6,14 +6,16 @@ The page adjusts the map itself, so it gets the map as it is before `adjust`, on
 from __future__ import annotations
 
 import base64
+import contextlib
 import dataclasses
-import functools
 import html
 import io
 import json
+import os
 import shutil
 import tempfile
 import threading
+import time
 import uuid
 from collections import OrderedDict
 from pathlib import Path
@@ -37,6 +39,12 @@ THUMB_SIDE: Final = 160
 
 FULL_SCALE: Final = 2**24 - 1
 """Three bytes per value: with the steepest gamma two are visibly too few."""
+
+TEMPORARY: Final = "depth2img-map-"
+"""How the names of temporary folders with a map begin."""
+
+OLD_SECONDS: Final = 3600
+"""After so long nobody uses what lies in such a folder."""
 
 UPSIDE_DOWN: Final = 0.2
 """How much nearer the upper quarter must be than the lower one before a map is suspected to have black in front."""
@@ -201,9 +209,10 @@ def _url(content: bytes, kind: str) -> str:
 
 
 def as_file(name: str) -> Path:
-    """The map of a kept preview as a file with its raw values, in a temporary folder.
+    """The map of a kept preview as a file with its raw values, in a temporary folder of its own.
 
-    The folder goes with the process; the files of previews that are no longer kept go when the next one is written.
+    Whoever uses it takes a copy at once, as `gr.File` does. A server may be stopped without a word, so nothing goes
+    with the process: each call removes what earlier ones left an hour ago.
 
     Only the part that was worked on is known where there is a box; it is put in its place, with the farthest around.
 
@@ -219,19 +228,22 @@ def as_file(name: str) -> Path:
         values = np.full(view.whole.shape[:2], depth.range[0], np.float32)
         values[top:bottom, left:right] = depth.resized(right - left, bottom - top).values
         depth = dataclasses.replace(depth, values=values)
-    folder = Path(_folder().name)
-    for older in folder.iterdir():
-        if KEPT.get(older.name) is None:
-            shutil.rmtree(older, ignore_errors=True)
-    path = folder / name / "depth.tiff"
-    path.parent.mkdir(exist_ok=True)
+    _sweep()
+    path = Path(tempfile.mkdtemp(prefix=TEMPORARY)) / "depth.tiff"
     depth.save(path)
     return path
 
 
-@functools.cache
-def _folder() -> tempfile.TemporaryDirectory[str]:
-    return tempfile.TemporaryDirectory(prefix="depth2img-")
+def _sweep() -> None:
+    """Remove the folders of `as_file` that are older than `OLD_SECONDS`, those of earlier processes too."""
+    with contextlib.suppress(OSError), os.scandir(tempfile.gettempdir()) as entries:
+        for entry in entries:
+            # A link, or what another user has put there under our name, is left alone: only a folder is removed, with
+            # what lies in it, and the system refuses where it is another's.
+            with contextlib.suppress(OSError):
+                folder = entry.name.startswith(TEMPORARY) and entry.is_dir(follow_symlinks=False)
+                if folder and time.time() - entry.stat(follow_symlinks=False).st_mtime > OLD_SECONDS:
+                    shutil.rmtree(entry.path, ignore_errors=True)
 
 
 def describe(depth: DepthMap, *, seconds: float | None = None) -> str:

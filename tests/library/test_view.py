@@ -9,6 +9,7 @@ import os
 import struct
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -84,6 +85,29 @@ def test_a_kept_map_becomes_a_file_with_its_raw_values():
     assert whole.shape == (60, 80) and whole[0, 0] == 3 and np.allclose(whole[15:45, 20:60], ramp().values)
     with pytest.raises(NoDepthError, match="Estimate depth"):
         view.as_file("another")
+
+
+def test_files_of_maps_go_after_an_hour_and_nothing_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Also what a process has left that was killed; a link is neither followed nor removed."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere" / "kept").write_text("kept")
+    others = [tmp_path / "temporary" / name for name in ("depth2img-fuzz-1", "gradio", "depth2img-map-file")]
+    others[0].mkdir(parents=True)
+    others[1].mkdir()
+    others[2].write_text("no folder")
+    link = tmp_path / "temporary" / "depth2img-map-link"
+    link.symlink_to(tmp_path / "elsewhere", target_is_directory=True)
+    shown = sent(view.View(ramp()))["id"]
+    old, young = view.as_file(shown), view.as_file(shown)
+    (old.parent / "inside").symlink_to(tmp_path / "elsewhere", target_is_directory=True)
+    for path in (old.parent, link, *others):
+        os.utime(path, (1, 1), follow_symlinks=False)
+    new = view.as_file(shown)
+    assert not old.parent.exists() and young.is_file() and new.is_file()
+    assert (tmp_path / "elsewhere" / "kept").is_file() and link.is_symlink() and all(path.exists() for path in others)
+    if os.name != "nt":
+        assert new.parent.stat().st_mode & 0o77 == 0, "nobody else reads it"
 
 
 def test_the_oldest_is_forgotten():
