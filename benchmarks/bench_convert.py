@@ -38,8 +38,8 @@ from safetensors.torch import load_file, save_file
 from depth2img.checkpoints import convert, merge, open_model, pairs, shapes
 from depth2img.checkpoints.convert import lazy_list, write_single_file
 from depth2img.checkpoints.description import SD2, text_config
-from depth2img.checkpoints.inspection import INPUT
 from depth2img.checkpoints.model import WEIGHTS, ToLdm
+from depth2img.checkpoints.pairs import INPUT
 from depth2img.checkpoints.tensors import Renamed, open_file
 from depth2img.checkpoints.writing import Lazy, write_safetensors
 

@@ -32,7 +32,6 @@ if TYPE_CHECKING:
     from .shelf import Shelf
 
 USER_ERROR: Final = 2
-INTERRUPTED: Final = 130
 EXTRAS: Final = {
     "diffusers": "diffusers",
     "transformers": "diffusers",
@@ -74,7 +73,7 @@ def main() -> None:
         sys.exit(USER_ERROR)
     except (click.Abort, KeyboardInterrupt):
         click.echo("Interrupted; nothing half-written is left.", err=True)
-        sys.exit(INTERRUPTED)
+        sys.exit(flags.INTERRUPTED)
     if code:  # what a command that found something gave to `Context.exit`
         sys.exit(code)
 

@@ -77,8 +77,7 @@ def replacing(path: Path, error: type[Depth2ImgError] = Depth2ImgError, *, what:
     """
     with refusing(f"{what} cannot be written to {path.name}.", error, fix=WRITING), _part(path) as beside:
         yield beside
-        with beside.open("rb") as written:
-            os.fsync(written.fileno())  # else a power cut may leave the name without the content
+        _sync(beside)
         beside.replace(path)
 
 
@@ -91,6 +90,7 @@ def publishing(path: Path, error: type[Depth2ImgError] = Depth2ImgError, *, what
     """
     with refusing(f"{what} cannot be written to {path.name}.", error, fix=WRITING), _part(path) as beside:
         yield beside
+        _sync(beside)
         try:
             os.link(beside, path)  # fails where there is a file, which a rename would not
         except FileExistsError:
@@ -113,9 +113,17 @@ def appearing(folder: Path, error: type[Depth2ImgError] = Depth2ImgError) -> Ite
     with refusing(f"{folder.name} cannot be written.", error, fix=WRITING), _part(folder) as beside:
         beside.mkdir()
         yield beside
-        for file in list(beside.rglob(f"*{NEW}")):
-            file.rename(file.with_suffix(""))
+        for file in [path for path in beside.rglob("*") if path.is_file()]:
+            _sync(file)
+            if file.suffix == NEW:
+                file.rename(file.with_suffix(""))
         beside.rename(folder)
+
+
+def _sync(path: Path) -> None:
+    """Force a file to the disk: else a power cut may leave its name without the content."""
+    with path.open("rb+") as written:  # Windows syncs only what is open for writing
+        os.fsync(written.fileno())
 
 
 PART: Final = ".part"

@@ -21,6 +21,9 @@ Command = TypeVar("Command", bound=Callable[..., Any])
 
 PATH: Final = click.Path(path_type=Path)
 
+INTERRUPTED: Final = 130
+"""Exit code of a command that Ctrl+C or SIGTERM has ended."""
+
 NOT_HERE: Final = ("source", *WEBUI_ONLY)
 """Options without a flag: `source` follows from the files that are given."""
 

@@ -1,4 +1,4 @@
-"""Depth checkpoints: what they are made of, and the way between their two layouts."""
+"""Depth checkpoints: what they are and what is wrong with them; getting, setting up, converting and merging them."""
 
 from __future__ import annotations
 

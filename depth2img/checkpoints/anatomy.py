@@ -107,7 +107,7 @@ def checked(anatomy: Anatomy) -> Anatomy:
         _plausible(name, getattr(anatomy, name))
     unet, depth = anatomy.unet, anatomy.depth_estimator
     _bounded(anatomy)
-    if unet["in_channels"] != 5:
+    if unet["in_channels"] != pairs.DEPTH_CHANNELS:
         raise CheckpointError(
             "This is no depth checkpoint.",
             got=f"a UNet with {unet['in_channels']} input channels",

@@ -18,22 +18,27 @@ from ..errors import CheckpointError
 from ..files import reason
 from . import pairs, shapes
 from .anatomy import TINY_DEPTH, VIT_H, bad, read_text
-from .description import OWN_ARCH, unet_from_ldm, vae_from_ldm
+from .description import (
+    CLASS,
+    MIDAS_CLASS,
+    NO_LOSS,
+    OWN_ARCH,
+    TEXT_CLASS,
+    UNET_CLASS,
+    VAE_CLASS,
+    unet_from_ldm,
+    vae_from_ldm,
+)
 
 MAX_YAML: Final = 64 * 1024
 """Longest YAML that is read, in characters; Stability's has 2,000."""
 
 State = Literal["none", "right", "wrong", "unreadable", "hostile"]
 
-CLASS: Final = "ldm.models.diffusion.ddpm.LatentDepth2ImageDiffusion"
-MIDAS_CLASS: Final = "ldm.modules.midas.api.MiDaSInference"
-TEXT_CLASS: Final = "ldm.modules.encoders.modules.FrozenOpenCLIPEmbedder"
-UNET_CLASS: Final = "ldm.modules.diffusionmodules.openaimodel.UNetModel"
-VAE_CLASS: Final = "ldm.models.autoencoder.AutoencoderKL"
 KNOWN_PACKAGES: Final = ("ldm.", "sgm.")
 """Where the classes of Stable Diffusion's own descriptions come from."""
 
-KNOWN_TARGETS: Final = ("torch.nn.Identity", TINY_DEPTH)
+KNOWN_TARGETS: Final = (NO_LOSS, TINY_DEPTH)
 """Others that they name."""
 
 OFFICIAL_SHA256: Final = "9ae24cc6010bbd6029c87e7c012e385747022e6ce4288ffa9016f81d59d3d376"
@@ -141,11 +146,12 @@ def _foreign(value: Any, seen: set[int]) -> Iterator[str]:
 def _compare(model: Mapping[str, Any], tensors: Shapes) -> None:
     params = model["params"]
     channels = params["unet_config"]["params"]["in_channels"]
-    if channels != 5:
+    if channels != pairs.DEPTH_CHANNELS:
         like = OTHER_KINDS.get(channels)
         guess = f", as {like} does" if like else ""
         raise _Wrong(
-            f"it describes a UNet with {str(channels)[:20]} input channels{guess}, and this checkpoint's has 5"
+            f"it describes a UNet with {str(channels)[:20]} input channels{guess}, and this checkpoint's has "
+            f"{pairs.DEPTH_CHANNELS}"
         )
     if model.get("target") != CLASS:
         raise _Wrong(f"its model is {str(model.get('target'))[:80]}, and a depth checkpoint's is {CLASS}")
@@ -160,19 +166,15 @@ def _compare(model: Mapping[str, Any], tensors: Shapes) -> None:
 
 
 def _compare_shapes(params: Mapping[str, Any], tensors: Shapes) -> None:
-    there = set(tensors.keys())
+    names = set(tensors.keys())
     for what, described in (
         ("UNet", shapes.unet_shapes(unet_from_ldm(params))),
         ("autoencoder", shapes.vae_shapes(vae_from_ldm(params))),
     ):
         for name, shape in described:
-            if name in there and tuple(tensors.shape(name)) != shape:
-                got = " x ".join(map(str, tensors.shape(name)))
-                raise _Wrong(f"its {what} is another one: {name[:100]} is {got} in the checkpoint, not {_times(shape)}")
-
-
-def _times(shape: tuple[int, ...]) -> str:
-    return " x ".join(map(str, shape))
+            if name in names and tuple(tensors.shape(name)) != shape:
+                there, wanted = shapes.sides(tensors.shape(name)), shapes.sides(shape)
+                raise _Wrong(f"its {what} is another one: {name[:100]} is {there} in the checkpoint, not {wanted}")
 
 
 def _compare_text(text: Mapping[str, Any], tensors: Shapes) -> None:
@@ -183,7 +185,9 @@ def _compare_text(text: Mapping[str, Any], tensors: Shapes) -> None:
     width = 1024 if arch == VIT_H else int(own[1]) if own else None
     name = pairs.TEXT + "ln_final.weight"
     if width is not None and name in tensors.keys() and tensors.shape(name) != (width,):
-        raise _Wrong(f"its text encoder {arch[:40]} is {width} wide, the checkpoint's {_times(tensors.shape(name))}")
+        raise _Wrong(
+            f"its text encoder {arch[:40]} is {width} wide, the checkpoint's {shapes.sides(tensors.shape(name))}"
+        )
 
 
 def _compare_depth(depth: Any, tensors: Shapes) -> None:

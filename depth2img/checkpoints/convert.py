@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -26,7 +26,8 @@ from .clip_tokens import write_tokenizer
 from .description import METADATA, to_yaml
 from .model import ASIDE, RECREATED, WEIGHTS, Model, ToLdm, open_model
 from .pairs import Pair
-from .tensors import Progress, Renamed, Tensors
+from .report import size
+from .tensors import PICKLE_SUFFIXES, Progress, Renamed, Tensors, part_of
 from .writing import Lazy, as_type, write_safetensors
 
 NETWORKS: Final = (pairs.UNET, pairs.VAE, "cond_stage_model.", pairs.DEPTH, "model_ema.")
@@ -102,13 +103,23 @@ def convert_model(model: Model, target: Path, progress: Progress | None = None, 
     Raises:
         CheckpointError: the target cannot be written.
     """
-    if target.suffix.lower() == ".safetensors":
+    if is_single_file(target):
         return to_single_file(model, target, progress, half=half)
-    if target.suffix.lower() in (".ckpt", ".pt", ".pth", ".bin"):
-        raise CheckpointError(
-            "Checkpoints are written as safetensors only.", got=f"'{target.name}'", fix="End the name in .safetensors."
-        )
     return to_folder(model, target, progress, half=half)
+
+
+END_THE_NAME: Final = "End the name in .safetensors."
+
+
+def is_single_file(target: Path) -> bool:
+    """Whether a target is a single file by its name, and not a folder.
+
+    Raises:
+        CheckpointError: it is a pickle, which is never written.
+    """
+    if target.suffix.lower() in PICKLE_SUFFIXES:
+        raise CheckpointError("Checkpoints are written as safetensors only.", got=f"'{target.name}'", fix=END_THE_NAME)
+    return target.suffix.lower() == ".safetensors"
 
 
 def to_single_file(model: Model, path: Path, progress: Progress | None = None, *, half: bool = False) -> Ledger:
@@ -190,7 +201,7 @@ def to_folder(model: Model, folder: Path, progress: Progress | None = None, *, h
         for name, lazies in files.items():
             file = beside / f"{name}{NEW}"
             file.parent.mkdir(exist_ok=True)
-            digests[name] = write_safetensors(file, lazies, {"format": "pt"}, _from(progress, done, total))
+            digests[name] = write_safetensors(file, lazies, {"format": "pt"}, part_of(progress, done, total))
             done += sum(lazy.size for lazy in lazies)
         _write_texts(beside, model.anatomy)
     return Ledger(lines, total, digests)
@@ -209,13 +220,6 @@ def _halved(lazy: Lazy) -> Lazy:
     return as_type(lazy, torch.float16) if lazy.dtype.is_floating_point else lazy
 
 
-def _from(progress: Progress | None, start: int, total: int) -> Progress | None:
-    if progress is None:
-        return None
-    tell: Callable[[int, int], None] = progress
-    return lambda done, _: tell(start + done, total)
-
-
 def room_for(lazies: Sequence[Lazy], folder: Path) -> int:
     """Bytes of the tensors, if the folder's disk has room for them.
 
@@ -227,7 +231,7 @@ def room_for(lazies: Sequence[Lazy], folder: Path) -> int:
     if total * FREE_SPACE > free:
         raise CheckpointError(
             "There is not enough room for the converted checkpoint.",
-            got=f"{free / 1e9:.1f} GB free, {total / 1e9:.1f} GB needed",
+            got=f"{size(free)} free, {size(total)} needed",
             fix="Free some space or choose another disk.",
         )
     return total

@@ -32,6 +32,14 @@ from .tensors import Tensors
 METADATA: Final = "depth2img.anatomy"
 """Where a single file that was written here keeps its anatomy."""
 
+CLASS: Final = "ldm.models.diffusion.ddpm.LatentDepth2ImageDiffusion"
+MIDAS_CLASS: Final = "ldm.modules.midas.api.MiDaSInference"
+TEXT_CLASS: Final = "ldm.modules.encoders.modules.FrozenOpenCLIPEmbedder"
+UNET_CLASS: Final = "ldm.modules.diffusionmodules.openaimodel.UNetModel"
+VAE_CLASS: Final = "ldm.models.autoencoder.AutoencoderKL"
+NO_LOSS: Final = "torch.nn.Identity"
+"""What the description of a depth checkpoint names as `target`."""
+
 CLIP_TOKENS: Final = 49408
 HEAD_WIDTH: Final = 64
 """Channels of an attention head in the transformers of CLIP and ViT."""
@@ -170,23 +178,23 @@ def to_description(anatomy: Anatomy) -> Config:
     }
     if scheduler.get("prediction_type", "epsilon") == "v_prediction":
         params["parameterization"] = "v"
-    depth: Config = {"target": "ldm.modules.midas.api.MiDaSInference", "params": {"model_type": "dpt_hybrid"}}
+    depth: Config = {"target": MIDAS_CLASS, "params": {"model_type": "dpt_hybrid"}}
     if not anatomy.is_midas:
         depth = {"target": TINY_DEPTH, "params": {"channels": list(anatomy.depth_estimator["channels"])}}
     params["depth_stage_config"] = depth
     params["unet_config"] = {
-        "target": "ldm.modules.diffusionmodules.openaimodel.UNetModel",
+        "target": UNET_CLASS,
         "params": _unet_to_ldm(unet),
     }
     params["first_stage_config"] = {
-        "target": "ldm.models.autoencoder.AutoencoderKL",
+        "target": VAE_CLASS,
         "params": _vae_to_ldm(anatomy.vae),
     }
     text: Config = {"freeze": True, "layer": "penultimate" if anatomy.penultimate else "last"}
     if anatomy.arch != VIT_H:
         text |= {"arch": anatomy.arch, "version": None}
-    params["cond_stage_config"] = {"target": "ldm.modules.encoders.modules.FrozenOpenCLIPEmbedder", "params": text}
-    return {"model": {"target": "ldm.models.diffusion.ddpm.LatentDepth2ImageDiffusion", "params": params}}
+    params["cond_stage_config"] = {"target": TEXT_CLASS, "params": text}
+    return {"model": {"target": CLASS, "params": params}}
 
 
 def to_yaml(anatomy: Anatomy) -> str:
@@ -245,7 +253,7 @@ def _vae_to_ldm(vae: Mapping[str, Any]) -> Config:
             "attn_resolutions": [],
             "dropout": 0.0,
         },
-        "lossconfig": {"target": "torch.nn.Identity"},
+        "lossconfig": {"target": NO_LOSS},
     }
 
 

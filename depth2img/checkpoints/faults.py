@@ -16,11 +16,12 @@ from . import known, pairs
 from .anatomy import MIDAS_FILE, Anatomy, take_midas
 from .description import SD2
 from .report import Fault, Format, Report
-from .shapes import Shape
+from .shapes import sides
+from .tensors import PICKLE_SUFFIXES
 
 SUFFIXES: Final[Mapping[Format, tuple[str, ...]]] = {
     "safetensors": (".safetensors",),
-    "pickle": (".ckpt", ".pt", ".pth", ".bin"),
+    "pickle": PICKLE_SUFFIXES,
 }
 
 GET_AGAIN: Final = "Get the file again from where it came from."
@@ -120,7 +121,7 @@ def of_depth(report: Report, anatomy: Anatomy, required: int) -> list[Fault]:
         one = report.misshaped[0]
         what = (
             f"{len(report.misshaped):,} tensors have another shape than Stable Diffusion 2's, such as "
-            f"'{one.name[:100]}' with {_sides(one.shape)} instead of {_sides(one.wanted)}."
+            f"'{one.name[:100]}' with {sides(one.shape)} instead of {sides(one.wanted)}."
         )
         faults.append(Fault("misshaped", what, "It was merged or converted wrongly; get the original file."))
     if report.ema:
@@ -130,10 +131,6 @@ def of_depth(report: Report, anatomy: Anatomy, required: int) -> list[Fault]:
         what = f"{len(report.extra):,} tensors belong to no part of the model, such as '{report.extra[0][:100]}'."
         faults.append(Fault("extra", what, serious=False))
     return faults
-
-
-def _sides(shape: Shape) -> str:
-    return " x ".join(map(str, shape)) or "no sides"
 
 
 def of_yaml(report: Report, anatomy: Anatomy) -> list[Fault]:

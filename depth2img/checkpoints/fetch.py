@@ -21,6 +21,7 @@ from ..files import WRITING, free_space, refusing
 from .known import sha256_of
 from .mirrors import Published, Source, place
 from .part import Part
+from .report import size
 from .tensors import Progress
 from .transfer import Patience, SourceFault, opened, plausible
 
@@ -66,8 +67,8 @@ class Fetched:
         """For people."""
         if self.source is None and not self.resumed:
             return [f"{self.path} is there already and is the right file."]
-        before = f", and {_size(self.resumed)} by an earlier run" if self.resumed else ""
-        lines = [f"{self.path}: {_size(self.received)} received{before}."]
+        before = f", and {size(self.resumed)} by an earlier run" if self.resumed else ""
+        lines = [f"{self.path}: {size(self.received)} received{before}."]
         if self.verified:
             return [*lines, "The SHA-256 is the published one."]
         return [
@@ -205,7 +206,7 @@ class _Job:
         """Takes what an earlier run left, then tries one source after the other. The lock is held."""
         with contextlib.closing(Part(self.target, self.entry)) as part:
             if part.size:
-                self.say(f"Going on from {_size(part.size)} that are there.")
+                self.say(f"Going on from {size(part.size)} that are there.")
             source = None
             if not part.whole:
                 self.check_room(self.entry.size.high - part.size)
@@ -220,7 +221,7 @@ class _Job:
         if needed > free:
             raise CheckpointError(
                 f"There is not enough room for {self.entry.file} in {self.target.parent}.",
-                got=f"{_size(free)} free of {_size(needed)} that are needed",
+                got=f"{size(free)} free of {size(needed)} that are needed",
                 fix="Make room, or choose another folder.",
             )
 
@@ -234,7 +235,7 @@ class _Job:
             except SourceFault as fault:
                 faults.append(f"{place(source)}: {fault}")
                 self.say(f"{faults[-1]}.")
-        kept = f" {_size(part.size)} are kept: the next run goes on from there." if part.size else ""
+        kept = f" {size(part.size)} are kept: the next run goes on from there." if part.size else ""
         raise CheckpointError(
             f"{self.entry.file} could not be fetched.",
             got="; ".join(faults) or "no source",
@@ -292,9 +293,3 @@ class _Job:
             if part.mixed:
                 raise SourceFault("what came does not fit the part that was here", again=True, afresh=True)
             raise SourceFault(f"it has another file of that name, with SHA-256 {part.sha256()}", afresh=True)
-
-
-def _size(count: int) -> str:
-    if count < 10**7:
-        return f"{count:,} bytes"
-    return f"{count / 1e9:,.2f} GB" if count >= 10**9 else f"{count / 1e6:,.1f} MB"

@@ -20,11 +20,10 @@ from .anatomy import Anatomy, bad, from_json
 from .beside import judge
 from .description import HEAD_WIDTH, METADATA, SD2, text_config
 from .pickled import open_pickle
-from .report import DEPTH_CHANNELS, Deviation, Fault, Format, Midas, Report, TextLayout
+from .report import Deviation, Fault, Format, Midas, Report, TextLayout
 from .shapes import Shape
 from .tensors import MAX_HEADER, Progress, Safetensors, Tensors
 
-INPUT: Final = pairs.UNET + "input_blocks.0.0.weight"
 CONTEXT: Final = pairs.UNET + "input_blocks.1.1.transformer_blocks.0.attn2.to_k.weight"
 SD1_TEXT: Final = "cond_stage_model.transformer."
 EMA: Final = "model_ema."
@@ -76,7 +75,7 @@ def inspect(path: Path, *, whole: bool = False, sha256: str | None = None, progr
         faults=[*wrong, *faults.of_file(path, form, odd, sha256, short)],
         merged=_merged(tensors.metadata),
     )
-    if channels != DEPTH_CHANNELS:
+    if channels != pairs.DEPTH_CHANNELS:
         fix = faults.INSTALL if tensors.metadata.get("kind") == BUNDLED else faults.GET_DEPTH
         fault = Fault("kind", f"{path.name} is no depth checkpoint: {kind}.", fix)
         return dataclasses.replace(report, faults=[*report.faults, fault])
@@ -247,7 +246,7 @@ def _kind(found: Mapping[str, Shape], metadata: Mapping[str, str]) -> tuple[str,
         return "the bundled model in its compact form", None
     if any(name.startswith(pairs.UNET + "joint_blocks.") for name in found):
         return "Stable Diffusion 3", None
-    convolution = found.get(INPUT)
+    convolution = found.get(pairs.INPUT)
     if convolution is None or len(convolution) != 4:
         for test, what in PARTS:
             if any(map(test, found)):
@@ -300,7 +299,7 @@ def anatomy_of(tensors: Tensors) -> Anatomy:
         shape = tensors.shape(name) if name in names else ()
         return shape[index] if len(shape) > index else default
 
-    widths = [side(INPUT, 0, 320) * factor for factor in (1, 2, 4, 4)]
+    widths = [side(pairs.INPUT, 0, 320) * factor for factor in (1, 2, 4, 4)]
     text = side(pairs.TEXT + "ln_final.weight", 0, 1024)
     layers = sum(f"{pairs.text_layer(number)}ln_1.weight" in names for number in range(64)) if text != 1024 else 24
     return dataclasses.replace(

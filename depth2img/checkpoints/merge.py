@@ -22,12 +22,11 @@ import yaml
 from ..errors import CheckpointError, OptionError
 from . import known, pairs
 from .anatomy import Anatomy, read_text
-from .convert import NETWORKS, room_for, write_single_file
+from .convert import END_THE_NAME, NETWORKS, is_single_file, room_for, write_single_file
 from .description import METADATA
-from .inspection import INPUT, inspect
+from .inspection import inspect
 from .model import RECREATED, open_single_file
-from .report import DEPTH_CHANNELS
-from .tensors import Progress, Tensors, open_file
+from .tensors import Progress, Tensors, open_file, part_of
 from .writing import Lazy, as_type
 
 What = Literal["merged", "merged but for depth", "kept", "left out"]
@@ -137,7 +136,7 @@ def merge(
     parts = [source.path.stat().st_size for source in sources.values()]
     whole = sum(parts) + room_for(lazies, target.parent)
     hashes = {
-        letter: known.sha256_of(source.path, _from(progress, sum(parts[:number]), whole))
+        letter: known.sha256_of(source.path, part_of(progress, sum(parts[:number]), whole))
         for number, (letter, source) in enumerate(sources.items())
     }
     recipe = _recipe(sources, hashes, multiplier, vae, precision, target, depth)
@@ -147,7 +146,7 @@ def merge(
         METADATA: model.anatomy.to_json(),
         **({RECREATED: "\n".join(model.noted)} if model.noted else {}),
     }
-    told = _from(progress, sum(parts), whole)
+    told = part_of(progress, sum(parts), whole)
     total, digest = write_single_file(target, lazies, model.anatomy, metadata, told)
     return Merged(lines, total, digest, recipe)
 
@@ -160,10 +159,8 @@ def _check_options(target: Path, multiplier: float, vae: Letter, precision: str 
     if precision is not None and precision not in PRECISIONS:
         fix = f"Use one of: {', '.join(PRECISIONS)}."
         raise OptionError("precision", f"There is no precision '{precision[:20]}'.", fix=fix)
-    if target.suffix.lower() != ".safetensors":
-        raise CheckpointError(
-            "Checkpoints are written as safetensors only.", got=f"'{target.name}'", fix="End the name in .safetensors."
-        )
+    if not is_single_file(target):
+        raise CheckpointError("The target of a merge is a single file.", got=f"'{target.name}'", fix=END_THE_NAME)
 
 
 # --- what is merged ---------------------------------------------------------------------------------------------------
@@ -171,7 +168,10 @@ def _check_options(target: Path, multiplier: float, vae: Letter, precision: str 
 
 def _open(path: Path) -> _Source:
     report = inspect(path)
-    if not report.kind.startswith("Stable Diffusion 2") or report.channels not in (PLAIN_CHANNELS, DEPTH_CHANNELS):
+    if not report.kind.startswith("Stable Diffusion 2") or report.channels not in (
+        PLAIN_CHANNELS,
+        pairs.DEPTH_CHANNELS,
+    ):
         raise CheckpointError(
             f"{path.name} cannot be merged into a depth checkpoint.",
             got=report.kind,
@@ -183,7 +183,7 @@ def _open(path: Path) -> _Source:
             fix="Convert the original folder again; its names would fit nothing.",
         )
     tensors = open_file(path)
-    return _Source(path, tensors, frozenset(tensors.keys()), report.channels == DEPTH_CHANNELS)
+    return _Source(path, tensors, frozenset(tensors.keys()), report.channels == pairs.DEPTH_CHANNELS)
 
 
 def _depth_side(sources: _Sources) -> Letter:
@@ -225,7 +225,10 @@ def _fit(sources: _Sources, anatomy: Anatomy) -> None:
 
 def _same_shape(name: str, one: Sequence[int], other: Sequence[int]) -> bool:
     return tuple(one) == tuple(other) or (
-        name == INPUT and len(one) == len(other) == 4 and one[0] == other[0] and tuple(one[2:]) == tuple(other[2:])
+        name == pairs.INPUT
+        and len(one) == len(other) == 4
+        and one[0] == other[0]
+        and tuple(one[2:]) == tuple(other[2:])
     )
 
 
@@ -361,10 +364,3 @@ def _data(text: str | None) -> dict[str, Any] | None:
     except (ValueError, RecursionError):
         return None
     return value if isinstance(value, dict) else None
-
-
-def _from(progress: Progress | None, start: int, whole: int) -> Progress | None:
-    if progress is None:
-        return None
-    tell: Progress = progress
-    return lambda done, _: tell(min(start + done, whole), whole)

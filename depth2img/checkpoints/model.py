@@ -224,14 +224,14 @@ def open_single_file(path: Path, depth: Tensors | None = None) -> Model:
 
 def _from_single_file(path: Path, tensors: Tensors, depth: Tensors | None) -> Model:
     names = tensors.keys()
-    if pairs.UNET + "input_blocks.0.0.weight" not in names:
+    if pairs.INPUT not in names:
         raise CheckpointError(
             f"{path.name} is no Stable Diffusion checkpoint.",
             got=f"{len(names)} tensors, none named {pairs.UNET}*",
             fix="Give a whole checkpoint, not a single part or a LoRA.",
         )
-    channels = tensors.shape(pairs.UNET + "input_blocks.0.0.weight")[1]
-    if channels != 5:
+    channels = tensors.shape(pairs.INPUT)[1]
+    if channels != pairs.DEPTH_CHANNELS:
         raise CheckpointError(
             f"{path.name} is no depth checkpoint.",
             got=f"a UNet with {channels} input channels",

@@ -24,6 +24,12 @@ TOKEN_TABLE: Final = TEXT + "token_embedding.weight"
 DEPTH: Final = "depth_model."
 MIDAS: Final = "depth_model.model."
 
+INPUT: Final = UNET + "input_blocks.0.0.weight"
+"""The UNet's first convolution, by whose input channels a depth checkpoint is told."""
+
+DEPTH_CHANNELS: Final = 5
+"""Of a depth checkpoint's UNet: four of the latent, one of depth."""
+
 
 @dataclass(frozen=True)
 class Pair:

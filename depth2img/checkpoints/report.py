@@ -8,15 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Literal
 
+from . import pairs
 from .beside import Beside
 from .shapes import Shape
 
 Format = Literal["safetensors", "pickle"]
 Midas = Literal["inside", "incomplete", "missing", "other"]
 TextLayout = Literal["OpenCLIP", "SD1", "none"]
-
-DEPTH_CHANNELS: Final = 5
-"""Of a depth checkpoint's UNet: four of the latent, one of depth."""
 
 
 @dataclass(frozen=True)
@@ -94,7 +92,7 @@ class Report:
     @property
     def is_depth(self) -> bool:
         """Whether its UNet takes depth."""
-        return self.channels == DEPTH_CHANNELS
+        return self.channels == pairs.DEPTH_CHANNELS
 
     @property
     def usable(self) -> bool:
@@ -174,7 +172,9 @@ def printable(text: str) -> str:
 
 def size(count: int) -> str:
     """Bytes in words."""
-    return f"{count / 1e9:.2f} GB" if count >= 1e9 else f"{count / 1e6:.1f} MB" if count >= 1e5 else f"{count:,} bytes"
+    if count < 10**7:
+        return f"{count:,} bytes"
+    return f"{count / 1e9:,.2f} GB" if count >= 10**9 else f"{count / 1e6:,.1f} MB"
 
 
 def _precision(types: Mapping[str, int]) -> str:

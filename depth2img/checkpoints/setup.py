@@ -77,7 +77,8 @@ class Plan:
         name, folder, yaml = self.target.name, self.target.parent, self.target.with_suffix(".yaml").name
         ways = {
             "stays": f"{name} stays where it is, in {folder}.",
-            "link": f"{name} will be linked into {folder}: the same file under two names, without taking more room.",
+            "link": f"{name} will be linked into {folder}: the same file under two names, without taking more room; or "
+            f"copied ({size(self.bytes)}), if the disk cannot do that.",
             "copy": f"{name} will be copied into {folder} ({size(self.bytes)}).",
             "move": f"{name} will be moved into {folder}.",
         }
@@ -327,8 +328,6 @@ def _copy(source: Path, target: Path, total: int, progress: Progress | None) -> 
             done += len(chunk)
             if progress is not None:
                 progress(done, total)
-        writing.flush()
-        os.fsync(writing.fileno())
     if done != total:
         raise CheckpointError(f"{source.name} changed while it was copied.", got=f"{done:,} bytes", fix="Try again.")
 

@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
+import torch
+
 from . import ldm_only, pairs
 from .anatomy import Anatomy, Config
 
@@ -32,6 +34,11 @@ DPT_HYBRID: Final[Mapping[str, Any]] = {
 transformers' `DPTConfig`."""
 
 
+def sides(shape: Shape) -> str:
+    """A shape for people."""
+    return " x ".join(map(str, shape)) or "no sides"
+
+
 def required(anatomy: Anatomy) -> dict[str, Shape]:
     """Name -> shape of all that is run; of the depth network only where it is MiDaS."""
     depth = dpt_shapes(anatomy.depth_estimator) if anatomy.is_midas else iter(())
@@ -40,8 +47,6 @@ def required(anatomy: Anatomy) -> dict[str, Shape]:
 
 def unused(anatomy: Anatomy) -> dict[str, Shape]:
     """Name -> shape of what `ldm` has besides and never runs."""
-    import torch
-
     return {lazy.key: lazy.shape for lazy in ldm_only.recreated(anatomy, torch.float32)}
 
 

@@ -49,6 +49,14 @@ Progress = Callable[[int, int], None]
 """Called with the bytes done and the bytes in all."""
 
 
+def part_of(progress: Progress | None, start: int, whole: int) -> Progress | None:
+    """What to tell a step of a longer job, which begins when `start` bytes of `whole` are done."""
+    if progress is None:
+        return None
+    tell: Progress = progress
+    return lambda done, _: tell(min(start + done, whole), whole)
+
+
 class Tensors(Protocol):
     """Named tensors that are read when asked for."""
 

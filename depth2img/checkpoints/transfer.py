@@ -22,6 +22,7 @@ from .. import __version__
 from ..errors import CheckpointError
 from ..files import reason
 from .mirrors import Published, Source
+from .tensors import MAX_HEADER
 
 if TYPE_CHECKING:
     import requests
@@ -32,9 +33,6 @@ CHUNK: Final = 1024 * 1024
 MAX_REDIRECTS: Final = 8
 HEAD: Final = 16
 """Bytes by which a kind of file is told."""
-
-MAX_HEADER: Final = 100 * 1000 * 1000
-"""Largest header of a safetensors file, in bytes, as the safetensors project has it."""
 
 LATER: Final = (408, 425, 429, 500, 502, 503, 504)
 """Answers after which the same request may succeed (RFC 9110; 425 and 429: RFC 8470 and 6585)."""

@@ -1,4 +1,4 @@
-"""`depth2img checkpoint …`: getting, checking, setting up and converting depth checkpoints."""
+"""`depth2img checkpoint …`: getting, checking, setting up, converting and merging depth checkpoints."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from .fetch import fetch
 from .webui import set_up, webui_flags
 
 if TYPE_CHECKING:
+    from ..checkpoints import Ledger, Merged
     from ..checkpoints.setup import How
 
 
@@ -119,11 +120,16 @@ def convert(source: str, target: Path, half: bool, midas: Path | None, ledger: P
 
     with progress("Converting", quiet=as_json) as tell:
         done = convert_model(find(source, midas), target, tell, half=half)
+    values = {"target": str(target), "bytes": done.bytes, "counts": done.counts()}
+    report(values, [f"{source} -> {_written(done, target, ledger)}"], as_json=as_json)
+
+
+def _written(done: Ledger | Merged, target: Path, ledger: Path | None) -> str:
+    """What was written, in words; the ledger goes to its file."""
     if ledger is not None:
         write_file(ledger, (json.dumps(done.to_json(), indent=1) + "\n").encode(), what="The ledger")
     counted = ", ".join(f"{count} {what}" for what, count in done.counts().items())
-    values = {"target": str(target), "bytes": done.bytes, "counts": done.counts()}
-    report(values, [f"{source} -> {target} ({done.bytes / 1e6:,.1f} MB): {counted}."], as_json=as_json)
+    return f"{target} ({done.bytes / 1e6:,.1f} MB): {counted}."
 
 
 @checkpoint.command(
@@ -173,11 +179,8 @@ def merge(
             precision=precision,
             progress=tell,
         )
-    if ledger is not None:
-        write_file(ledger, (json.dumps(done.to_json(), indent=1) + "\n").encode(), what="The ledger")
-    counted = ", ".join(f"{count} {what}" for what, count in done.counts().items())
     values = {key: value for key, value in done.to_json().items() if key != "tensors"}
-    lines = [f"{done.recipe['formula']} -> {target} ({done.bytes / 1e6:,.1f} MB): {counted}."]
+    lines = [f"{done.recipe['formula']} -> {_written(done, target, ledger)}"]
     report({"target": str(target), **values}, lines, as_json=as_json)
 
 

@@ -8,10 +8,8 @@ from pathlib import Path
 import click
 
 from ..files import refusing
-from ..flags import PATH, json_flag, progress, report
+from ..flags import INTERRUPTED, PATH, json_flag, progress, report
 from .webui import set_up, webui_flags
-
-INTERRUPTED = 130
 
 
 @click.command(

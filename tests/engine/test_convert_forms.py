@@ -307,6 +307,26 @@ def test_parts_of_killed_writers_go_and_those_in_use_stay(tmp_path: Path) -> Non
     assert list(tmp_path.iterdir()) == [target]
 
 
+def test_all_is_on_the_disk_before_it_has_its_name(
+    single: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A power cut must not leave a name without its content, of the texts of a folder and of a YAML neither."""
+    synced: set[int] = set()
+    fsync = os.fsync
+
+    def note(number: int) -> None:
+        fsync(number)
+        synced.add(os.fstat(number).st_ino)
+
+    monkeypatch.setattr(os, "fsync", note)
+    models = tmp_path / "models"
+    models.mkdir()
+    convert(single, models / "folder")
+    carry_out(plan_setup(single, (models,), how="copy"), (models,))
+    written = [path for path in models.rglob("*") if path.is_file()]
+    assert len(written) > 12 and [path.name for path in written if path.stat().st_ino not in synced] == []
+
+
 def listed_by_rule(folder: Path) -> Iterable[str]:
     """What the WebUI lists below a folder of checkpoints: by suffix, hidden folders included (its default)."""
     places = (os.path.join(place, name) for place, _, names in os.walk(folder, followlinks=True) for name in names)
