@@ -48,7 +48,7 @@ SETTING_HELP: Final[Mapping[str, str]] = {
     "only_masked_padding": "Pixels around the masked part with 'only masked'. 0 to 256.",
     "hr_scale": "Hires pass: make the result so many times larger and work on it once more. 1 to 4; 1 is no such pass.",
     "hr_upscaler": "Hires pass: enlarge the latents, or the picture.",
-    "hr_second_pass_steps": "Hires pass: its steps at strength 1. 0 to 150; 0 is as many as --steps.",
+    "hr_second_pass_steps": "Hires pass: its steps. 0 to 150; 0 is as many as --steps.",
     "hr_denoising_strength": "Hires pass: its denoising strength. 0 to 1.",
 }
 SHORT: Final[Mapping[str, str]] = {"prompt": "-p", "negative_prompt": "-n", "denoising_strength": "-s"}

@@ -340,10 +340,10 @@ class Engine:
         try:
             with torch.no_grad():
                 batch = self._batch(frames, depth, jobs).filled(rows)
-                latents = sampling.sample(self.networks, batch, settings, first)
+                latents = sampling.sample(self.networks, batch, settings, settings.first_steps, first)
                 if settings.hr_scale > 1:
                     batch, maps, depth = self._enlarged(batch, latents, jobs, frames, maps)
-                    latents = sampling.sample(self.networks, batch, settings.hires, second)
+                    latents = sampling.sample(self.networks, batch, settings, settings.hires_steps, second)
                 decoded = sampling.decode(self.networks, latents[: len(jobs)])
         except torch.OutOfMemoryError as problem:
             width, height = frames[0].size
@@ -391,9 +391,8 @@ class Engine:
                 for frame, depth in zip(frames, depths, strict=True)
             ]
         depth = self._conditioning(frames, maps, jobs, size)
-        after = dataclasses.replace(batch.options, ignore_colours=False)  # the picture is the first pass' own
         rows = _repeated(depth.to(latents.device, latents.dtype), len(latents))
-        return dataclasses.replace(batch, latents=latents, depth=rows, options=after), maps, depth
+        return dataclasses.replace(batch, latents=latents, depth=rows, from_noise=False), maps, depth
 
     @staticmethod
     def _conditioning(
@@ -439,15 +438,17 @@ class Engine:
                 latents = latents * keep
         text = sampling.text_states(networks, [job.settings.prompt for job in jobs])
         negative = sampling.text_states(networks, [job.settings.negative_prompt for job in jobs])
-        return Batch(latents, depth.to(device, dtype), keep, (text, negative), generators, jobs[0].options)
+        options = jobs[0].options
+        noise = options.enabled and options.ignore_colours and settings.denoising_strength == 1
+        return Batch(latents, depth.to(device, dtype), keep, (text, negative), generators, options, noise)
 
 
 def _passes(settings: Settings, on_step: Step | None) -> tuple[Step | None, Step | None]:
     """What the two passes tell of their steps, so that both count as one."""
     if on_step is None or settings.hr_scale <= 1:
         return on_step, None
-    count = settings.steps_run
-    total = count + settings.hires.steps_run
+    count = settings.first_steps.run
+    total = count + settings.hires_steps.run
     return lambda done, _: on_step(done, total), lambda done, _: on_step(count + done, total)
 
 

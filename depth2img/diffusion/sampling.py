@@ -15,7 +15,7 @@ from ..errors import Depth2ImgError
 from ..options import DepthOptions
 from ..schedule import conditional, unconditional
 from .networks import Networks
-from .settings import Settings
+from .settings import Settings, Steps
 
 Step = Callable[[int, int], None]
 """Called with the steps done and the steps in all."""
@@ -43,6 +43,7 @@ class Batch:
         text: float (B, 77, width) and the same of the negative prompt.
         generators: one per picture, on the CPU, so that a seed means the same on every device.
         options: say what becomes of the conditioning at each step; see `schedule`.
+        from_noise: start from noise alone, except where `keep` keeps anything.
     """
 
     latents: torch.Tensor
@@ -51,6 +52,7 @@ class Batch:
     text: tuple[torch.Tensor, torch.Tensor]
     generators: Sequence[torch.Generator]
     options: DepthOptions = dataclasses.field(default_factory=DepthOptions)
+    from_noise: bool = False
 
     def filled(self, rows: int) -> Batch:
         """The batch with its last picture repeated until there are so many.
@@ -152,27 +154,36 @@ def text_states(networks: Networks, prompts: Sequence[str]) -> torch.Tensor:
     return torch.cat([known[prompt] for prompt in prompts]).to(networks.dtype)
 
 
-def sample(networks: Networks, batch: Batch, settings: Settings, on_step: Step | None = None) -> torch.Tensor:
-    """Noise latents as far as the denoising strength says, and take the noise off again.
+def sample(
+    networks: Networks, batch: Batch, settings: Settings, steps: Steps, on_step: Step | None = None
+) -> torch.Tensor:
+    """Noise latents as far as the steps say, and take the noise off again.
 
     Where a mask keeps the picture, the picture's own latents with the noise of the moment are put back after every
     step, so that the kept part is exactly the picture's at the end.
 
+    Args:
+        networks: the model.
+        batch: what to work on.
+        settings: `sampler` and `cfg_scale` are read.
+        steps: of this pass.
+        on_step: told the steps done and the steps in all.
+
     Returns:
         (B, 4, h, w).
     """
-    scheduler = make_scheduler(networks, settings.sampler)
-    scheduler.set_timesteps(settings.steps, device=networks.device)
-    count = settings.steps_run
-    if count == 0:
+    if steps.run == 0:
         return batch.latents
-    begin = settings.steps - count
+    scheduler = make_scheduler(networks, settings.sampler)
+    count = min(steps.of, int(scheduler.config.num_train_timesteps))  # there are no more noise levels than that
+    scheduler.set_timesteps(count, device=networks.device)
+    begin = count - steps.run
     timesteps = scheduler.timesteps[begin * scheduler.order :]
     if hasattr(scheduler, "set_begin_index"):
         scheduler.set_begin_index(begin * scheduler.order)
     noise = noise_like(batch.latents, batch.generators)
     start = batch.latents
-    if batch.options.enabled and batch.options.ignore_colours and count == settings.steps:
+    if batch.from_noise:
         # Noise alone, as in the WebUI adapter (`hook.start_from_noise`); what a mask keeps is put back at each step.
         start = torch.zeros_like(start) if batch.keep is None else torch.where(batch.keep > 0, start, 0.0)
     latents = scheduler.add_noise(start, noise, timesteps[:1].repeat(len(start)))

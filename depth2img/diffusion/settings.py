@@ -46,6 +46,23 @@ CHOICES: Final[Mapping[str, tuple[str, ...]]] = {
 }
 
 
+LARGEST_PART: Final = 0.999
+"""Denoising strength 1 counts as this where steps are counted, as in the WebUI."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Steps:
+    """The steps of one pass.
+
+    Attributes:
+        of: how many there are from noise alone to the picture.
+        run: how many of these are run, the last ones.
+    """
+
+    of: int
+    run: int
+
+
 @dataclasses.dataclass(frozen=True)
 class Settings:
     """One job's settings, checked.
@@ -53,7 +70,7 @@ class Settings:
     Attributes:
         prompt, negative_prompt: what to show, what not to.
         denoising_strength: 0 leaves the picture, 1 keeps only its depth (and a trace of its tones, as in the host).
-        steps: of the sampler for strength 1; fewer are run below.
+        steps: of the sampler for strength 1; fewer are run below, see `first_steps`.
         cfg_scale: guidance by the prompt; None is what suits the model.
         sampler: one of `SAMPLERS`.
         seed: of the first picture; each further picture has the next.
@@ -67,7 +84,7 @@ class Settings:
         only_masked_padding: pixels around the masked part with "only masked".
         hr_scale: above 1 there is a hires pass: the result is made so many times larger, and worked on once more.
         hr_upscaler: what makes it larger, one of `UPSCALERS`: the latents (bilinear), or the picture (Lanczos).
-        hr_second_pass_steps: `steps` of the hires pass; 0 is as many as in the first.
+        hr_second_pass_steps: of the hires pass, which runs them all; 0 is as many as `steps`.
         hr_denoising_strength: that of the hires pass.
 
     Raises:
@@ -95,19 +112,23 @@ class Settings:
     hr_denoising_strength: float = 0.7
 
     @property
-    def hires(self) -> Settings:
-        """The settings of the hires pass."""
-        return dataclasses.replace(
-            self,
-            denoising_strength=self.hr_denoising_strength,
-            steps=self.hr_second_pass_steps or self.steps,
-            hr_scale=1.0,
-        )
+    def first_steps(self) -> Steps:
+        """The steps of the first pass: of `steps` as many as the denoising strength says, and one more.
+
+        The WebUI counts so (`setup_img2img_steps`, modules/sd_samplers_common.py, 1.10.1; its samplers run `t_enc + 1`
+        steps). Denoising strength 0 leaves the picture, and none is run.
+        """
+        part = min(self.denoising_strength, LARGEST_PART)
+        return Steps(self.steps, int(part * self.steps) + 1 if part > 0 else 0)
 
     @property
-    def steps_run(self) -> int:
-        """Steps that a pass runs: of `steps` as many as the denoising strength says."""
-        return min(int(self.steps * self.denoising_strength), self.steps)
+    def hires_steps(self) -> Steps:
+        """The steps of the hires pass: all that are asked for, of so many more as the denoising strength says.
+
+        The WebUI counts so (the same function, where it is told how many steps to run).
+        """
+        run, part = self.hr_second_pass_steps or self.steps, min(self.hr_denoising_strength, LARGEST_PART)
+        return Steps(int(run / part), run) if part > 0 else Steps(run, 0)
 
     def __post_init__(self) -> None:
         for name, (low, high) in RANGES.items():

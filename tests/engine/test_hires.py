@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
+import ast
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from PIL import Image
 
 from depth2img import DepthOptions, OptionError, conditioning, schedule
 from depth2img.diffusion import Engine, Job, Settings, sampling
 from depth2img.diffusion.infotext import infotext
 from depth2img.diffusion.networks import build
+from depth2img.diffusion.settings import SAMPLERS, Steps
 from depth2img.files import save_picture
 from tests.engine import small
 
@@ -24,8 +30,8 @@ ROOT = Path(__file__).parents[2]
 HIRES = Settings(
     prompt="a red box", steps=4, width=96, height=64, hr_scale=1.5, hr_second_pass_steps=2, hr_denoising_strength=0.5
 )
-FIRST, SECOND = 3, 1
-"""Steps that the passes run: of 4 by a denoising strength of 0.75, of 2 by 0.5."""
+FIRST, SECOND = 4, 2
+"""Steps that the passes run: of 4 by a denoising strength of 0.75, and all of the second's."""
 
 
 @pytest.fixture(scope="module")
@@ -116,7 +122,8 @@ def test_lanczos_encodes_the_enlarged_picture(engine: Engine, monkeypatch: pytes
 def test_strength_and_steps_are_the_second_pass_own(engine: Engine, steps: list[torch.Tensor]) -> None:
     told: list[tuple[int, int]] = []
     options = DepthOptions(end=0.5, neutral=0.25)
-    settings = Settings(**{**vars(HIRES), "hr_second_pass_steps": 0, "hr_denoising_strength": 1.0})
+    changes = {"denoising_strength": 0.5, "hr_second_pass_steps": 0, "hr_denoising_strength": 0.3}
+    settings = Settings(**{**vars(HIRES), **changes})
     engine.generate([picture()], settings, options, on_step=lambda *step: told.append(step))
     assert told == [(index + 1, 7) for index in range(7)]
     counts = [not bool((step == 0.25).all()) for step in steps]
@@ -129,13 +136,17 @@ def test_source_colours_are_ignored_in_the_first_pass_alone(engine: Engine, monk
     sample = sampling.sample
 
     def watched(networks: Any, batch: Any, *args: Any) -> Any:
-        begun.append(batch.options.ignore_colours)
+        begun.append(batch.from_noise)
         return sample(networks, batch, *args)
 
     monkeypatch.setattr(sampling, "sample", watched)
     settings = Settings(**{**vars(HIRES), "denoising_strength": 1.0, "hr_denoising_strength": 1.0})
     engine.generate([picture()], settings, DepthOptions(ignore_colours=True))
     assert begun == [True, False]
+    almost = Settings(**{**vars(settings), "denoising_strength": 0.99})
+    assert almost.first_steps == settings.first_steps
+    engine.generate([picture()], almost, DepthOptions(ignore_colours=True))
+    assert begun[2:] == [False, False], "below 1 it does nothing, however many steps are run"
 
 
 def test_several_pictures_and_fixed_rows(engine: Engine) -> None:
@@ -249,3 +260,46 @@ def test_command_line(tmp_path: Path) -> None:
         assert made.size == depth.size == (160, 160)
         assert made.text["parameters"] == result["infotext"]
         assert "Depth hires: estimate" in result["infotext"]
+
+
+def hosts_count() -> Any:
+    """The WebUI's own function that counts steps."""
+    if "WEBUI_DIR" not in os.environ:
+        pytest.skip("needs the WebUI's source: set WEBUI_DIR")
+    path = Path(os.environ["WEBUI_DIR"], "modules", "sd_samplers_common.py")
+    found: dict[str, Any] = {"opts": SimpleNamespace(img2img_fix_steps=False)}
+    [count] = [one for one in ast.parse(path.read_text()).body if getattr(one, "name", "") == "setup_img2img_steps"]
+    exec(compile(ast.Module([count], []), str(path), "exec"), found)
+    return found["setup_img2img_steps"]
+
+
+@given(st.integers(1, 150), st.floats(0.001, 1.0))
+def test_steps_are_counted_as_in_the_webui(steps: int, strength: float) -> None:
+    """Its samplers run one step more than `t_enc`, the last of so many."""
+    count = hosts_count()
+    job = SimpleNamespace(steps=steps, denoising_strength=strength)
+    first, second = count(job), count(job, steps)
+    ours = Settings(steps=steps, denoising_strength=strength, hr_denoising_strength=strength)
+    assert ours.first_steps == Steps(first[0], first[1] + 1)
+    assert ours.hires_steps == Steps(second[0], second[1] + 1)
+
+
+@pytest.mark.parametrize(("steps", "strength", "run"), [(20, 1, 20), (20, 0.75, 16), (10, 0.05, 1), (20, 0.96, 20)])
+def test_steps_by_strength(steps: int, strength: float, run: int) -> None:
+    assert Settings(steps=steps, denoising_strength=strength).first_steps == Steps(steps, run)
+    again = Settings(hr_second_pass_steps=steps, hr_denoising_strength=strength).hires_steps
+    assert again.run == steps and again.of - steps == int(steps / min(strength, 0.999)) - steps
+
+
+def test_strength_zero_runs_no_step(engine: Engine, steps: list[torch.Tensor]) -> None:
+    zero = Settings(**{**vars(HIRES), "denoising_strength": 0.0, "hr_denoising_strength": 0.0})
+    engine.generate([picture()], zero)
+    assert steps == []
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_more_steps_than_noise_levels(engine: Engine, steps: list[torch.Tensor], sampler: str) -> None:
+    """All steps of a weak hires pass are the last of many more."""
+    many = {"denoising_strength": 0.0, "hr_denoising_strength": 0.001, "sampler": sampler}
+    [made] = engine.generate([picture()], Settings(**{**vars(HIRES), **many}))
+    assert len(steps) == 2 and made.picture.std() > 0

@@ -64,9 +64,12 @@ def pipeline() -> Any:
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("strength", [0.5, 1.0])
+@pytest.mark.parametrize(("strength", "of_diffusers"), [(0.5, 0.75), (1.0, 1.0)])
 @pytest.mark.parametrize("sampler", ["ddim", "euler", "euler a", "dpm++ 2m"])
-def test_pictures_are_those_of_diffusers(strength: float, sampler: str, record_property: Any) -> None:
+def test_pictures_are_those_of_diffusers(
+    strength: float, of_diffusers: float, sampler: str, record_property: Any
+) -> None:
+    """Below 1 the WebUI, and so the engine, runs one step more than diffusers does."""
     from depth2img.diffusion.sampling import make_scheduler
 
     pictures, seed = [picture(1), picture(2)], 7
@@ -80,7 +83,7 @@ def test_pictures_are_those_of_diffusers(strength: float, sampler: str, record_p
         prompt_embeds=states[0].repeat(2, 1, 1),
         negative_prompt_embeds=states[1].repeat(2, 1, 1),
         depth_map=torch.from_numpy(np.stack([one.depth.values for one in ours])),
-        strength=strength,
+        strength=of_diffusers,
         num_inference_steps=4,
         guidance_scale=5.0,
         generator=[torch.Generator().manual_seed(seed + n) for n in (0, 1)],

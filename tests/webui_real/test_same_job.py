@@ -52,12 +52,14 @@ def command(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
 
 
 def in_the_webui(host: Host, picture: Image.Image, **fields: Any) -> list[np.ndarray]:
-    host.img2img(picture, prompt="a red box", steps=STEPS, sampler_name="Euler", cfg_scale=CFG, **fields)
+    host.img2img(
+        picture, **{"prompt": "a red box", "steps": STEPS, "sampler_name": "Euler", "cfg_scale": CFG, **fields}
+    )
     return [np.array(values, np.float32).reshape(shape) for shape, values, _ in host.conditionings()]
 
 
-def check(ours: list[np.ndarray], theirs: list[np.ndarray], tolerance: float = TOLERANCE) -> None:
-    assert len(ours) == len(theirs) == STEPS
+def check(ours: list[np.ndarray], theirs: list[np.ndarray], tolerance: float = TOLERANCE, steps: int = STEPS) -> None:
+    assert len(ours) == len(theirs) == steps
     for step, (one, other) in enumerate(zip(ours, theirs, strict=True)):
         assert one.shape == other.shape == (2, 1, SIZE[1] // 8, SIZE[0] // 8)
         assert np.abs(one - other).max() <= tolerance, f"step {step}"
@@ -128,3 +130,17 @@ def test_an_own_map_to_the_last_bits(bundled: Host, command: Any, tmp_path: Path
     theirs = in_the_webui(bundled, picture, depth={**depth, "depth_map": to_base64(image)})
     flags = ("--depth", "map.png", "--range", "fixed", "--range-far", 2000, "--range-near", 50_000)
     check(command(picture, *flags), theirs, tolerance=1e-6)
+
+
+@pytest.mark.parametrize(("sampler", "name"), [("euler", "Euler"), ("euler a", "Euler a"), ("dpm++ 2m", "DPM++ 2M")])
+def test_below_denoising_strength_one(bundled: Host, command: Any, tmp_path: Path, sampler: str, name: str) -> None:
+    """As many steps, so that start and end fall on the same ones."""
+    image = Image.fromarray(np.random.default_rng(3).integers(0, 65536, (64, 96)).astype(np.uint16))
+    image.save(tmp_path / "map.png")
+    picture = photograph("astronaut", *SIZE)
+    depth = {"start": 0.25, "end": 0.75, "depth_map": to_base64(image)}
+    theirs = in_the_webui(bundled, picture, depth=depth, denoising_strength=0.6, sampler_name=name)
+    flags = ("--start", 0.25, "--end", 0.75, "--depth", "map.png", "-s", 0.6, "--sampler", sampler)
+    ours = command(picture, *flags)
+    check(ours, theirs, tolerance=1e-6, steps=4)
+    assert [float(np.ptp(step[0])) > 0 for step in ours] == [False, True, True, False]
