@@ -234,7 +234,7 @@ def compare(
         )
     save_picture(made.figure(settings.prompt), target)
     scores = made.scores(engine)
-    lines = [f"{picture} -> {target}", "", "Correlation with the picture's depth map:", *comparing.table(scores)]
+    lines = [f"{picture} -> {target}", "", "Correlation with the depth map:", *comparing.table(scores)]
     report({"figure": str(target), "correlation": [dataclasses.asdict(one) for one in scores]}, lines, as_json=as_json)
 
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 from PIL import Image
 
+from .errors import OptionError
 from .figure import Row, grid
 from .options import DepthOptions
 from .scores import structure
@@ -29,26 +30,32 @@ class Comparison:
     Attributes:
         strengths: the columns.
         without, with_depth: the results with the toggle off and on.
-        depth: the map of the picture, as estimated.
+        depth: the map that the second row was asked to keep.
+        estimator: `DepthOptions.estimator`; what estimates the results' depth.
     """
 
     strengths: Sequence[float]
     without: Sequence[Generated]
     with_depth: Sequence[Generated]
     depth: DepthMap
+    estimator: str
 
     def scores(self, engine: Engine, true: DepthMap | None = None, mean: DepthMap | None = None) -> list[Score]:
         """How much structure each result keeps.
 
         Args:
-            engine: its network estimates the results' depth.
-            true: what they are compared with; by default the picture's own estimated map.
+            engine: the one that made them.
+            true: what they are compared with; by default `depth`, so that the score of a result with depth is its
+                fidelity (`Generated.fidelity`).
             mean: see `scores.structure`.
+
+        Raises:
+            OptionError, EstimatorError: see `Engine.estimate`.
         """
         reference = self.depth if true is None else true
 
         def one(result: Generated) -> float:
-            return structure(reference, engine.estimate(result.picture), mean)
+            return structure(reference, engine.estimate(result.sampled, self.estimator), mean)
 
         return [
             Score(strength, one(off), one(on))
@@ -92,9 +99,12 @@ def compare(
         engine: a depth model.
         picture: anything that `images.read_picture` takes.
         settings: the job's; its denoising strength is replaced.
-        options: the depth options of the second row.
-        strengths: the columns.
+        options: the depth options, of which the first row switches depth off and the second on.
+        strengths: the columns, one at least.
         on_step: told the pictures done and the pictures in all.
+
+    Raises:
+        Depth2ImgError: as in `Engine.generate`.
     """
     options = DepthOptions() if options is None else options
     rows: dict[bool, list[Generated]] = {False: [], True: []}
@@ -102,12 +112,13 @@ def compare(
     for strength in strengths:
         for enabled in rows:
             job = dataclasses.replace(settings, denoising_strength=strength)
-            chosen = options if enabled else DepthOptions(enabled=False)
-            rows[enabled] += engine.generate([picture], job, chosen)
+            rows[enabled] += engine.generate([picture], job, dataclasses.replace(options, enabled=enabled))
             if on_step is not None:
                 on_step(len(rows[False]) + len(rows[True]), total)
-    depth = engine.estimate(rows[True][0].frame)
-    return Comparison(strengths, rows[False], rows[True], depth)
+    depth = next((one.depth for one in rows[True] if one.depth is not None), None)
+    if depth is None:
+        raise OptionError("strengths", "There is no denoising strength to compare at.", fix="Give one at least.")
+    return Comparison(strengths, rows[False], rows[True], depth, options.estimator)
 
 
 def table(scores: Sequence[Score]) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import warnings
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from PIL import Image
 
 from depth2img import DepthMap, DepthOptions, OptionError, conditioning, estimators, register_estimator
 from depth2img.checkpoints import to_single_file
+from depth2img.compare import compare
 from depth2img.depth_models import open_folder
 from depth2img.diffusion import Engine, Settings
 from depth2img.diffusion.networks import build
@@ -114,6 +116,20 @@ def test_fidelity_is_by_the_chosen_estimator(engine: Engine) -> None:
     options = DepthOptions(score=True, estimator="rightwards")
     [made] = engine.generate([picture()], SETTINGS, options)
     assert made.fidelity == pytest.approx(1.0), "it finds the same depth in every picture"
+
+
+@pytest.mark.usefixtures("rightwards")
+def test_the_comparison_scores_as_the_fidelity_does(engine: Engine) -> None:
+    """By the estimator of the options, and against the map that was asked for."""
+    options = DepthOptions(score=True, gamma=2.0, source="reference", reference=picture(1))
+    made = compare(engine, picture(), SETTINGS, options, strengths=(0.5, 1.0))
+    scores = made.scores(engine)
+    assert [one.depth2img for one in scores] == [one.fidelity for one in made.with_depth]
+    assert made.with_depth[0].depth is made.depth
+    chosen = compare(engine, picture(), SETTINGS, dataclasses.replace(options, gamma=1.0, estimator="rightwards"))
+    assert chosen.scores(engine)[0].img2img == pytest.approx(1.0), "it finds the same depth in every picture"
+    with pytest.raises(OptionError, match="no denoising strength"):
+        compare(engine, picture(), SETTINGS, strengths=())
 
 
 def test_fidelity_under_a_mask_is_of_what_was_sampled(engine: Engine) -> None:
