@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Final, Protocol
@@ -253,10 +254,11 @@ def out_of_device_memory(problem: Exception) -> bool:
 
 
 def release_memory() -> None:
-    """Give back what torch holds on a graphics card without using it."""
-    import torch
-
+    """Give back what nothing refers to any more, and what torch, if it is loaded, holds on a graphics card unused."""
     gc.collect()
+    torch = sys.modules.get("torch")
+    if torch is None:
+        return
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
     if torch.backends.mps.is_available():

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import gc
-import sys
 import threading
 import time
 from collections.abc import Callable, Hashable
@@ -126,7 +124,7 @@ class Shelf:
             self._timer = None
             if self._loaded is not None:
                 self._loaded = None
-                _collect()
+                estimators.release_memory()
 
     def _take(self, name: Hashable, open_: Open) -> Estimator:
         if self._timer is not None:
@@ -180,11 +178,3 @@ class Shelf:
         if name not in self._fetched:
             self._fetched[name] = hub.fetch(name, depth_models.PATTERNS, EstimatorError, what="depth estimator")
         return self._fetched[name]
-
-
-def _collect() -> None:
-    """Give back what nothing refers to any more, on the graphics card too."""
-    gc.collect()
-    torch = sys.modules.get("torch")
-    if torch is not None and torch.cuda.is_available():
-        torch.cuda.empty_cache()

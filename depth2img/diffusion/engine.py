@@ -21,6 +21,7 @@ from ..cache import DepthCache
 from ..conditioning import conditioning, neutral
 from ..depth_map import DepthMap, Span, read_depth_map
 from ..errors import Depth2ImgError, DepthMapError, OptionError, PictureError
+from ..estimators import out_of_device_memory
 from ..geometry import Placed
 from ..images import Picture, read_picture, to_float
 from ..options import CHECKPOINT, OPTIONS, WEBUI_ONLY, DepthOptions
@@ -345,7 +346,9 @@ class Engine:
                     batch, maps, depth = self._enlarged(batch, latents, jobs, frames, maps)
                     latents = sampling.sample(self.networks, batch, settings, settings.hires_steps, second)
                 decoded = sampling.decode(self.networks, latents[: len(jobs)])
-        except torch.OutOfMemoryError as problem:
+        except Exception as problem:
+            if not out_of_device_memory(problem):
+                raise
             width, height = frames[0].size
             raise Depth2ImgError(
                 "There is not enough memory on the device.",
@@ -391,7 +394,7 @@ class Engine:
                 for frame, depth in zip(frames, depths, strict=True)
             ]
         depth = self._conditioning(frames, maps, jobs, size)
-        rows = _repeated(depth.to(latents.device, latents.dtype), len(latents))
+        rows = sampling.repeated(depth.to(latents.device, latents.dtype), len(latents))
         return dataclasses.replace(batch, latents=latents, depth=rows, from_noise=False), maps, depth
 
     @staticmethod
@@ -427,7 +430,7 @@ class Engine:
     ) -> Batch:
         networks, settings = self.networks, jobs[0].settings
         device, dtype = networks.device, networks.dtype
-        generators = [torch.Generator().manual_seed(seed) for seed in (job.settings.seed for job in jobs)]
+        generators = [torch.Generator().manual_seed(job.settings.seed) for job in jobs]
         latents = sampling.encode(networks, self._stacked([frame.picture for frame in frames]), generators)
         keep = _keep(frames)
         if keep is not None:
@@ -460,11 +463,6 @@ def _pictures(decoded: torch.Tensor) -> list[Picture]:
     """float (B, 3, h, w), -1..1 and beyond -> uint8 (h, w, 3) each."""
     unit = (decoded / 2 + 0.5).clamp(0, 1).permute(0, 2, 3, 1).numpy()
     return [*(unit * 255).round().astype(np.uint8)]
-
-
-def _repeated(rows: torch.Tensor, count: int) -> torch.Tensor:
-    """With the last row repeated until there are so many."""
-    return torch.cat([rows, rows[-1:].expand(count - len(rows), *rows.shape[1:])])
 
 
 def _keep(frames: Sequence[Frame]) -> torch.Tensor | None:

@@ -63,18 +63,19 @@ class Batch:
         more = rows - len(self.latents)
         if more <= 0:
             return self
-
-        def fill(rows_of: torch.Tensor) -> torch.Tensor:
-            return torch.cat([rows_of, rows_of[-1:].expand(more, *rows_of.shape[1:])])
-
         return dataclasses.replace(
             self,
-            latents=fill(self.latents),
-            depth=fill(self.depth),
-            keep=None if self.keep is None else fill(self.keep),
-            text=(fill(self.text[0]), fill(self.text[1])),
+            latents=repeated(self.latents, rows),
+            depth=repeated(self.depth, rows),
+            keep=None if self.keep is None else repeated(self.keep, rows),
+            text=(repeated(self.text[0], rows), repeated(self.text[1], rows)),
             generators=[*self.generators, *(torch.Generator() for _ in range(more))],
         )
+
+
+def repeated(rows: torch.Tensor, count: int) -> torch.Tensor:
+    """Rows with the last one repeated until there are `count`, which is no less than there are."""
+    return torch.cat([rows, rows[-1:].expand(count - len(rows), *rows.shape[1:])])
 
 
 def make_scheduler(networks: Networks, sampler: str) -> Any:

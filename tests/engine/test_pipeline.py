@@ -10,9 +10,9 @@ import pytest
 import torch
 from PIL import Image
 
-from depth2img import DepthMap, DepthMapError, DepthOptions, OptionError, PictureError, conditioning
+from depth2img import Depth2ImgError, DepthMap, DepthMapError, DepthOptions, OptionError, PictureError, conditioning
 from depth2img.checkpoints.clip_tokens import token_ids
-from depth2img.diffusion import Engine, Settings
+from depth2img.diffusion import Engine, Settings, sampling
 from depth2img.diffusion.engine import Job
 from depth2img.diffusion.networks import build
 from tests.engine import small
@@ -239,6 +239,27 @@ def test_mask_of_another_size_is_refused() -> None:
 def test_empty_mask_is_refused() -> None:
     with pytest.raises(PictureError, match="masks nothing"):
         engine().generate([picture(1)], settings(), masks=[np.zeros(WIDE, np.uint8)])
+
+
+@pytest.mark.parametrize(
+    ("problem", "told"),
+    [
+        (
+            torch.cuda.OutOfMemoryError("CUDA out of memory."),
+            "not enough memory on the device. Got 1 pictures of 96 x 64",
+        ),
+        (RuntimeError("MPS backend out of memory (...)"), "not enough memory on the device"),
+        (RuntimeError("something else"), "something else"),
+    ],
+)
+def test_memory_that_runs_out_is_said(monkeypatch: pytest.MonkeyPatch, problem: Exception, told: str) -> None:
+    def fail(*_: object) -> None:
+        raise problem
+
+    monkeypatch.setattr(sampling, "sample", fail)
+    with pytest.raises((Depth2ImgError, RuntimeError), match=told) as caught:
+        engine().generate([picture(1)], settings())
+    assert isinstance(caught.value, Depth2ImgError) is ("memory" in told)
 
 
 def test_counts_must_match() -> None:
