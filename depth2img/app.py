@@ -18,12 +18,13 @@ import gradio as gr
 import numpy as np
 
 from . import panel, view
-from .depth_map import DepthMap, read_depth_map
-from .diffusion.settings import CHOICES, RANGES, Settings
+from .depth_map import read_depth_map
+from .diffusion.settings import CHOICES, HIRES_SETTINGS, MASK_SETTINGS, RANGES, Settings
 from .errors import Depth2ImgError, NoDepthError, OptionError
-from .files import save_picture
 from .images import Picture, read_picture
 from .options import ADJUSTMENTS, OPTIONS, WEBUI_ONLY, DepthOptions
+from .results import save_result
+from .results import view as view_of
 
 if TYPE_CHECKING:
     from .diffusion.engine import Engine, Generated
@@ -39,12 +40,10 @@ STEPS: Final[Mapping[str, float]] = {
     "hr_denoising_strength": 0.01,
 }
 """Slider steps other than 1."""
-HIRES_SETTINGS: Final = ("hr_scale", "hr_upscaler", "hr_second_pass_steps", "hr_denoising_strength")
 SLIDERS: Final = (
     *("denoising_strength", "cfg_scale", "steps", "mask_blur", "only_masked_padding"),
     *("hr_scale", "hr_second_pass_steps", "hr_denoising_strength"),
 )
-MASK_SETTINGS: Final = ("mask_blur", "mask_invert", "masked_content", "inpaint_area", "only_masked_padding")
 FRAME_SETTINGS: Final = ("width", "height", "resize_mode")
 LABELS: Final[Mapping[str, str]] = {
     "negative_prompt": "Negative prompt",
@@ -187,7 +186,7 @@ class Page:
             raise gr.Error(str(error)) from error
         pictures: list[Any] = [result.picture]
         if options.append_map and result.depth is not None:
-            pictures.append(_shown(result.depth, result.picture))
+            pictures.append(view_of(result.depth, result.sampled))
         score = "" if result.fidelity is None else f" Depth fidelity {result.fidelity:.3f}."
         return pictures, panel.note(f"Seed {result.seed}, {time.perf_counter() - begun:.1f} s.{score}{note}", "good")
 
@@ -197,15 +196,8 @@ class Page:
             return ""
         number = 1 + max((int(p.stem) for p in folder.glob("*.png") if p.stem.isdecimal()), default=0)
         path = folder / f"{number:05}.png"
-        save_picture(result.picture, path, infotext=result.infotext)
-        if options.save_map and result.depth is not None:
-            height, width = result.picture.shape[:2]
-            result.depth.resized(width, height).save(path.with_name(f"{path.stem}-depth.png"))
+        save_result(result, path, dataclasses.replace(options, append_map=False))  # that one is shown
         return f" Saved as {path.name}."
-
-
-def _shown(depth: DepthMap, like: Picture) -> Any:
-    return depth.resized(like.shape[1], like.shape[0]).to_image()
 
 
 def picture_and_mask(drawn: Any) -> tuple[Picture, Picture | None]:

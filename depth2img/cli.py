@@ -19,13 +19,13 @@ from .adjust import adjust
 from .commands.batch import batch
 from .commands.checkpoint import checkpoint, convert
 from .depth_map import COLOUR_MAPS
-from .diffusion.settings import Settings
+from .diffusion.settings import HIRES_SETTINGS, MASK_SETTINGS, Settings
 from .errors import Depth2ImgError, OptionError
 from .files import picture_path, save_picture
 from .flags import device_flag, dtype_flag, json_flag, model_flag, output_flag, pictures_argument, progress, report
 from .images import read_picture, to_float
 from .options import ADJUSTMENTS, OPTIONS, DepthOptions
-from .results import save_result, view
+from .results import MAP_ENDING, save_result, view
 
 if TYPE_CHECKING:
     from .diffusion import Engine
@@ -112,7 +112,7 @@ def estimate(
     from .diffusion import load_estimator
 
     several = len(pictures) > 1
-    targets = [flags.output_path(output, source, "-depth.png", several=several) for source in pictures]
+    targets = [flags.output_path(output, source, MAP_ENDING, several=several) for source in pictures]
     decoded = [read_picture(source) for source in pictures]
     estimator = load_estimator(model, device=device, estimator=depth.estimator)
     results: list[dict[str, Any]] = []
@@ -208,7 +208,7 @@ Examples:
 @device_flag
 @dtype_flag
 @json_flag
-@flags.setting_flags("denoising_strength", *flags.MASK_SETTINGS, *flags.HIRES_SETTINGS)
+@flags.setting_flags("denoising_strength", *MASK_SETTINGS, *HIRES_SETTINGS)
 # --strength is the row of denoising strengths; there are neither masks nor a hires pass, and a score in any case
 @flags.depth_flags("enabled", "append_map", "save_map", "strength", "score", "under_mask", "hires")
 def compare(

@@ -13,7 +13,7 @@ from typing import Any, Final, TypeVar
 
 import click
 
-from .diffusion.settings import CHOICES, Settings
+from .diffusion.settings import CHOICES, DEVICES, DTYPES, Settings
 from .errors import OptionError
 from .options import OPTIONS, WEBUI_ONLY, DepthOptions, Option
 
@@ -52,8 +52,6 @@ SETTING_HELP: Final[Mapping[str, str]] = {
     "hr_denoising_strength": "Hires pass: its denoising strength. 0 to 1.",
 }
 SHORT: Final[Mapping[str, str]] = {"prompt": "-p", "negative_prompt": "-n", "denoising_strength": "-s"}
-HIRES_SETTINGS: Final = ("hr_scale", "hr_upscaler", "hr_second_pass_steps", "hr_denoising_strength")
-MASK_SETTINGS: Final = ("mask_blur", "mask_invert", "masked_content", "inpaint_area", "only_masked_padding")
 
 model_flag = click.option(
     "-m",
@@ -65,14 +63,14 @@ model_flag = click.option(
 )
 device_flag = click.option(
     "--device",
-    type=click.Choice(["auto", "cpu", "cuda", "mps"]),
+    type=click.Choice(DEVICES),
     default="auto",
     show_default=True,
     help="Where to run.",
 )
 dtype_flag = click.option(
     "--dtype",
-    type=click.Choice(["auto", "float32", "float16", "bfloat16"]),
+    type=click.Choice(DTYPES),
     default="auto",
     show_default=True,
     help="Precision; auto is float32 on a CPU and float16 elsewhere. Depth is always estimated in float32.",

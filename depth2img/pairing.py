@@ -43,6 +43,9 @@ MAPS: Final = Kind("depth_map", "depth map", "-depth", PICTURES | {".npy", ".exr
 
 MASKS: Final = Kind("mask", "mask", "-mask", PICTURES)
 
+UNMATCHED: Final = ("stop", "without", "skip")
+"""What `depth2img batch` does with pictures without a partner: it runs nothing; makes them without; leaves them out."""
+
 
 @dataclasses.dataclass(frozen=True)
 class Pairing:

@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from PIL import Image
 
 from .files import save_picture
+from .pairing import MAPS
 
 if TYPE_CHECKING:
     from .depth_map import DepthMap
     from .diffusion.engine import Generated
     from .images import Picture
     from .options import DepthOptions
+
+MAP_ENDING: Final = f"{MAPS.ending}.png"
+VIEW_ENDING: Final = f"{MAPS.ending}-view.png"
+"""Behind the picture's stem: its map with 16 bits, and the map to look at."""
 
 
 def view(depth: DepthMap, like: Picture, colour_map: str = "grey") -> Image.Image:
@@ -25,9 +30,9 @@ def result_paths(path: Path, options: DepthOptions) -> list[Path]:
     """The files that `save_result` writes for these options: the picture, its map to look at, its map with 16 bits."""
     paths = [path]
     if options.append_map and options.enabled:
-        paths.append(path.with_name(f"{path.stem}-depth-view.png"))
+        paths.append(path.with_name(path.stem + VIEW_ENDING))
     if options.save_map and options.enabled:
-        paths.append(path.with_name(f"{path.stem}-depth.png"))
+        paths.append(path.with_name(path.stem + MAP_ENDING))
     return paths
 
 
@@ -50,7 +55,7 @@ def save_result(result: Generated, path: Path, options: DepthOptions) -> list[Pa
     for extra in paths[1:]:
         if result.depth is None:
             continue
-        if extra.stem.endswith("-view"):
+        if extra.name.endswith(VIEW_ENDING):
             save_picture(view(result.depth, result.sampled), extra)
         else:
             result.depth.resized(result.sampled.shape[1], result.sampled.shape[0]).save(extra)

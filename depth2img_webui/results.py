@@ -10,13 +10,11 @@ from modules import shared
 
 from depth2img import DepthMapError, read_picture
 from depth2img.options import CHECKPOINT
+from depth2img.results import MAP_ENDING
 from depth2img.scores import FIDELITY, structure
 
 from . import compat, maps, place, settings
 from .job import JOB, Job
-
-MAP_ENDING: Final = "-depth.png"
-"""Behind the stem of a saved picture: the file of its map."""
 
 LONGEST_NAME: Final = 255
 """Bytes of a file's name, on every file system in use."""

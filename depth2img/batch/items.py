@@ -13,12 +13,8 @@ from typing import Any, Final
 from ..diffusion.settings import LARGEST_SEED, Settings
 from ..errors import OptionError
 from ..options import OPTIONS, SOURCE_OF_PAYLOAD, DepthOptions
-from ..pairing import MAPS, MASKS, PICTURES, Kind, files_in, find_partners, stem, without_partners
+from ..pairing import MAPS, MASKS, PICTURES, UNMATCHED, Kind, files_in, find_partners, stem, without_partners
 from .manifest import FILES, SETTINGS, SUFFIXES, Row, read_manifest, refuse
-
-UNMATCHED: Final = ("stop", "without", "skip")
-"""What becomes of pictures without a map or mask in the folder that was named: nothing is run; they are made without
-it; they are left out."""
 
 LONGEST_PART: Final = 200
 """Of a result's name, in bytes between slashes: file systems allow 255, suffixes and temporary names included."""
@@ -60,8 +56,11 @@ class Sources:
         recursive: folders in the folder, too.
         depth_folder, mask_folder: maps and masks, see `pairing.pair`.
         allowed: folders beside the manifest's own that it may name files in.
-        unmatched: one of `UNMATCHED`.
+        unmatched: one of `pairing.UNMATCHED`.
         one_seed: every item has the seed of the settings, instead of one of its own.
+
+    Raises:
+        OptionError: `unmatched` is something else.
     """
 
     given: Path
@@ -71,6 +70,12 @@ class Sources:
     allowed: Sequence[Path] = ()
     unmatched: str = "stop"
     one_seed: bool = False
+
+    def __post_init__(self) -> None:
+        if self.unmatched not in UNMATCHED:
+            raise OptionError(
+                "unmatched", f"'unmatched' must be one of: {', '.join(UNMATCHED)}.", got=repr(self.unmatched)[:60]
+            )
 
     @property
     def partners(self) -> dict[Kind, Path | None]:

@@ -26,7 +26,7 @@ from .manifest import refuse
 RECORDS: Final = ".depth2img"
 """Folder in the folder of results: one JSON file per finished item, written last."""
 
-FORMAT: Final = 1
+FORMAT: Final = 2
 """Of the records; another number makes all items anew."""
 
 WHOLE_BYTES: Final = 256 * 1024 * 1024

@@ -27,6 +27,7 @@ from ..flags import (
     setting_flags,
 )
 from ..options import DepthOptions
+from ..pairing import UNMATCHED
 
 SOME_FAILED: Final = 1
 EVERY: Final = 30.0
@@ -54,8 +55,8 @@ The same command again goes on where the last one ended. More in docs/batch.md."
 @click.option("--mask-folder", type=PATH, help="Masks named like the pictures, or with -mask behind that.")
 @click.option(
     "--unmatched",
-    type=click.Choice(["stop", "without", "skip"]),
-    default="stop",
+    type=click.Choice(UNMATCHED),
+    default=UNMATCHED[0],
     show_default=True,
     help="If a picture has no map or mask there: run nothing, make it without one, or leave it out.",
 )

@@ -16,12 +16,10 @@ from ..files import refusing
 from ..options import CHECKPOINT
 from ..shelf import Shelf
 from .networks import Networks, build, build_estimator
+from .settings import DTYPES
 
 TINY: Final = "tiny"
 """The embedded model."""
-
-DEVICES: Final = ("auto", "cpu", "cuda", "mps")
-DTYPES: Final = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 
 
 def load(source: str | Path, *, device: str = "auto", dtype: str = "auto") -> Networks:
@@ -30,8 +28,8 @@ def load(source: str | Path, *, device: str = "auto", dtype: str = "auto") -> Ne
     Args:
         source: `tiny`, a folder in the diffusers layout, a `.safetensors` or `.ckpt` file, or `owner/name[@revision]`
             on the hub, of which only JSON and safetensors files are fetched.
-        device: one of `DEVICES`; auto takes CUDA, then MPS, then the CPU.
-        dtype: `auto` or one of `DTYPES`; auto is float32 on the CPU and float16 elsewhere.
+        device: one of `settings.DEVICES`; auto takes CUDA, then MPS, then the CPU.
+        dtype: one of `settings.DTYPES`; auto is float32 on the CPU and float16 elsewhere.
 
     Raises:
         CheckpointError: there is no such model, or it cannot be used.
@@ -110,10 +108,11 @@ def pick_dtype(name: str, device: torch.device) -> torch.dtype:
     if name == "auto":
         return torch.float32 if device.type == "cpu" else torch.float16
     if name not in DTYPES:
-        raise OptionError("dtype", f"There is no type '{name}'.", fix=f"Use auto or one of: {', '.join(DTYPES)}.")
+        raise OptionError("dtype", f"There is no type '{name}'.", fix=f"Use one of: {', '.join(DTYPES)}.")
     if name == "float16" and device.type == "cpu":
         raise OptionError("dtype", "float16 is too slow on a CPU to be of use.", fix="Use float32 or bfloat16.")
-    return DTYPES[name]
+    dtype: torch.dtype = getattr(torch, name)
+    return dtype
 
 
 def _download(name: str) -> Path:

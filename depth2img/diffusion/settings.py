@@ -15,6 +15,14 @@ RESIZE_MODES: Final = ("just resize", "crop and resize", "resize and fill")
 UPSCALERS: Final = ("latent", "lanczos")
 SAMPLERS: Final = ("ddim", "euler", "euler a", "dpm++ 2m")
 
+MASK_SETTINGS: Final = ("mask_blur", "mask_invert", "masked_content", "inpaint_area", "only_masked_padding")
+HIRES_SETTINGS: Final = ("hr_scale", "hr_upscaler", "hr_second_pass_steps", "hr_denoising_strength")
+"""The settings that matter with a mask alone, and with a hires pass alone."""
+
+DEVICES: Final = ("auto", "cpu", "cuda", "mps")
+DTYPES: Final = ("auto", "float32", "float16", "bfloat16")
+"""Where a model may run, and in which type."""
+
 SIDE_STEP: Final = 8
 LARGEST_SIDE: Final = 4096
 LARGEST_SEED: Final = 2**32 - 1
@@ -139,6 +147,11 @@ class Settings:
             if not _is_number(value, whole) or not low <= float(value) <= high:
                 kind = "a whole number" if whole else "a number"
                 raise _error(name, f"must be {kind} from {low:g} to {high:g}", value)
+        for name in ("prompt", "negative_prompt"):
+            if not isinstance(getattr(self, name), str):
+                raise _error(name, "must be a text", getattr(self, name))
+        if not isinstance(self.mask_invert, bool):
+            raise _error("mask_invert", "must be true or false", self.mask_invert)
         for name, choices in CHOICES.items():
             if getattr(self, name) not in choices:
                 raise _error(name, f"must be one of: {', '.join(choices)}", getattr(self, name))

@@ -142,6 +142,16 @@ def test_generate_saves_where_it_was_told(engine: Engine, tmp_path: Path) -> Non
         app.Page(engine, None).generate(drawn(masked=False), SETTINGS, depth)
 
 
+def test_the_map_of_a_part_keeps_its_proportions(engine: Engine, tmp_path: Path) -> None:
+    """With "only masked" the map covers the frame, not the picture."""
+    settings = SETTINGS | {"inpaint_area": "only masked", "only_masked_padding": 4, "width": 64, "height": 64}
+    depth = [name in ("enabled", "append_map", "save_map") or option.default for name, option in OPTIONS.items()]
+    pictures, _ = app.Page(engine, tmp_path).generate(drawn(masked=True), settings, depth)
+    assert pictures[0].shape == (64, 96, 3) and pictures[1].size == (64, 64)
+    with Image.open(tmp_path / "00001-depth.png") as saved:
+        assert saved.size == (64, 64)
+
+
 def test_strokes_are_a_mask(engine: Engine) -> None:
     settings = SETTINGS | {"mask_blur": 0, "denoising_strength": 1.0}
     held = drawn(masked=True)

@@ -458,6 +458,11 @@ def test_a_folder_of_maps_serves_every_use_of_a_map(
     assert {item.options.source for item in found} == {source}
 
 
+def test_unmatched_is_one_of_three(folder: Path) -> None:
+    with pytest.raises(OptionError, match="must be one of: stop, without, skip"):
+        Sources(folder, unmatched="skp")
+
+
 def test_a_folder_of_maps_without_depth_is_refused(run: Run, folder: Path) -> None:
     done = run(folder, "out", *QUICK, "--depth-folder", folder, "--no-enabled")
     assert done.code == 2 and "would have no effect" in done.err

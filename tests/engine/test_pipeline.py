@@ -292,6 +292,8 @@ def test_extreme_proportions_are_refused_without_a_size() -> None:
 @pytest.mark.parametrize(
     ("field", "value"),
     [
+        ("prompt", None),
+        ("mask_invert", 1),
         ("denoising_strength", 1.5),
         ("denoising_strength", float("nan")),
         ("steps", 0),
