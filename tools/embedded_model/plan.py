@@ -28,7 +28,7 @@ class Plan:
     depth_batch: int = 16
     depth_rate: float = 3e-3
 
-    unet_samples: int = 211_000
+    unet_samples: int = 381_000
     unet_batch: int = 16
     unet_rate: float = 1e-3
 
