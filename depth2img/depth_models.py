@@ -21,7 +21,7 @@ import numpy.typing as npt
 from . import images
 from .depth_map import DepthMap
 from .errors import EstimatorError
-from .estimators import maps_of, without_autocast
+from .estimators import in_float32, maps_of, or_on_cpu, without_autocast
 from .files import reason
 
 if TYPE_CHECKING:
@@ -130,7 +130,7 @@ def key_of(folder: Path) -> str:
 
 
 class TransformersEstimator:
-    """A depth model of `transformers`, in float32 where its weights are.
+    """A depth model of `transformers`, in float32 where its weights are; where no memory is left, once on the CPU.
 
     Args:
         network: a `...ForDepthEstimation`: pixel values (1, 3, h, w) -> `predicted_depth` (1, h', w').
@@ -155,20 +155,23 @@ class TransformersEstimator:
         The values are those of transformers' own depth estimation pipeline, at the network's resolution instead of the
         picture's, except where its padding has to be cut off again (ZoeDepth). Metres become 1 / metres.
         """
-        import torch
-
         whole = bool(getattr(self._processor, "do_pad", False)) or not self._processor.do_resize
         seen = prepared(images.to_float(picture), longest=LONGEST_SIDE if whole else None)
         with refused(f"The depth estimator {self._name} failed.", "Choose another estimator."):
             pixels = self._processor(images=seen, return_tensors="pt")["pixel_values"]
-            device = next(self._network.parameters()).device
-            with torch.no_grad(), without_autocast(device):
-                output = self._network(pixels.to(device, torch.float32))
-                depth = self._unpadded(output, (seen.shape[0], seen.shape[1]))
-        [found] = maps_of(depth[None], 1, self._name)
+            size = seen.shape[0], seen.shape[1]
+            depth, notice = or_on_cpu(lambda device: self._depth(pixels, size, device))
+        [found] = maps_of(depth[None], 1, self._name, notice)
         if not self._metric:
             return found
         return dataclasses.replace(found, values=1.0 / np.maximum(found.values, NEAREST))
+
+    def _depth(self, pixels: torch.Tensor, size: tuple[int, int], device: torch.device | None) -> torch.Tensor:
+        """What the network gives for the pixel values of a picture of that size, (h, w)."""
+        import torch
+
+        with torch.no_grad(), in_float32(self._network, device) as at, without_autocast(at):
+            return self._unpadded(self._network(pixels.to(at, torch.float32)), size)
 
     def _unpadded(self, output: Any, size: tuple[int, int]) -> torch.Tensor:
         """(h, w); without the border that ZoeDepth's processor has put around the picture of that size."""

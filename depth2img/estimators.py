@@ -7,7 +7,7 @@ import gc
 import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar
 
 import cv2
 import numpy as np
@@ -19,6 +19,8 @@ from .errors import EstimatorError
 
 if TYPE_CHECKING:
     import torch
+
+T = TypeVar("T")
 
 NET_SIDE: Final = 384
 """Side that MiDaS' transform aims at, in pixels (ldm/modules/midas/api.py, `load_midas_transform`)."""
@@ -182,22 +184,13 @@ class MidasEstimator:
         return maps_of(output, len(inputs), self._name, notice)
 
     def _run(self, network_input: torch.Tensor) -> tuple[Any, str]:
-        """The network's output and a notice: where its weights are, or on the CPU if there is no room for it there."""
-        import torch
-
+        """The network's output and a notice, see `or_on_cpu`."""
         try:
-            return self._output(network_input), ""
-        except Exception as problem:
-            if not out_of_device_memory(problem):
-                raise self._failed(problem) from problem
-        # Only here, since the exception holds on to all that the first attempt had made.
-        release_memory()
-        try:
-            return self._output(network_input, torch.device("cpu")), ON_CPU
+            return or_on_cpu(lambda device: self._output(network_input, device))
         except Exception as problem:
             raise self._failed(problem) from problem
 
-    def _output(self, network_input: torch.Tensor, device: torch.device | None = None) -> Any:
+    def _output(self, network_input: torch.Tensor, device: torch.device | None) -> Any:
         import torch
 
         with torch.no_grad(), in_float32(self._network, device) as at, without_autocast(at):
@@ -251,6 +244,27 @@ def out_of_device_memory(problem: Exception) -> bool:
     return isinstance(problem, torch.cuda.OutOfMemoryError) or (
         isinstance(problem, RuntimeError) and "MPS backend out of memory" in str(problem)
     )
+
+
+def or_on_cpu(run: Callable[[torch.device | None], T]) -> tuple[T, str]:
+    """What a network gives, and a notice of its map: where its weights are, or, if no memory is left there, on the CPU.
+
+    Args:
+        run: runs it, on a device or, with None, where its weights are.
+
+    Raises:
+        Exception: whatever `run` raises, but for the first lack of memory on a graphics card.
+    """
+    import torch
+
+    try:
+        return run(None), ""
+    except Exception as problem:
+        if not out_of_device_memory(problem):
+            raise
+    # Only here, since the exception holds on to all that the first attempt had made.
+    release_memory()
+    return run(torch.device("cpu")), ON_CPU
 
 
 def release_memory() -> None:

@@ -20,6 +20,7 @@ from safetensors.torch import load_file, save_file
 
 from depth2img import EstimatorError, depth_models
 from depth2img.depth_models import TransformersEstimator, family_of, is_metric, open_folder, prepared
+from depth2img.estimators import ON_CPU
 from tests import depth_models as small
 
 transformers = pytest.importorskip("transformers", reason="the extra 'estimators' is not installed")
@@ -323,6 +324,27 @@ def test_without_transformers(folders: dict[str, Path], monkeypatch: pytest.Monk
     monkeypatch.setitem(sys.modules, "transformers", None)
     with pytest.raises(EstimatorError, match=r"needs the package transformers\. Run: pip install"):
         opened(folders["dpt"])
+
+
+def test_without_memory_on_the_card_the_cpu_estimates_once(folders: dict[str, Path]) -> None:
+    """As the checkpoint's own network does."""
+    estimator = opened(folders["dpt"])
+    wanted = estimator.estimate(scene())
+    inner, full = estimator._network.forward, [torch.cuda.OutOfMemoryError("CUDA out of memory")]
+
+    def forward(*args: Any, **named: Any) -> Any:
+        if full:
+            raise full.pop()
+        return inner(*args, **named)
+
+    estimator._network.forward = forward
+    depth = estimator.estimate(scene())
+    assert depth.notice == ON_CPU and wanted.notice == ""
+    np.testing.assert_array_equal(depth.values, wanted.values)
+    full += [torch.cuda.OutOfMemoryError("CUDA out of memory")] * 2
+    with pytest.raises(EstimatorError, match="Got OutOfMemoryError CUDA out of memory"):
+        estimator.estimate(scene())
+    assert full == []
 
 
 def test_a_network_that_returns_nan(folders: dict[str, Path]) -> None:
