@@ -51,9 +51,7 @@ def adjust(depth: DepthMap, options: DepthOptions, span: Span | None = None) -> 
     """
     if not options.adjusts:
         return depth
-    values = depth.normalised().astype(np.float64)
-    if span is not None and span[0] < span[1]:
-        values = np.clip((depth.values.astype(np.float64) - span[0]) / (span[1] - span[0]), 0.0, 1.0)
+    values = depth.normalised(span if span is not None and span[0] < span[1] else None).astype(np.float64)
     if options.invert:
         values = 1.0 - values
     values = np.clip((values - options.far) / (options.near - options.far), 0.0, 1.0) ** (1.0 / options.gamma)

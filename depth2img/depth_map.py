@@ -112,13 +112,17 @@ class DepthMap:
         """Smallest (farthest) and largest (nearest) value."""
         return float(self.values.min()), float(self.values.max())
 
-    def normalised(self) -> npt.NDArray[np.float32]:
-        """Values stretched to 0 (farthest) .. 1 (nearest), float32 (H, W); a flat map gives 0.5 everywhere."""
-        low, high = self.range
+    def normalised(self, span: Span | None = None) -> npt.NDArray[np.float32]:
+        """Values stretched to 0 (farthest) .. 1 (nearest), float32 (H, W); a flat range gives 0.5 everywhere.
+
+        Args:
+            span: what is farthest and nearest, to which values are limited; None for the map's own extremes.
+        """
+        low, high = self.range if span is None else span
         if high <= low:
             return np.full(self.values.shape, 0.5, np.float32)
         stretched = (self.values.astype(np.float64) - low) / (high - low)
-        return stretched.astype(np.float32)
+        return np.clip(stretched, 0.0, 1.0).astype(np.float32)
 
     def resized(self, width: int, height: int) -> DepthMap:
         """The map at another size: cubic when it grows, area average when it shrinks on both sides."""
