@@ -1,6 +1,7 @@
 """The same run on Ray Data: a pool of actors with one model each, fed with groups of items.
 
-Ray Data places the actors, holds back groups until one is free, starts a dead actor anew and hands its group on.
+Ray Data places the actors, holds back groups until one is free, starts a dead actor anew and hands its group on. It
+knows groups only: which item of one kills its workers shows when they are made one by one.
 """
 
 from __future__ import annotations
@@ -12,12 +13,13 @@ import logging
 import os
 import pickle
 import sys
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
 from ..errors import Depth2ImgError, OptionError
-from .plan import Record, Work
+from .plan import Record, Work, finished
 from .worker import Order, Worker
 
 LOCAL: Final = "local"
@@ -38,7 +40,12 @@ SLACK: Final = 1e-6
 """1 / 0.1 is ten, not 9.999...: what a sum of fractions may miss."""
 
 RETRIES: Final = 3
-"""Further attempts at a group whose actor died: of lack of memory, or with its machine."""
+"""Attempts at an item alone, after the actor that had its group died: of lack of memory, or with its machine."""
+
+DEADLY: Final = Depth2ImgError(
+    "Every worker that took this item died, also with this item alone.",
+    fix="See whether its files are whole and the machine has memory enough; Ray's own logs say more.",
+)
 
 
 @dataclass(frozen=True)
@@ -116,6 +123,7 @@ def _records(ray: Any, cluster: Cluster, order: Order, groups: Sequence[Sequence
         order = dataclasses.replace(order, device="cpu")  # a worker that was given no GPU is not to take one
     workers = min(cluster.workers or room, room, len(groups))
     rows = [{"group": pickle.dumps([*group])} for group in groups]
+    tries = ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1)(Tries).remote(RETRIES)
     made = ray.data.from_items(rows, override_num_blocks=len(rows)).map_batches(
         Actor,
         batch_size=1,
@@ -124,8 +132,8 @@ def _records(ray: Any, cluster: Cluster, order: Order, groups: Sequence[Sequence
         num_cpus=cpus,
         num_gpus=gpus,
         max_restarts=-1,
-        max_task_retries=RETRIES,
-        fn_constructor_args=(order,),
+        max_task_retries=1 + RETRIES * max(map(len, groups)),
+        fn_constructor_args=(order, tries),
     )
     try:
         for row in made.iter_rows():
@@ -155,12 +163,52 @@ def room_on(machine: Mapping[str, float], cpus: int, gpus: float) -> int:
     return room
 
 
-class Actor:
-    """What Ray Data starts in each process of its pool."""
+class Tries:
+    """How often items were begun in this run, for all actors of a pool.
 
-    def __init__(self, order: Order) -> None:
-        self._worker = Worker(order)
+    Args:
+        retries: attempts at an item alone.
+    """
+
+    def __init__(self, retries: int) -> None:
+        self._retries, self._count = retries, Counter[str]()
+
+    def begin(self, names: Sequence[str]) -> bool:
+        """Whether these may be tried together: items that nobody has begun, or one that has attempts left."""
+        most = self._retries if len(names) == 1 else 0
+        if any(self._count[name] > most for name in names):
+            return False
+        self._count.update(names)
+        return True
+
+
+class Actor:
+    """What Ray Data starts in each process of its pool.
+
+    Args:
+        order: see `Order`.
+        tries: handle of the `Tries` of this run.
+    """
+
+    def __init__(self, order: Order, tries: Any) -> None:
+        self._order, self._worker, self._tries = order, Worker(order), tries
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
         """Groups in, records out."""
-        return {"records": [json.dumps(self._worker.run(pickle.loads(group))) for group in batch["group"]]}
+        return {"records": [json.dumps(self._made(pickle.loads(group))) for group in batch["group"]]}
+
+    def _made(self, works: Sequence[Work]) -> list[Record]:
+        if self._begin(works):
+            return self._worker.run(works)
+        return [record for work in works for record in self._alone(work)]
+
+    def _alone(self, work: Work) -> list[Record]:
+        earlier = finished(work, self._order.out, self._order.suffix)  # before the group's next item killed its worker
+        if earlier is not None:
+            return [earlier]
+        return self._worker.run([work]) if self._begin([work]) else [self._worker.failure(work, DEADLY)]
+
+    def _begin(self, works: Sequence[Work]) -> bool:
+        import ray
+
+        return bool(ray.get(self._tries.begin.remote([work.item.name for work in works])))

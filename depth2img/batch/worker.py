@@ -94,17 +94,17 @@ class Worker:
             try:
                 jobs.append((work, self._job(work.item)))
             except Exception as problem:
-                records[work.item.name] = self._failure(work, problem)
+                records[work.item.name] = self.failure(work, problem)
         made = self._made(jobs)
         share = (time.perf_counter() - begun) / max(len(jobs), 1)
         for (work, _), result in zip(jobs, made, strict=True):
             if isinstance(result, Exception):
-                records[work.item.name] = self._failure(work, result)
+                records[work.item.name] = self.failure(work, result)
                 continue
             try:
                 records[work.item.name] = self._written(work, result, share)
             except Exception as problem:
-                records[work.item.name] = self._failure(work, problem)
+                records[work.item.name] = self.failure(work, problem)
         return [records[work.item.name] for work in works]
 
     def _job(self, item: Item) -> Job:
@@ -162,7 +162,8 @@ class Worker:
         write_record(record, order.out)
         return record
 
-    def _failure(self, work: Work, problem: Exception) -> Record:
+    def failure(self, work: Work, problem: Exception) -> Record:
+        """The record of an item that cannot be made."""
         error = str(problem) if isinstance(problem, Depth2ImgError) else f"{type(problem).__name__}: {problem}"
         return describe(
             work.item, self._order.out, self._order.suffix, status="failed", error=error[:2000], worker=self._name

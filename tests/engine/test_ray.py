@@ -34,11 +34,14 @@ MAIN = "from depth2img.cli import main; main()"
 ROOT = Path(__file__).parents[2]
 
 
-def start(folder: Path, *arguments: object) -> subprocess.Popen[str]:
-    """The command in a session of its own, so that whatever it starts can be found and counted."""
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "RAY_TMPDIR": "/tmp"}
+def start(
+    folder: Path, *arguments: object, main: str = MAIN, path: tuple[Path, ...] = (ROOT,)
+) -> subprocess.Popen[str]:
+    """The command in a process of its own, so that whatever it starts can be found and counted."""
+    there = os.pathsep.join(map(str, path))
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": there, "RAY_TMPDIR": "/tmp"}
     return subprocess.Popen(
-        [sys.executable, "-c", MAIN, "batch", *map(str, arguments)],
+        [sys.executable, "-c", main, "batch", *map(str, arguments)],
         cwd=folder,
         env=environment,
         stdout=subprocess.PIPE,
@@ -134,3 +137,46 @@ def test_the_same_files_although_a_worker_is_killed(workplace: Path) -> None:
     while alive(started) and time.monotonic() < until:
         time.sleep(0.2)
     assert not alive(started), "Ray and its workers end with the run"
+
+
+DEADLY = """
+import os, signal, sys
+
+def watch(event, arguments):
+    if event == "open" and str(arguments[0]).endswith("3.png") and "default_worker.py" in sys.argv[0]:
+        with open(os.environ["DEATHS"], "a") as file:
+            file.write("x")
+        os.kill(os.getpid(), signal.SIGKILL)
+
+sys.addaudithook(watch)
+"""
+"""As `sitecustomize.py`: whatever process of Ray's reads that picture is killed by it, as by a fault in a decoder."""
+
+IMPATIENT = "from depth2img.batch import cluster; cluster.RETRIES = 1; " + MAIN
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="kills with SIGKILL")
+def test_an_item_that_kills_every_worker_is_left_out(workplace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The run ends, everything else is there, its neighbour in the group too, and the next run keeps that."""
+    (workplace / "site").mkdir()
+    (workplace / "site" / "sitecustomize.py").write_text(DEADLY)
+    monkeypatch.setenv("DEATHS", str(workplace / "deaths"))
+    given = ("in", "there", "-m", "small.safetensors", *QUICK, "--ray", "local", "--workers", "1")
+    run = start(workplace, *given, main=IMPATIENT, path=(ROOT, workplace / "site"))
+    try:
+        out, err = run.communicate(timeout=PATIENCE)
+    finally:
+        run.kill()
+    assert run.returncode == 1, err
+    assert (workplace / "deaths").read_text() == "xx", "once with its neighbour, and once alone"
+    summary = json.loads(out)
+    assert summary["made"] == ITEMS - 1
+    assert [(one["name"], one["status"]) for one in summary["failed"]] == [("3", "failed")]
+    assert "died" in summary["failed"][0]["error"]
+    assert sorted(path.stem for path in (workplace / "there").glob("*.png")) == [*"012456789"]
+    rows = [json.loads(line) for line in (workplace / "there" / "results.jsonl").read_text().splitlines()]
+    assert [row["status"] for row in rows] == ["failed" if seed == 3 else "done" for seed in range(ITEMS)]
+    again = start(workplace, *given[:-4])
+    out, err = again.communicate(timeout=PATIENCE)
+    assert again.returncode == 0, err
+    assert (json.loads(out)["made"], json.loads(out)["kept"]) == (1, ITEMS - 1)
