@@ -39,7 +39,7 @@ result = {
     "attributes": sum(len(vars(kind)) for kind in (*kinds, type(model))) + len(vars(model)),
     "descriptors": len(os.listdir("/proc/self/fd")),
     "threads": threading.active_count(),
-    "temporary": sum(1 for path in folder.iterdir() if path.name.startswith("depth2img")),
+    "temporary": sum(1 for path in folder.rglob("*")),
     "files": sum(1 for path in pathlib.Path(DATA).rglob("*") if path.is_file()),
 }
 """

@@ -184,6 +184,7 @@ def running(
     if extension is not None:
         (extensions / extension).symlink_to(ROOT, target_is_directory=True)
     (folder / "models" / "midas").mkdir(parents=True)
+    (folder / "temporary").mkdir()  # of its own, so that what it leaves there can be counted
     if midas is not None:
         (folder / "models" / "midas" / "dpt_hybrid-midas-501f0c75.pt").symlink_to(midas)
     with socket.socket() as free:
@@ -195,7 +196,7 @@ def running(
     command += ["--skip-version-check", "--no-download-sd-model", "--disable-console-progressbars"]
     command += ["--data-dir", str(folder), "--ckpt-dir", str(checkpoints), "--ckpt", str(checkpoints / checkpoint)]
     command += ["--port", str(port), *([] if interface else ["--nowebui"]), *flags]
-    variables = {**os.environ, **OFFLINE, **NO_NETWORK, **(environment or {})}
+    variables = {**os.environ, **OFFLINE, **NO_NETWORK, "TMPDIR": str(folder / "temporary"), **(environment or {})}
     variables.pop("COMMANDLINE_ARGS", None)
     with log.open("wb") as output:
         process = subprocess.Popen(
