@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import base64
 import io
+import struct
 import threading
 import time
 import warnings
+import zlib
 from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
 from typing import Any
@@ -187,6 +189,48 @@ def test_bodies_that_break_readers(routes: TestClient, body: bytes) -> None:
     answer = routes.post("/depth2img/v1/estimate", content=body, headers={"content-type": "application/json"})
     assert 400 <= answer.status_code < 500 and answer.json()["detail"]
     assert len(answer.content) < 10_000, "what is refused is not sent back"
+
+
+def unusual(kind: str) -> bytes:
+    """The content of a picture that is seldom sent."""
+    content = io.BytesIO()
+    if "x" in kind:
+        width, height = map(int, kind.split("x"))
+        strip = np.linspace(0, 255, width * height).astype(np.uint8).reshape(height, width)
+        Image.fromarray(strip).save(content, "PNG")
+    elif kind == "CMYK":
+        ramp().convert("CMYK").save(content, "JPEG")
+    elif kind == "animated":
+        ramp().convert("L").save(content, "GIF", save_all=True, append_images=[blobs(1).convert("L")])
+    else:
+        ramp().convert("L").convert("P").save(content, "TIFF")  # the colours of its palette have 16 bits each
+    return content.getvalue()
+
+
+@pytest.mark.parametrize("kind", ["1x1", "65535x1", "1x65535", "CMYK", "animated", "palette"])
+def test_pictures_that_are_seldom_sent(routes: TestClient, kind: str) -> None:
+    payload = base64.b64encode(unusual(kind)).decode()
+    estimated = routes.post("/depth2img/v1/estimate", json={"image": payload, "options": {"blur": 1.0}})
+    assert estimated.status_code == 200 and np.ptp(decoded(estimated.json()["depth_map"])) in (0, 65535)
+    adjusted = routes.post("/depth2img/v1/adjust", json={"depth_map": payload, "options": {"near": 0.9}})
+    if kind == "CMYK":
+        assert adjusted.status_code == 422 and "colour" in adjusted.json()["detail"]
+        return
+    size = (adjusted.json()["width"], adjusted.json()["height"])
+    assert size == (tuple(map(int, kind.split("x"))) if "x" in kind else (96, 64))
+
+
+@pytest.mark.parametrize("size", [(65_536, 1), (8193, 8192), (60_000, 60_000), (2**31 - 1, 2**31 - 1)])
+def test_decompression_bombs(routes: TestClient, size: tuple[int, int]) -> None:
+    """A header that promises more than its content has."""
+    whole = io.BytesIO()
+    Image.new("L", (1, 1)).save(whole, "PNG")
+    head = b"IHDR" + struct.pack(">II", *size) + b"\x08\0\0\0\0"
+    content = whole.getvalue()[:12] + head + struct.pack(">I", zlib.crc32(head)) + whole.getvalue()[33:]
+    payload = base64.b64encode(content).decode()
+    for path, field in (("estimate", "image"), ("adjust", "depth_map")):
+        answer = routes.post(f"/depth2img/v1/{path}", json={field: payload})
+        assert answer.status_code == 422 and "too large" in answer.json()["detail"]
 
 
 def test_what_can_be_refused_at_once_is_not_queued(host: Host, routes: TestClient) -> None:
