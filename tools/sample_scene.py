@@ -42,7 +42,7 @@ def look(solids: tuple[str, ...], floor: str, sky: str, light: str) -> scenes.Lo
 
 
 OWN = look(("red", "blue"), "green", "cyan", "day")
-OTHER = look(("yellow", "purple"), "blue", "white", "day")
+OTHER = look(("yellow", "white"), "blue", "red", "day")
 NIGHT = look(("red", "blue"), "green", "cyan", "night")
 REPAINTED = look(("red", "yellow"), "green", "cyan", "day")
 
