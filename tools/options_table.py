@@ -47,7 +47,7 @@ def _default(option: Option) -> str:
         return str(option.default).lower()
     if option.kind == "number":
         return f"{option.default:g}"
-    return f"`{option.default}`" if option.kind in ("choice", "text") else "none"
+    return f"`{option.default}`" if option.kind in ("choice", "text") and option.default else "none"
 
 
 if __name__ == "__main__":
