@@ -89,11 +89,14 @@ def choose(page: Page, name: str) -> None:
     option.click(timeout=20_000)
 
 
-def makes_depth(host: Host, picture: Image.Image, name: str) -> bool:
+def check_depth(host: Host, picture: Image.Image, name: str) -> None:
+    """A job runs on that checkpoint, and on depth."""
     host.run("probe.clear()")
     result = host.img2img(picture)
     shape, values, _ = host.conditionings()[-1]
-    return bool(result.info["sd_model_name"] == name and shape[1] == 1 and min(values) == -1 and max(values) == 1)
+    assert result.info["sd_model_name"] == name
+    assert shape[1] == 1
+    assert (min(values), max(values)) == (-1, 1)
 
 
 def test_a_bare_file_is_set_up_chosen_and_used(served: Host, folder: Path, astronaut: Image.Image) -> None:
@@ -115,7 +118,7 @@ def test_a_bare_file_is_set_up_chosen_and_used(served: Host, folder: Path, astro
         page.wait_for_function(
             "async () => (await (await fetch('/sdapi/v1/options')).json()).sd_model_checkpoint.includes('found')"
         )
-    assert makes_depth(served, astronaut, "found")
+    check_depth(served, astronaut, "found")
     served.use("small-depth")
 
 
@@ -142,7 +145,7 @@ def test_the_yaml_of_another_model_is_corrected(
     assert kept.startswith("mixed-up.yaml.bak") and (folder / kept).read_text() == wrong
     if theme == "light":
         served.use("mixed-up")
-        assert makes_depth(served, astronaut, "mixed-up")
+        check_depth(served, astronaut, "mixed-up")
         served.use("small-depth")
 
 
