@@ -233,10 +233,12 @@ def main() -> None:
         source = args.given[0] if args.given else folder / "random.safetensors"
         found = rows(source, folder, args.only, args.plain)
     peaks = {one["task"]: one["peak"] for one in found}
+    ratios = {}
     if args.only != "merge":
+        ratios["in memory / tensor by tensor"] = peaks[IN_MEMORY] / peaks[STREAMED]
         print(f"in memory / tensor by tensor: {peaks[IN_MEMORY] / peaks[STREAMED]:.1f} times the memory")
     print("wanted: no row but that in memory above 1.00 of its bound")
-    record.write("convert" if args.only is None else f"convert-{args.only}", found)
+    record.write("convert" if args.only is None else f"convert-{args.only}", {"rows": found, "ratios": ratios})
 
 
 IN_MEMORY, STREAMED = "folder -> file, in memory", "folder -> file"

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import functools
 import http.server
-import json
 import os
 import sys
 import tempfile
@@ -24,6 +23,7 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "tests" / "webui_real"))
 
+import record  # noqa: E402
 from host import Host, random_models, running  # noqa: E402
 
 TURNS = 3
@@ -89,11 +89,13 @@ def main() -> None:
     for name, (seconds, end) in rows.items():
         print(f"{name:34} {seconds:7.2f} s  {end[:80]}")
     ours = rows["with the extension, no network"][0]
-    for name in ("WebUI alone, network, first time", "WebUI alone, MiDaS' file there"):
-        print(f"with the extension / {name}: {ours / rows[name][0]:.2f}")
-    results = ROOT / "benchmarks" / "results"
-    results.mkdir(exist_ok=True)
-    (results / "loading.json").write_text(json.dumps(rows, indent=1))
+    ratios = {
+        f"{name} / with the extension": rows[name][0] / ours
+        for name in ("WebUI alone, network, first time", "WebUI alone, MiDaS' file there")
+    }
+    for name, ratio in ratios.items():
+        print(f"{name}: {ratio:.2f}")
+    record.write("loading", {"rows": rows, "ratios": ratios})
 
 
 if __name__ == "__main__":

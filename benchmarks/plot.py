@@ -32,11 +32,13 @@ def draw(values: dict[str, float], path: Path) -> None:
     """One bar per ratio on a logarithmic axis, with its figure."""
     labels = list(values)[::-1]
     figure, axes = pyplot.subplots(figsize=(9, 0.32 * len(labels) + 1), layout="constrained")
-    bars = axes.barh(labels, [values[label] for label in labels], color="#4a7ebb")
+    shown = [values[label] for label in labels]
+    axes.barh(labels, [value - 1 for value in shown], left=1, color="#4a7ebb")
     axes.set_xscale("log")
     axes.axvline(1, color="black", linewidth=0.8)
-    axes.bar_label(bars, labels=[f" {values[label]:.3g} x" for label in labels])
-    axes.margins(x=0.15)
+    for row, value in enumerate(shown):
+        axes.text(max(value, 1), row, f"  {value:,.0f} x" if value >= 100 else f"  {value:.3g} x", va="center")
+    axes.set_xlim(min(*shown, 1) / 2, max(*shown, 1) * 6)
     axes.spines[["top", "right"]].set_visible(False)
     figure.savefig(path, dpi=100)
 
