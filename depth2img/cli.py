@@ -44,9 +44,10 @@ EXTRAS: Final = {
 ENVIRONMENT: Final = {
     "TRANSFORMERS_VERBOSITY": "error",
     "DIFFUSERS_VERBOSITY": "error",
-    # By default idle threads of OpenMP spin for work. Where something else runs on their cores, the others wait for
-    # threads that wait: `depth2img demo` took five to thirteen times as long beside one busy process.
-    "OMP_WAIT_POLICY": "PASSIVE",
+    # How long GNU's OpenMP lets an idle thread spin for work: as long as it does itself where there are more threads than
+    # cores (libgomp's manual). Its other default made `depth2img demo` take 22 to 158 s beside one busy process instead of
+    # 15; on an idle machine both take 6.
+    "GOMP_SPINCOUNT": "1000",
 }
 """Set for libraries that read it when they are loaded, where the user has not set it."""
 
