@@ -44,9 +44,9 @@ EXTRAS: Final = {
 ENVIRONMENT: Final = {
     "TRANSFORMERS_VERBOSITY": "error",
     "DIFFUSERS_VERBOSITY": "error",
-    # How long GNU's OpenMP lets an idle thread spin for work: as long as it does itself where there are more threads than
-    # cores (libgomp's manual). Its other default made `depth2img demo` take 22 to 158 s beside one busy process instead of
-    # 15; on an idle machine both take 6.
+    # For how many rounds an idle thread of GNU's OpenMP spins for work before it sleeps. With its own 300,000, by
+    # libgomp's manual, `depth2img demo` took 22 to 150 s beside one busy process, with these 15 s; on an idle machine
+    # both take 6 s.
     "GOMP_SPINCOUNT": "1000",
 }
 """Set for libraries that read it when they are loaded, where the user has not set it."""
