@@ -13,7 +13,7 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Literal
@@ -116,7 +116,7 @@ def webui_folders(
             "It is not known where the WebUI is.",
             fix="Name its folder with --webui, or its --ckpt-dir or --models-dir.",
         )
-    if webui is not None and not _there(webui / "webui.py"):
+    if webui is not None and not _is(webui / "webui.py", Path.is_file):
         raise CheckpointError(
             f"{webui} is no WebUI.", got="no webui.py in it", fix="Name the folder that the WebUI was cloned into."
         )
@@ -124,16 +124,16 @@ def webui_folders(
     folders = [ckpt_dir] if ckpt_dir is not None else []
     if models_dir or data_dir or webui:
         folders.append(models / SUBFOLDER)
-        if not _there(models):
+        if not _is(models, Path.is_dir):
             raise CheckpointError(f"There is no folder {models}.", fix="Start the WebUI once, or check the path.")
-    if ckpt_dir is not None and not _there(ckpt_dir):
+    if ckpt_dir is not None and not _is(ckpt_dir, Path.is_dir):
         raise CheckpointError(f"There is no folder {ckpt_dir}.", fix="Check the path.")
     return tuple(Path(os.path.abspath(folder)) for folder in folders)
 
 
-def _there(path: Path) -> bool:
+def _is(path: Path, kind: Callable[[Path], bool]) -> bool:
     with refusing(f"{path} cannot be reached.", CheckpointError):
-        return path.exists()
+        return kind(path)
 
 
 def _around() -> Path | None:

@@ -81,6 +81,10 @@ def test_folders_that_are_none(tmp_path: Path, webui: Path) -> None:
     for name in ("data_dir", "models_dir", "ckpt_dir"):
         with pytest.raises(CheckpointError, match="There is no folder"):
             webui_folders(webui, **{name: tmp_path / "nowhere"})
+    (tmp_path / "file").write_text("no folder")
+    for given in ({"ckpt_dir": tmp_path / "file"}, {"models_dir": tmp_path / "file"}):
+        with pytest.raises(CheckpointError, match="There is no folder"):
+            webui_folders(webui, **given)
 
 
 def test_the_webui_around_an_extension_is_found(webui: Path, monkeypatch: pytest.MonkeyPatch) -> None:
