@@ -32,8 +32,8 @@ from PIL import Image
 
 from depth2img.batch import Order, Sources, find_items, make_plan
 from depth2img.batch.worker import Worker
-from depth2img.checkpoints.clip_tokens import token_ids
-from depth2img.demo import load_sample
+from depth2img.checkpoints.layout.tokenizer import token_ids
+from depth2img.cli.demo import load_sample
 from depth2img.diffusion import Engine, Settings
 from depth2img.diffusion.sampling import make_scheduler
 from depth2img.options import DepthOptions

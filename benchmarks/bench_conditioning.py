@@ -28,8 +28,8 @@ TARGETS = {"cold, batch 1": 5, "cold, batch 4": 18, "warm, batch 1": 500}
 MEASURE = """
 import gc, resource, time
 from modules.processing import StableDiffusionProcessingImg2Img as P
-hook, maps = sys.modules["depth2img_webui.hook"], sys.modules["depth2img_webui.maps"]
-estimators = sys.modules["depth2img.estimators"]
+hook, maps = sys.modules["depth2img_webui.jobs.hook"], sys.modules["depth2img_webui.jobs.maps"]
+midas = sys.modules["depth2img.estimators.midas"]
 network = shared.sd_model.depth_model
 generator = torch.Generator().manual_seed(7)
 
@@ -59,7 +59,7 @@ def conditioned(batch, ours, picture):
 def bare(picture):
     array = maps.pictures_of(picture)[0]
     def call():
-        network.forward(torch.from_numpy(estimators.midas_input(array))[None])
+        network.forward(torch.from_numpy(midas.midas_input(array))[None])
     return seconds(call)
 
 result = {}

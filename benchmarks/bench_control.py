@@ -41,10 +41,10 @@ sys.path[:0] = [str(ROOT), str(ROOT / "tests" / "webui_real")]
 import record  # noqa: E402
 
 from depth2img import DepthMap, DepthOptions, conditioning, embedded  # noqa: E402
-from depth2img.adjust import sequence_span  # noqa: E402
+from depth2img.depth.adjustments import sequence_span  # noqa: E402
+from depth2img.depth.scores import structure  # noqa: E402
 from depth2img.diffusion import Engine, Settings  # noqa: E402
-from depth2img.images import Picture  # noqa: E402
-from depth2img.scores import structure  # noqa: E402
+from depth2img.io.images import Picture  # noqa: E402
 from tools.embedded_model import scenes  # noqa: E402
 from tools.embedded_model.captions import plain_caption  # noqa: E402
 

@@ -35,13 +35,14 @@ import record
 import torch
 from safetensors.torch import load_file, save_file
 
-from depth2img.checkpoints import convert, merge, open_model, pairs, shapes
-from depth2img.checkpoints.convert import lazy_list, write_single_file
-from depth2img.checkpoints.description import SD2, text_config
+from depth2img.checkpoints import convert, merge, open_model
+from depth2img.checkpoints.conversion import lazy_list, write_single_file
+from depth2img.checkpoints.layout import keys, shapes
+from depth2img.checkpoints.layout.keys import INPUT
+from depth2img.checkpoints.layout.ldm_yaml import SD2, text_config
 from depth2img.checkpoints.model import WEIGHTS, ToLdm
-from depth2img.checkpoints.pairs import INPUT
-from depth2img.checkpoints.tensors import Renamed, open_file
-from depth2img.checkpoints.writing import Lazy, write_safetensors
+from depth2img.checkpoints.storage.tensors import Renamed, open_file
+from depth2img.checkpoints.storage.writing import Lazy, write_safetensors
 
 BOUND = 1.3
 
@@ -159,7 +160,7 @@ def largest(path: Path, halves: bool = False) -> tuple[int, int]:
 def without_depth(source: Path, target: Path) -> None:
     """The same weights as a checkpoint with 4 input channels."""
     tensors = open_file(source)
-    cut = {z.key: z for z in lazy_list(tensors) if not z.key.startswith(pairs.DEPTH)}
+    cut = {z.key: z for z in lazy_list(tensors) if not z.key.startswith(keys.DEPTH)}
     convolution = cut[INPUT]
     shape = (convolution.shape[0], 4, *convolution.shape[2:])
     cut[INPUT] = dataclasses.replace(convolution, shape=shape, make=lambda: convolution.make()[:, :4])

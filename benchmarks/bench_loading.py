@@ -41,7 +41,7 @@ def load(host: Host, *, ours: bool, server: int | None = None) -> tuple[float, s
     """Seconds of one load, and how it ended; without `server` nothing is reached."""
     code = (
         "import time, urllib.request as request\n"
-        "loader = sys.modules['depth2img_webui.loader']\n"
+        "loader = sys.modules['depth2img_webui.hosts.loader']\n"
         f"loader.{'apply' if ours else 'undo'}()\n"
         "original = request.urlretrieve\n"
         f"port = {server!r}\n"

@@ -31,7 +31,7 @@ os.environ["NO_PROXY"] = "*"
 import record  # noqa: E402
 
 from depth2img import CheckpointError  # noqa: E402
-from depth2img.checkpoints.fetch import fetch  # noqa: E402
+from depth2img.checkpoints.download.fetch import fetch  # noqa: E402
 from tests.library import mirror  # noqa: E402
 from tests.library.mirror import CASES, NAME, OTHER, Case, Mirror, Nursery, content, published, running  # noqa: E402
 

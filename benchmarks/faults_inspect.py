@@ -21,12 +21,13 @@ import torch
 import yaml
 
 from depth2img import CheckpointError
-from depth2img.checkpoints import inspect, pairs
-from depth2img.checkpoints.description import SD2_DESCRIPTION
+from depth2img.checkpoints import inspect
+from depth2img.checkpoints.layout import keys
+from depth2img.checkpoints.layout.ldm_yaml import SD2_DESCRIPTION
 from tests.library import sparse
 
 NAMES = sparse.sd2()
-FIRST = pairs.UNET + "input_blocks.0.0.weight"
+FIRST = keys.UNET + "input_blocks.0.0.weight"
 MiB = 1024 * 1024
 
 
@@ -66,7 +67,7 @@ def bit_in_header(folder: Path, chance: random.Random) -> Path:
 
 
 def tensor_gone(folder: Path, chance: random.Random) -> Path:
-    gone = chance.choice([name for name in NAMES if name.startswith((pairs.UNET, pairs.VAE, pairs.MIDAS + "scratch"))])
+    gone = chance.choice([name for name in NAMES if name.startswith((keys.UNET, keys.VAE, keys.MIDAS + "scratch"))])
     return safetensors(folder, {name: shape for name, shape in NAMES.items() if name != gone})
 
 
@@ -77,7 +78,7 @@ def tensor_misshaped(folder: Path, chance: random.Random) -> Path:
 
 def sd1_text(folder: Path, chance: random.Random) -> Path:
     old = {f"cond_stage_model.transformer.text_model.layer{n}.weight": (1024,) for n in range(chance.randrange(1, 50))}
-    return safetensors(folder, {**without(pairs.TEXT), **old})
+    return safetensors(folder, {**without(keys.TEXT), **old})
 
 
 def page(folder: Path, chance: random.Random) -> Path:
@@ -139,7 +140,7 @@ FAULTS: dict[str, Callable[[Path, random.Random], Path]] = {
     "a web page, an LFS pointer, nothing": page,
     "a tensor missing": tensor_gone,
     "a tensor misshaped": tensor_misshaped,
-    "without MiDaS": lambda folder, _: safetensors(folder, without(pairs.DEPTH)),
+    "without MiDaS": lambda folder, _: safetensors(folder, without(keys.DEPTH)),
     "text encoder of Stable Diffusion 1": sd1_text,
     "YAML of another model": wrong_yaml,
     "YAML that names foreign code": hostile_yaml,

@@ -5,12 +5,11 @@ picture -> depth map -> adjusted map -> conditioning -> sampler
 
 from __future__ import annotations
 
-from .adjust import adjust as adjust
-from .cache import DepthCache as DepthCache
-from .conditioning import conditioning as conditioning
-from .conditioning import neutral as neutral
-from .depth_map import DepthMap as DepthMap
-from .depth_map import read_depth_map as read_depth_map
+from .depth.adjustments import adjust as adjust
+from .depth.conditioning import conditioning as conditioning
+from .depth.conditioning import neutral as neutral
+from .depth.depth_map import DepthMap as DepthMap
+from .depth.reading import read_depth_map as read_depth_map
 from .errors import CheckpointError as CheckpointError
 from .errors import Depth2ImgError as Depth2ImgError
 from .errors import DepthMapError as DepthMapError
@@ -19,10 +18,11 @@ from .errors import NoDepthError as NoDepthError
 from .errors import NoDepthModelError as NoDepthModelError
 from .errors import OptionError as OptionError
 from .errors import PictureError as PictureError
-from .estimators import Estimator as Estimator
-from .estimators import MidasEstimator as MidasEstimator
-from .estimators import register_estimator as register_estimator
-from .images import read_picture as read_picture
+from .estimators.base import Estimator as Estimator
+from .estimators.base import register_estimator as register_estimator
+from .estimators.cache import DepthCache as DepthCache
+from .estimators.midas import MidasEstimator as MidasEstimator
+from .io.images import read_picture as read_picture
 from .options import OPTIONS as OPTIONS
 from .options import DepthOptions as DepthOptions
 

@@ -21,21 +21,15 @@ from fastapi.security import HTTPBasic, HTTPBasicCredentials
 from modules import call_queue, devices, shared
 from pydantic import BaseModel, Field
 
-from depth2img import (
-    OPTIONS,
-    Depth2ImgError,
-    DepthMap,
-    DepthOptions,
-    OptionError,
-    adjust,
-    read_depth_map,
-    read_picture,
-)
-from depth2img.depth_map import check_colour_map
+from depth2img import OPTIONS, Depth2ImgError, DepthMap, DepthOptions, OptionError, adjust, read_depth_map, read_picture
+from depth2img.depth.depth_map import check_colour_map
 from depth2img.options import ADJUSTMENTS, CHECKPOINT
 
-from . import compat, maps, settings, shelf, status
-from .job import for_client
+from . import estimators, settings
+from .hosts import compat
+from .jobs import maps
+from .jobs.job import for_client
+from .page import status
 
 PREFIX: Final = "/depth2img/v1"
 LARGEST_BODY: Final = 64 * 1024 * 1024
@@ -188,7 +182,7 @@ def get_options() -> list[OptionItem]:
 
 def get_estimators() -> Estimators:
     """What can estimate depth, by name."""
-    return Estimators(estimators=shelf.SHELF.names(), default=settings.default("estimator"))
+    return Estimators(estimators=estimators.POOL.names(), default=settings.default("estimator"))
 
 
 def post_estimate(request: EstimateRequest) -> MapResponse:

@@ -8,7 +8,7 @@ from typing import Any
 from depth2img import OptionError
 from depth2img.options import OPTIONS, value_from_infotext
 
-from .compat import log
+from .hosts.compat import log
 
 
 def paste_fields(components: dict[str, Any]) -> list[tuple[Any, Callable[[dict[str, Any]], Any]]]:

@@ -7,27 +7,14 @@ from typing import Any
 import gradio as gr
 from modules import script_callbacks, scripts, shared, ui_components
 
-from depth2img import Depth2ImgError, panel, panel_checkpoint
+from depth2img import Depth2ImgError
+from depth2img.gui import panel, panel_checkpoint
 from depth2img.options import OPTIONS
 
-from . import (
-    api,
-    batch_tab,
-    checkpoints,
-    compat,
-    denoise,
-    fetching,
-    hook,
-    infotext,
-    job,
-    loader,
-    preview,
-    results,
-    settings,
-    shelf,
-    tiles,
-    xyz,
-)
+from . import api, estimators, infotext, settings, xyz
+from .hosts import compat, loader
+from .jobs import batch_tab, denoise, hook, job, results, tiles
+from .page import checkpoints, fetching, preview
 
 TITLE = OPTIONS["enabled"].label
 
@@ -155,5 +142,5 @@ def unregister() -> None:
     """Called before "Reload UI" executes the script file again: the host's functions are its own again."""
     loader.undo()
     tiles.undo()
-    shelf.SHELF.unload()
+    estimators.POOL.unload()
     batch_tab.undo()

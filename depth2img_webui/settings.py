@@ -9,12 +9,12 @@ import gradio as gr
 from modules import sd_models, shared, shared_items
 
 from depth2img import OPTIONS
-from depth2img.cache import DEFAULT_BYTES
-from depth2img.depth_map import COLOUR_MAPS
+from depth2img.depth.depth_map import COLOUR_MAPS
+from depth2img.estimators.cache import DEFAULT_BYTES
+from depth2img.estimators.pool import IDLE_SECONDS
 from depth2img.options import Option
-from depth2img.shelf import IDLE_SECONDS
 
-from .compat import log
+from .hosts.compat import log
 
 SECTION = ("depth2img", "Depth to image")
 CHECKPOINT = "depth2img_checkpoint"

@@ -11,7 +11,7 @@ from modules import scripts
 from depth2img import OPTIONS, Depth2ImgError
 from depth2img.options import Option
 
-from . import shelf
+from . import estimators
 
 VALUES: Final = "_depth2img_xyz"
 """On the copy of `p` that a cell runs: name -> value of the options that axes have set."""
@@ -69,8 +69,8 @@ def _axis(module: Any, option: Option) -> Any:
         choices = lambda: ["off", "on"]  # noqa: E731
     elif option.kind == "choice":
         choices = lambda: list(option.choices)  # noqa: E731
-    elif shelf.suggestions(option):
-        choices = lambda: shelf.suggestions(option)  # noqa: E731
+    elif estimators.suggestions(option):
+        choices = lambda: estimators.suggestions(option)  # noqa: E731
     kind = float if option.kind == "number" else str
     return module.AxisOption(option.infotext, kind, _apply(option), confirm=_confirm(option), choices=choices)
 
@@ -87,7 +87,7 @@ def _confirm(option: Option) -> Callable[[Any, Any], None]:
     def confirm(p: Any, xs: Any) -> None:
         for x in xs:
             try:
-                shelf.check(option, parse(option, x))
+                estimators.check(option, parse(option, x))
             except Depth2ImgError as error:
                 raise RuntimeError(f"{option.infotext}: {error}") from error
 

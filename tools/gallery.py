@@ -14,8 +14,8 @@ from pathlib import Path
 
 from PIL import Image
 
-from depth2img import cli
-from depth2img.demo import SAMPLE
+from depth2img.cli import root as cli
+from depth2img.cli.demo import SAMPLE
 from tools import guides
 from tools.embedded_model import scenes
 from tools.sample_scene import look

@@ -19,7 +19,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from depth2img import DepthMap
-from depth2img.demo import SAMPLE
+from depth2img.cli.demo import SAMPLE
 from tools.embedded_model import scenes
 from tools.embedded_model.captions import plain_caption
 from tools.embedded_model.dataset import load_or_render

@@ -23,8 +23,8 @@ sys.path[:0] = [str(ROOT), str(ROOT / "tests" / "webui_real")]
 from host import Host, running  # noqa: E402
 
 from depth2img import embedded, read_picture  # noqa: E402
-from depth2img.demo import SAMPLE, load_sample  # noqa: E402
-from depth2img.figure import Row, grid  # noqa: E402
+from depth2img.cli.demo import SAMPLE, load_sample  # noqa: E402
+from depth2img.cli.figure import Row, grid  # noqa: E402
 
 SIDE = 128
 RUN = "from depth2img.cli import main; main()"

@@ -13,7 +13,7 @@ from .items import find_items as find_items
 from .items import item_seed as item_seed
 from .plan import Plan as Plan
 from .plan import make_plan as make_plan
-from .run import Summary as Summary
-from .run import here as here
-from .run import run as run
+from .runner import Summary as Summary
+from .runner import here as here
+from .runner import run as run
 from .worker import Order as Order

@@ -12,8 +12,8 @@ from typing import Any, Final
 
 from ..diffusion.settings import LARGEST_SEED, Settings
 from ..errors import OptionError
+from ..io.pairing import MAPS, MASKS, PICTURES, UNMATCHED, Kind, files_in, find_partners, stem, without_partners
 from ..options import OPTIONS, SOURCE_OF_PAYLOAD, DepthOptions
-from ..pairing import MAPS, MASKS, PICTURES, UNMATCHED, Kind, files_in, find_partners, stem, without_partners
 from .manifest import FILES, SETTINGS, SUFFIXES, Row, read_manifest, refuse
 
 LONGEST_PART: Final = 200

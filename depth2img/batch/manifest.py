@@ -12,7 +12,7 @@ from typing import Any, Final, NoReturn
 
 from ..diffusion.settings import Settings
 from ..errors import Depth2ImgError, OptionError
-from ..images import read_file
+from ..io.images import read_file
 from ..options import OPTIONS, WEBUI_ONLY
 
 SUFFIXES: Final = (".csv", ".jsonl")

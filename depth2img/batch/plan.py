@@ -11,15 +11,15 @@ from pathlib import Path
 from typing import Any, Final
 
 from .. import __version__
-from ..depth_map import EXR_MAGIC
+from ..depth.reading import EXR_MAGIC
 from ..diffusion.engine import Job
 from ..diffusion.loader import TINY
+from ..diffusion.results import result_paths
 from ..embedded import WEIGHTS
 from ..errors import Depth2ImgError
-from ..files import refusing, write_file
-from ..images import open_image, read_file
+from ..io.atomic import refusing, write_file
+from ..io.images import open_image, read_file
 from ..options import OPTIONS
-from ..results import result_paths
 from .items import Item
 from .manifest import refuse
 

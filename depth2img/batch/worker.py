@@ -13,12 +13,13 @@ from typing import Any
 
 import torch
 
-from ..depth_map import Span, read_depth_map
+from ..depth.depth_map import Span
+from ..depth.reading import read_depth_map
 from ..diffusion.engine import Engine, Generated, Job, read_mask
+from ..diffusion.results import result_paths, save_result
 from ..errors import Depth2ImgError
-from ..files import refusing, remove_stale
-from ..images import read_picture
-from ..results import result_paths, save_result
+from ..io.atomic import refusing, remove_stale
+from ..io.images import read_picture
 from .items import Item
 from .plan import Record, Work, describe, finished, record_path, target, write_record
 

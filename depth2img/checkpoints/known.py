@@ -11,10 +11,10 @@ from typing import Final
 import yaml
 
 from ..errors import CheckpointError
-from ..files import refusing
-from .anatomy import MIDAS_FILE
-from .mirrors import PACKAGE_TABLE
-from .tensors import Progress
+from ..io.atomic import refusing
+from .download.mirrors import PACKAGE_TABLE
+from .layout.config import MIDAS_FILE
+from .storage.tensors import Progress
 
 MIDAS_FILES: Final[Mapping[str, str]] = {
     "501f0c75b3bca7daec6b3682c5054c09b366765aef6fa3a09d03a5cb4b230853": MIDAS_FILE,

@@ -11,12 +11,12 @@ from typing import Final, cast
 import torch
 
 from ..errors import CheckpointError
-from ..files import refusing
-from . import ldm_only, pairs, shapes
-from .anatomy import FOLDERS, MIDAS_FILE, VIT_H, Anatomy, from_folder, read_json, reading
-from .description import dpt_config, from_single_file
-from .pairs import Component, Pair
-from .tensors import InMemory, Joined, Renamed, Safetensors, Tensors, open_file
+from ..io.atomic import refusing
+from .layout import keys, ldm_only, shapes
+from .layout.config import FOLDERS, MIDAS_FILE, VIT_H, Anatomy, from_folder, read_json, reading
+from .layout.keys import Component, Pair
+from .layout.ldm_yaml import dpt_config, from_single_file
+from .storage.tensors import InMemory, Joined, Renamed, Safetensors, Tensors, open_file
 
 ASIDE: Final = "ldm_only.safetensors"
 """File of a folder that keeps the tensors which only the single-file layout has, under their names there."""
@@ -70,7 +70,7 @@ class Model:
         """The names of `noted` that writing the single file would make again, bit for bit; those are read for it."""
         if not self.noted:
             return ()
-        table = next(pair for pair in self.pairs if pair.ldm == pairs.TOKEN_TABLE)
+        table = next(pair for pair in self.pairs if pair.ldm == keys.TOKEN_TABLE)
         dtype = self.parts["text_encoder"].dtype(table.names[0])
         made = {lazy.key: lazy for lazy in ldm_only.recreated(self.anatomy, dtype)}
         return tuple(n for n in self.noted if n in made and torch.equal(self.aside.get(n), made[n].make()))
@@ -188,20 +188,20 @@ def open_midas(path: Path) -> Tensors:
         is_folder = path.is_dir()
     if is_folder:
         folder = path / "depth_estimator" if (path / "depth_estimator").is_dir() else path
-        part, table = _part(folder, "depth_estimator"), list(pairs.dpt_pairs(read_json(folder / "config.json")))
+        part, table = _part(folder, "depth_estimator"), list(keys.dpt_pairs(read_json(folder / "config.json")))
         _complete(path.name, [name for pair in table for name in pair.names], part.keys())
         return ToLdm({"depth_estimator": part}, table)
     tensors = open_file(path)
-    names = {name: name for name in tensors.keys() if name.startswith(pairs.MIDAS)}
-    own = {pairs.MIDAS + name: name for name in tensors.keys() if name.startswith(("pretrained.", "scratch."))}
+    names = {name: name for name in tensors.keys() if name.startswith(keys.MIDAS)}
+    own = {keys.MIDAS + name: name for name in tensors.keys() if name.startswith(("pretrained.", "scratch."))}
     depth = Renamed(tensors, names or own)
-    if pairs.MIDAS + "pretrained.model.cls_token" not in depth.keys():
+    if keys.MIDAS + "pretrained.model.cls_token" not in depth.keys():
         raise CheckpointError(
             f"{path.name} holds no MiDaS (DPT-hybrid).",
             got=f"{len(tensors.keys())} tensors, none named pretrained.model.cls_token",
             fix=f"Give a depth checkpoint, or {MIDAS_FILE}.",
         )
-    _complete(path.name, [pair.ldm for pair in pairs.dpt_pairs(dpt_config(depth))], depth.keys())
+    _complete(path.name, [pair.ldm for pair in keys.dpt_pairs(dpt_config(depth))], depth.keys())
     return depth
 
 
@@ -217,21 +217,21 @@ def open_single_file(path: Path, depth: Tensors | None = None) -> Model:
     """
     tensors = open_file(path)
     if depth is not None:
-        tensors = Joined(Renamed(tensors, {n: n for n in tensors.keys() if not n.startswith(pairs.DEPTH)}), depth)
+        tensors = Joined(Renamed(tensors, {n: n for n in tensors.keys() if not n.startswith(keys.DEPTH)}), depth)
     with reading(f"checkpoint {path.name}"):
         return _from_single_file(path, tensors, depth)
 
 
 def _from_single_file(path: Path, tensors: Tensors, depth: Tensors | None) -> Model:
     names = tensors.keys()
-    if pairs.INPUT not in names:
+    if keys.INPUT not in names:
         raise CheckpointError(
             f"{path.name} is no Stable Diffusion checkpoint.",
-            got=f"{len(names)} tensors, none named {pairs.UNET}*",
+            got=f"{len(names)} tensors, none named {keys.UNET}*",
             fix="Give a whole checkpoint, not a single part or a LoRA.",
         )
-    channels = tensors.shape(pairs.INPUT)[1]
-    if channels != pairs.DEPTH_CHANNELS:
+    channels = tensors.shape(keys.INPUT)[1]
+    if channels != keys.DEPTH_CHANNELS:
         raise CheckpointError(
             f"{path.name} is no depth checkpoint.",
             got=f"a UNet with {channels} input channels",
@@ -240,7 +240,7 @@ def _from_single_file(path: Path, tensors: Tensors, depth: Tensors | None) -> Mo
     anatomy = from_single_file(path, tensors)
     if depth is not None:
         anatomy = dataclasses.replace(anatomy, depth_estimator=dpt_config(depth))
-    depth_names = [name[len(pairs.DEPTH) :] for name in names if name.startswith(pairs.DEPTH)]
+    depth_names = [name[len(keys.DEPTH) :] for name in names if name.startswith(keys.DEPTH)]
     table = anatomy.pairs(depth_names)
     _complete(path.name, [pair.ldm for pair in table], names)
     parts: dict[Component, Tensors] = {
@@ -273,7 +273,7 @@ def _from_parts(folder: Path, depth: Tensors | None) -> Model:
     own = [name for name in _components() if depth is None or name != "depth_estimator"]
     parts: dict[Component, Tensors] = {name: _part(folder / name, name) for name in own}
     if depth is not None:
-        parts["depth_estimator"] = FromLdm(depth, list(pairs.dpt_pairs(anatomy.depth_estimator)))
+        parts["depth_estimator"] = FromLdm(depth, list(keys.dpt_pairs(anatomy.depth_estimator)))
     constants = [f"text_encoder/{n}" for n in CONSTANT_NAMES if n in parts["text_encoder"].keys()]
     for name in CONSTANT_NAMES:
         _check_constant(parts["text_encoder"], name)
@@ -295,9 +295,9 @@ def _from_parts(folder: Path, depth: Tensors | None) -> Model:
     aside: Tensors = Safetensors(aside_file) if aside_file.is_file() else InMemory({})
     if depth is not None:
         paired = {pair.ldm for pair in table}
-        kept = Renamed(aside, {name: name for name in aside.keys() if not name.startswith(pairs.DEPTH)})
+        kept = Renamed(aside, {name: name for name in aside.keys() if not name.startswith(keys.DEPTH)})
         aside = Joined(kept, Renamed(depth, {name: name for name in depth.keys() if name not in paired}))
-    layer = pairs.text_layer(int(anatomy.text_encoder["num_hidden_layers"]))
+    layer = keys.text_layer(int(anatomy.text_encoder["num_hidden_layers"]))
     published = dataclasses.replace(anatomy, penultimate=True).arch == VIT_H
     penultimate = published or any(name.startswith(layer) for name in aside.keys())
     return Model(folder.name, dataclasses.replace(anatomy, penultimate=penultimate), parts, table, aside, constants)
@@ -349,7 +349,7 @@ def _current_names(part: Tensors) -> Tensors:
     names: dict[str, str] = {}
     for there in part.keys():
         here = there
-        for old, new in pairs.VAE_OLD_NAMES.items():
+        for old, new in keys.VAE_OLD_NAMES.items():
             here = here.replace(f".attentions.0.{old}.", f".attentions.0.{new}.")
         names[here] = there
     return Renamed(part, names)

@@ -19,13 +19,13 @@ from pathlib import Path
 from typing import Final, Literal
 
 from ..errors import CheckpointError
-from ..files import WRITING, free_space, publishing, refusing, remove_stale, replacing
-from .anatomy import read_text
-from .beside import judge
-from .description import to_yaml
-from .inspection import anatomy_of, inspect, opened
-from .report import Report, size
-from .tensors import Progress, Tensors
+from ..io.atomic import WRITING, free_space, publishing, refusing, remove_stale, replacing
+from .inspection.inspect import anatomy_of, inspect, opened
+from .inspection.report import Report, size
+from .inspection.sidecar import judge
+from .layout.config import read_text
+from .layout.ldm_yaml import to_yaml
+from .storage.tensors import Progress, Tensors
 
 How = Literal["auto", "link", "copy", "move"]
 Way = Literal["stays", "link", "copy", "move"]

@@ -15,22 +15,23 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from .. import schedule
-from ..adjust import sequence_span
-from ..cache import DepthCache
-from ..conditioning import conditioning, neutral
-from ..depth_map import DepthMap, Span, read_depth_map
+from ..depth import schedule
+from ..depth.adjustments import sequence_span
+from ..depth.conditioning import conditioning, neutral
+from ..depth.depth_map import DepthMap, Span
+from ..depth.placement import Placed
+from ..depth.reading import read_depth_map
+from ..depth.scores import structure
 from ..errors import Depth2ImgError, DepthMapError, OptionError, PictureError
-from ..estimators import out_of_device_memory
-from ..geometry import Placed
-from ..images import Picture, read_picture, to_float
+from ..estimators.cache import DepthCache
+from ..estimators.devices import out_of_device_memory
+from ..estimators.pool import EstimatorPool
+from ..io.images import Picture, read_picture, to_float
 from ..options import CHECKPOINT, OPTIONS, WEBUI_ONLY, DepthOptions
-from ..scores import structure
-from ..shelf import Shelf
 from . import sampling
 from .frames import Frame, latent_mask, make_frame, resize
 from .infotext import infotext
-from .loader import TINY, load, own_shelf
+from .loader import TINY, load, own_pool
 from .networks import LATENT_FACTOR, Networks
 from .sampling import Batch, Step
 from .settings import LARGEST_SEED, Settings
@@ -106,22 +107,22 @@ class Engine:
 
     Args:
         networks: from `load`.
-        shelf: where other estimators than the model's own are found; by default those that are registered, folders by
+        pool: where other estimators than the model's own are found; by default those that are registered, folders by
             their path, and the hub. They run where the model does.
     """
 
-    def __init__(self, networks: Networks, shelf: Shelf | None = None) -> None:
+    def __init__(self, networks: Networks, pool: EstimatorPool | None = None) -> None:
         self.networks: Final = networks
-        self.shelf: Final = own_shelf() if shelf is None else shelf
-        self.shelf.device = lambda: networks.device
+        self.pool: Final = own_pool() if pool is None else pool
+        self.pool.device = lambda: networks.device
         self._cache = DepthCache()
 
     @classmethod
     def open(
-        cls, source: str | Path = TINY, *, device: str = "auto", dtype: str = "auto", shelf: Shelf | None = None
+        cls, source: str | Path = TINY, *, device: str = "auto", dtype: str = "auto", pool: EstimatorPool | None = None
     ) -> Engine:
         """An engine for a model by name; see `loader.load`."""
-        return cls(load(source, device=device, dtype=dtype), shelf)
+        return cls(load(source, device=device, dtype=dtype), pool)
 
     def estimate(self, picture: Picture, estimator: str = CHECKPOINT) -> DepthMap:
         """The depth map of a picture, uint8 (H, W, 3); kept for the next time.
@@ -145,7 +146,7 @@ class Engine:
         """
         unit = [to_float(picture) for picture in pictures]
         if estimator != CHECKPOINT:
-            chosen = self.shelf.get(estimator)
+            chosen = self.pool.get(estimator)
             return [self._cache.get_or_estimate(picture, chosen) for picture in unit]
         own = self.networks.estimator
         return self._cache.get_or_estimate_all(unit, own.key, lambda some: own.estimate_all(some, rows))

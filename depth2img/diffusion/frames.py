@@ -13,10 +13,10 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from ..depth_map import DepthMap, Span
+from ..depth.depth_map import DepthMap, Span
+from ..depth.placement import Box, Placed, Placement
 from ..errors import PictureError
-from ..geometry import Box, Placed, Placement
-from ..images import Picture
+from ..io.images import Picture
 from ..options import DepthOptions
 from .settings import RESIZE_MODES, SIDE_STEP, Settings
 

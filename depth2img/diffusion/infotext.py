@@ -6,8 +6,8 @@ import json
 from collections.abc import Mapping
 from typing import Any, Final
 
+from ..depth.scores import FIDELITY
 from ..options import DepthOptions
-from ..scores import FIDELITY
 from .settings import Settings
 
 SAMPLER_NAMES: Final[Mapping[str, str]] = {

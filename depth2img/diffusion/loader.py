@@ -7,14 +7,14 @@ from typing import Final
 
 import torch
 
-from .. import hub
 from ..checkpoints.model import WEIGHTS, Model, open_model
 from ..embedded import is_embedded, open_embedded
 from ..errors import CheckpointError, OptionError
-from ..estimators import Estimator
-from ..files import refusing
+from ..estimators.base import Estimator
+from ..estimators.pool import EstimatorPool
+from ..io import hub
+from ..io.atomic import refusing
 from ..options import CHECKPOINT
-from ..shelf import Shelf
 from .networks import Networks, build, build_estimator
 from .settings import DTYPES
 
@@ -48,15 +48,15 @@ def load_estimator(source: str | Path, *, device: str = "auto", estimator: str =
     """
     where = pick_device(device)
     if estimator != CHECKPOINT:
-        shelf = own_shelf()
-        shelf.device = lambda: where
-        return shelf.get(estimator)
+        pool = own_pool()
+        pool.device = lambda: where
+        return pool.get(estimator)
     return build_estimator(find(source), device=where)
 
 
-def own_shelf() -> Shelf:
+def own_pool() -> EstimatorPool:
     """Estimators by the names that somebody types for a program of their own: folders by path, and the hub, too."""
-    return Shelf(paths=True, downloads=True)
+    return EstimatorPool(paths=True, downloads=True)
 
 
 def find(source: str | Path, midas: Path | None = None) -> Model:

@@ -9,13 +9,13 @@ from typing import Any, Final
 import torch
 from torch import nn
 
-from ..checkpoints.anatomy import Config
-from ..checkpoints.description import DEFAULT_SCALE
+from ..checkpoints.layout.config import Config
+from ..checkpoints.layout.keys import Component
+from ..checkpoints.layout.ldm_yaml import DEFAULT_SCALE
 from ..checkpoints.model import Model
-from ..checkpoints.pairs import Component
 from ..embedded.depth_net import TinyDepthNet
 from ..errors import CheckpointError
-from ..estimators import MidasEstimator
+from ..estimators.midas import MidasEstimator
 
 LATENT_FACTOR: Final = 8
 """Pixels to a latent's cell, each way, of an autoencoder with four levels."""

@@ -10,10 +10,10 @@ from typing import Any, Final
 
 import torch
 
-from ..checkpoints.clip_tokens import token_ids
+from ..checkpoints.layout.tokenizer import token_ids
+from ..depth.schedule import conditional, unconditional
 from ..errors import Depth2ImgError
 from ..options import DepthOptions
-from ..schedule import conditional, unconditional
 from .networks import Networks
 from .settings import Settings, Steps
 

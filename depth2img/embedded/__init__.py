@@ -40,7 +40,7 @@ def is_embedded(path: Path) -> bool:
     Raises:
         CheckpointError: the file is damaged.
     """
-    from ..checkpoints.tensors import Safetensors
+    from ..checkpoints.storage.tensors import Safetensors
 
     return path.is_file() and path.suffix.lower() == ".safetensors" and Safetensors(path).metadata.get("kind") == KIND
 
@@ -57,9 +57,9 @@ def open_embedded(path: Path = WEIGHTS) -> Model:
     Raises:
         CheckpointError: the file is missing, damaged or of another kind.
     """
-    from ..checkpoints.anatomy import FOLDERS, Anatomy, checked, reading
+    from ..checkpoints.layout.config import FOLDERS, Anatomy, checked, reading
     from ..checkpoints.model import Model
-    from ..checkpoints.tensors import InMemory, open_file
+    from ..checkpoints.storage.tensors import InMemory, open_file
     from ..errors import CheckpointError
 
     tensors = open_file(path)

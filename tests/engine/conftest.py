@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from depth2img.cli import main
+from depth2img.cli.root import main
 
 
 @dataclasses.dataclass(frozen=True)

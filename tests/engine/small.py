@@ -12,9 +12,9 @@ import torch
 from torch import nn
 
 from depth2img.checkpoints import Anatomy, Model
-from depth2img.checkpoints.anatomy import TINY_DEPTH
-from depth2img.checkpoints.description import open_clip_config, scheduler_config, text_config
-from depth2img.checkpoints.tensors import InMemory
+from depth2img.checkpoints.layout.config import TINY_DEPTH
+from depth2img.checkpoints.layout.ldm_yaml import open_clip_config, scheduler_config, text_config
+from depth2img.checkpoints.storage.tensors import InMemory
 from depth2img.embedded.depth_net import TinyDepthNet
 
 UNET = {

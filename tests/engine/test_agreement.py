@@ -12,7 +12,7 @@ import yaml
 from safetensors.torch import load_file
 
 from depth2img.checkpoints import open_clip_config, to_single_file
-from depth2img.checkpoints.clip_tokens import token_ids
+from depth2img.checkpoints.layout.tokenizer import token_ids
 from tests.engine import small
 
 pytest.importorskip("ldm", reason="Stability's ldm is not installed (tests/requirements-no-deps.txt)")

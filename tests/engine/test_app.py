@@ -24,7 +24,7 @@ gradio = pytest.importorskip("gradio", reason="the extra 'app' is not installed"
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # gradio 3 and its own dependencies
-    from depth2img import app
+    from depth2img.gui import app
 
 SETTINGS = {"prompt": "a red box", "steps": 2, "width": 96, "height": 64}
 DEPTH = [option.default for option in OPTIONS.values()]

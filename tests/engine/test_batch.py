@@ -24,7 +24,7 @@ from PIL import Image
 from depth2img import DepthMap, DepthOptions, OptionError, read_depth_map
 from depth2img.batch import Sources, find_items, item_seed, items, manifest
 from depth2img.batch import plan as planning
-from depth2img.batch.run import duration
+from depth2img.batch.runner import duration
 from depth2img.batch.worker import Worker
 from depth2img.checkpoints import to_single_file
 from depth2img.diffusion import Engine, Settings
@@ -599,12 +599,12 @@ def test_terminated_as_interrupted(run: Run, folder: Path, tmp_path: Path, monke
 def test_a_full_disk_fails_items_and_leaves_nothing(
     run: Run, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from depth2img import files
+    from depth2img.io import atomic
 
     real = Path.write_bytes
 
     def full(self: Path, content: bytes) -> int:
-        if self.parent.name.startswith(files._part_prefix(Path("a.png"))):
+        if self.parent.name.startswith(atomic._part_prefix(Path("a.png"))):
             raise OSError(28, "No space left on device")
         return real(self, content)
 
@@ -612,7 +612,7 @@ def test_a_full_disk_fails_items_and_leaves_nothing(
     assert run(folder, "out", *QUICK).code == 1
     assert "No space left" in results(tmp_path / "out")["a"]["error"]
     assert not (tmp_path / "out" / "a.png").exists()
-    assert not [*(tmp_path / "out").glob(f".*{files.PART}")]
+    assert not [*(tmp_path / "out").glob(f".*{atomic.PART}")]
 
 
 KILLED = """
@@ -664,7 +664,7 @@ def test_durations(seconds: float, text: str) -> None:
 
 
 def test_rate_and_time_left(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    from depth2img.commands import batch as command
+    from depth2img.cli import batch as command
 
     now = [100.0]
     monkeypatch.setattr(command.time, "monotonic", lambda: now[0])

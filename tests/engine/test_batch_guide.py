@@ -18,8 +18,8 @@ from depth2img import DepthMap
 from depth2img.batch import Cluster, Order, here
 from depth2img.batch.manifest import FIELDS
 from depth2img.checkpoints import to_single_file
-from depth2img.cli import main
-from depth2img.commands.batch import batch
+from depth2img.cli.batch import batch
+from depth2img.cli.root import main
 from tests.engine import small
 
 GUIDE = Path(__file__).parents[2] / "docs" / "batch.md"

@@ -128,7 +128,7 @@ def test_generate_with_mask_own_map_and_saved_map(
         *("--masked-content", "fill", "--save-map", "--append-map", "--inpaint-area", "only masked"),
     )
     assert result.code == 0, result.err
-    done = np.asarray(Image.open(tmp_path / "picture-depth2img.png"))
+    done = np.asarray(Image.open(tmp_path / "picture-depth2img.io.png"))
     kept = np.asarray(Image.open(mask)) == 0
     assert np.array_equal(done[kept], np.asarray(Image.open(picture))[kept])
     saved = read_depth_map(tmp_path / "picture-depth2img-depth.png")
@@ -206,7 +206,7 @@ class Terminal(io.StringIO):
 def test_demo_fills_a_folder_and_says_what_is_next(
     run: Run, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("depth2img.demo.STRENGTHS", (0.5, 1.0))
+    monkeypatch.setattr("depth2img.cli.demo.STRENGTHS", (0.5, 1.0))
     result = run("demo", "-m", model, "-o", "shown")
     assert result.code == 0, result.err
     wanted = {"input.png", "depth.png", "compare.png", "light.png", "repainted.png", "removed.png", "scores.json"}
@@ -484,7 +484,7 @@ def commands(group: click.Group) -> Iterator[click.Command]:
 
 def examples() -> list[str]:
     """Every command line in the guides and in the commands' own help."""
-    from depth2img.cli import app
+    from depth2img.cli.root import app
 
     docs = Path(__file__).parents[2] / "docs"
     guides = [(docs / f"{name}.md").read_text(encoding="utf-8") for name in ("standalone", "checkpoints")]
@@ -495,7 +495,7 @@ def examples() -> list[str]:
 
 @pytest.mark.parametrize("line", examples())
 def test_examples_are_command_lines_that_exist(line: str) -> None:
-    from depth2img.cli import app
+    from depth2img.cli.root import app
 
     words, command = shlex.split(line)[1:], app
     while isinstance(command, click.Group):

@@ -11,11 +11,12 @@ import numpy as np
 import pytest
 import torch
 
-from depth2img import DepthMap, DepthOptions, OptionError, estimators
+from depth2img import DepthMap, DepthOptions, OptionError
 from depth2img.diffusion import Engine, Settings
 from depth2img.diffusion.networks import build
+from depth2img.diffusion.results import result_paths
+from depth2img.estimators import base
 from depth2img.options import OPTIONS, WEBUI_ONLY
-from depth2img.results import result_paths
 from tests.engine import small
 
 HEIGHT, WIDTH = 64, 96
@@ -101,7 +102,7 @@ class Ramp:
 @pytest.mark.parametrize("name", [name for name in OPTIONS if name not in WEBUI_ONLY])
 def test_no_option_is_without_effect(engine: Engine, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     """A new one fails here until it is in `EFFECTS`."""
-    monkeypatch.setattr(estimators, "_REGISTRY", {"ramp": Ramp})
+    monkeypatch.setattr(base, "_REGISTRY", {"ramp": Ramp})
     job = settings(steps=2, resize_mode="crop and resize", hr_scale=1.5 if name == "hires" else 1.0)
     masks = [HALF, HALF] if name == "under_mask" else None
     seen = []

@@ -18,10 +18,10 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from depth2img.checkpoints import carry_out, convert, inspect, merge, open_midas, open_model, plan_setup, to_folder
-from depth2img.checkpoints import tensors as tensors_module
-from depth2img.cli import app
+from depth2img.checkpoints.storage import tensors as tensors_module
+from depth2img.cli.root import app
 from depth2img.errors import CheckpointError
-from depth2img.files import remove_stale, replacing
+from depth2img.io.atomic import remove_stale, replacing
 from tests.engine import small
 from tests.engine.test_convert import same
 
@@ -263,7 +263,7 @@ def test_the_estimator_reads_the_depth_network_alone(
 
 def test_what_reads_back_differently_is_not_kept(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A disk that loses a byte."""
-    from depth2img.checkpoints import writing
+    from depth2img.checkpoints.storage import writing
 
     original = writing.sha256_of
 

@@ -18,9 +18,10 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
-from depth2img import EstimatorError, depth_models
-from depth2img.depth_models import TransformersEstimator, family_of, is_metric, open_folder, prepared
-from depth2img.estimators import ON_CPU
+from depth2img import EstimatorError
+from depth2img.estimators import transformers as depth_models
+from depth2img.estimators.devices import ON_CPU
+from depth2img.estimators.transformers import TransformersEstimator, family_of, is_metric, open_folder, prepared
 from tests import depth_models as small
 
 transformers = pytest.importorskip("transformers", reason="the extra 'estimators' is not installed")

@@ -11,7 +11,7 @@ import yaml
 from safetensors.torch import load_file, save_file
 
 from depth2img import CheckpointError, embedded
-from depth2img.checkpoints.clip_tokens import token_ids
+from depth2img.checkpoints.layout.tokenizer import token_ids
 from depth2img.diffusion import find
 from depth2img.embedded import KIND, TABLE, is_embedded, open_embedded
 from tests.engine import small

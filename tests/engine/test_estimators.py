@@ -12,15 +12,16 @@ import pytest
 import torch
 from PIL import Image
 
-from depth2img import DepthMap, DepthOptions, OptionError, conditioning, estimators, register_estimator
+from depth2img import DepthMap, DepthOptions, OptionError, conditioning, register_estimator
 from depth2img.checkpoints import to_single_file
-from depth2img.compare import compare
-from depth2img.depth_models import open_folder
+from depth2img.cli.compare import compare
+from depth2img.depth.scores import structure
 from depth2img.diffusion import Engine, Settings
 from depth2img.diffusion.networks import build
+from depth2img.estimators import base
+from depth2img.estimators.pool import EstimatorPool
+from depth2img.estimators.transformers import open_folder
 from depth2img.options import OPTIONS
-from depth2img.scores import structure
-from depth2img.shelf import Shelf
 from tests import depth_models
 from tests.engine import small
 from tests.engine.conftest import Run
@@ -42,7 +43,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def engine(folder: Path) -> Engine:
     networks = build(small.model(midas=False), device=torch.device("cpu"), dtype=torch.float32)
-    return Engine(networks, Shelf(folder))
+    return Engine(networks, EstimatorPool(folder))
 
 
 class Rightwards:
@@ -57,7 +58,7 @@ class Rightwards:
 
 @pytest.fixture
 def rightwards(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(estimators, "_REGISTRY", {})
+    monkeypatch.setattr(base, "_REGISTRY", {})
     register_estimator("rightwards", Rightwards)
 
 
@@ -177,7 +178,7 @@ def test_the_page_offers_the_folder_and_takes_no_path(engine: Engine, folder: Pa
     gradio = pytest.importorskip("gradio", reason="the extra 'app' is not installed")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        from depth2img import app
+        from depth2img.gui import app
 
         blocks = app.build(engine)
     [shown] = [c for c in blocks.blocks.values() if getattr(c, "elem_id", None) == "app-depth-estimator"]

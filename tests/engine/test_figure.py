@@ -8,10 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from depth2img import DepthMap, PictureError
+from depth2img.cli.figure import Row, grid
+from depth2img.depth.scores import structure
 from depth2img.diffusion import frames
 from depth2img.diffusion.settings import Settings
-from depth2img.figure import Row, grid
-from depth2img.scores import structure
 
 
 def noise(seed: int, *shape: int) -> np.ndarray:

@@ -16,9 +16,9 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from depth2img.checkpoints import Model, convert, open_model
-from depth2img.checkpoints.clip_tokens import token_ids
-from depth2img.checkpoints.description import SD2_DESCRIPTION
-from depth2img.checkpoints.ldm_only import schedule
+from depth2img.checkpoints.layout.ldm_only import schedule
+from depth2img.checkpoints.layout.ldm_yaml import SD2_DESCRIPTION
+from depth2img.checkpoints.layout.tokenizer import token_ids
 from depth2img.diffusion.networks import DptNetwork, public_config
 from tests.engine import small
 

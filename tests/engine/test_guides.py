@@ -20,8 +20,8 @@ from safetensors.torch import load_file
 
 from depth2img import DepthMap
 from depth2img.checkpoints import to_single_file
-from depth2img.checkpoints.convert import convert_model
-from depth2img.cli import app, main
+from depth2img.checkpoints.conversion import convert_model
+from depth2img.cli.root import app, main
 from depth2img.diffusion import find
 from tests.engine import small
 from tools import gallery, guides
@@ -29,7 +29,7 @@ from tools import gallery, guides
 pytest.importorskip("gradio", reason="the extra 'app' is not installed")
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # gradio 3.41 on newer packages
-    from depth2img import app as page
+    from depth2img.gui import app as page
 
 ROOT = Path(__file__).parents[2]
 GUIDES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]

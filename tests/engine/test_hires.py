@@ -18,12 +18,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from depth2img import DepthOptions, OptionError, conditioning, schedule
+from depth2img import DepthOptions, OptionError, conditioning
+from depth2img.depth import schedule
 from depth2img.diffusion import Engine, Job, Settings, sampling
 from depth2img.diffusion.infotext import infotext
 from depth2img.diffusion.networks import build
 from depth2img.diffusion.settings import SAMPLERS, Steps
-from depth2img.files import save_picture
+from depth2img.io.saving import save_picture
 from tests.engine import small
 
 ROOT = Path(__file__).parents[2]
@@ -256,7 +257,7 @@ def test_command_line(tmp_path: Path) -> None:
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     [result] = json.loads(done.stdout)["results"]
-    with Image.open(tmp_path / "a-depth2img.png") as made, Image.open(tmp_path / "a-depth2img-depth.png") as depth:
+    with Image.open(tmp_path / "a-depth2img.io.png") as made, Image.open(tmp_path / "a-depth2img-depth.png") as depth:
         assert made.size == depth.size == (160, 160)
         assert made.text["parameters"] == result["infotext"]
         assert "Depth hires: estimate" in result["infotext"]

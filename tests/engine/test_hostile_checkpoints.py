@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
 from depth2img.checkpoints import open_model, to_folder, to_single_file
-from depth2img.checkpoints.anatomy import from_json
+from depth2img.checkpoints.layout.config import from_json
 from depth2img.checkpoints.model import Model
 from depth2img.errors import CheckpointError
 from tests.engine import small

@@ -17,7 +17,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from depth2img.checkpoints import convert, inspect, merge, open_model, to_single_file
-from depth2img.checkpoints.merge import Merged, formula
+from depth2img.checkpoints.merging import Merged, formula
 from depth2img.errors import CheckpointError, OptionError
 from tests.engine import small
 
@@ -281,7 +281,7 @@ def test_options_out_of_range(run: Callable[..., Any], models: Path, tmp_path: P
 def test_command(models: Path, tmp_path: Path) -> None:
     from click.testing import CliRunner
 
-    from depth2img.cli import app
+    from depth2img.cli.root import app
 
     names = [str(models / f"{name}.safetensors") for name in ("depth", "style", "base")]
     given = ["checkpoint", "merge", *names[:2], str(tmp_path / "result.safetensors"), "--minus", names[2], "-M", "0.8"]

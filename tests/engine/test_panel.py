@@ -15,7 +15,7 @@ gradio = pytest.importorskip("gradio", reason="the extra 'app' is not installed"
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # gradio 3 and its own dependencies
-    from depth2img import panel
+    from depth2img.gui import panel
 
 
 def built(**more: Any) -> tuple[panel.Panel, Any]:

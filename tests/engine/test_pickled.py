@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import torch
 
-from depth2img.checkpoints.pickled import MAX_STREAM, open_pickle
+from depth2img.checkpoints.storage.pickled import MAX_STREAM, open_pickle
 from depth2img.errors import CheckpointError
 
 TYPES = (
@@ -61,7 +61,7 @@ def test_reads_only_what_is_asked_for(tmp_path: Path, monkeypatch: pytest.Monkey
     original = io.FileIO.readinto
 
     opened = open_pickle(tmp_path / "file.ckpt")
-    import depth2img.checkpoints.tensors as tensors
+    import depth2img.checkpoints.storage.tensors as tensors
 
     def read(file: io.FileIO, target: memoryview, path: Path) -> None:
         sizes.append(len(target))
@@ -227,7 +227,7 @@ def test_nothing_in_a_stream_changes_what_later_streams_find(tmp_path: Path) -> 
     stream = b"\x80\x02}X\x01\x00\x00\x00actorch._utils\n_rebuild_tensor_v2\nN}X\x0c\x00\x00\x00__defaults__)s\x86bs."
     with pytest.raises(CheckpointError, match="holds no tensors"):
         open_pickle(zipped(tmp_path / "bad.ckpt", stream, {}))
-    from depth2img.checkpoints import pickled
+    from depth2img.checkpoints.storage import pickled
 
     assert pickled._rebuild_tensor.__defaults__ is None
 

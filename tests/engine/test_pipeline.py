@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 
 from depth2img import Depth2ImgError, DepthMap, DepthMapError, DepthOptions, OptionError, PictureError, conditioning
-from depth2img.checkpoints.clip_tokens import token_ids
+from depth2img.checkpoints.layout.tokenizer import token_ids
 from depth2img.diffusion import Engine, Settings, sampling
 from depth2img.diffusion.engine import Job
 from depth2img.diffusion.networks import build

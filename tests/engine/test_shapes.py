@@ -7,10 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from depth2img.checkpoints import Anatomy, inspect, shapes, to_single_file
-from depth2img.checkpoints.description import SD2
-from depth2img.checkpoints.inspection import anatomy_of
-from depth2img.checkpoints.tensors import Safetensors
+from depth2img.checkpoints import Anatomy, inspect, to_single_file
+from depth2img.checkpoints.inspection.inspect import anatomy_of
+from depth2img.checkpoints.layout import shapes
+from depth2img.checkpoints.layout.ldm_yaml import SD2
+from depth2img.checkpoints.storage.tensors import Safetensors
 from tests.engine import small
 
 

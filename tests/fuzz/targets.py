@@ -30,9 +30,9 @@ from depth2img import (
     read_depth_map,
     read_picture,
 )
-from depth2img.checkpoints.anatomy import from_json, reading
-from depth2img.checkpoints.description import SD2_DESCRIPTION, from_single_file
-from depth2img.checkpoints.tensors import InMemory, open_file
+from depth2img.checkpoints.layout.config import from_json, reading
+from depth2img.checkpoints.layout.ldm_yaml import SD2_DESCRIPTION, from_single_file
+from depth2img.checkpoints.storage.tensors import InMemory, open_file
 from depth2img.options import value_from_infotext
 from tests.fuzz import served
 

@@ -27,9 +27,9 @@ from typing import Any
 import numpy as np
 
 from depth2img import Depth2ImgError
-from depth2img.checkpoints.fetch import fetch
-from depth2img.checkpoints.mirrors import Published, Size, Source
-from depth2img.checkpoints.transfer import Patience
+from depth2img.checkpoints.download.fetch import fetch
+from depth2img.checkpoints.download.mirrors import Published, Size, Source
+from depth2img.checkpoints.download.transfer import Patience
 
 NAME = "depth.safetensors"
 LENGTH = 200_003

@@ -10,8 +10,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from depth2img.checkpoints import shapes
-from depth2img.checkpoints.description import SD2
+from depth2img.checkpoints.layout import shapes
+from depth2img.checkpoints.layout.ldm_yaml import SD2
 
 BYTES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2, "I64": 8}
 FULL = dataclasses.replace(SD2, depth_estimator=dict(shapes.DPT_HYBRID))

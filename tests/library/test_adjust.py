@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from depth2img import DepthMap, DepthMapError, DepthOptions, adjust
-from depth2img.adjust import fill_under, replace_under
+from depth2img.depth.adjustments import fill_under, replace_under
 
 EXACT = 1e-6
 """The formulas are evaluated in float64 and stored in float32 between 0 and 1: half of 2**-23."""

@@ -13,32 +13,35 @@ import pytest
 ROOT = Path(__file__).parents[2]
 LIBRARY = ROOT / "depth2img"
 
-ORDER = [
+FLOORS = [
     "errors",
     "options",
-    "images",
-    "files",
-    "png",
-    "depth_map",
+    "io",
+    "depth",
     "estimators",
-    "adjust",
-    "geometry",
-    "cache",
-    "conditioning",
-    "schedule",
+    "checkpoints",
+    "embedded",
+    "diffusion",
+    "gui",
+    "batch",
+    "cli",
 ]
-"""The way through the house. A module imports only from those before it; everything else is a room beside it."""
+"""The library's modules and packages from the ground up: each imports only from those before it."""
+
+CHECKPOINT_FLOORS = ["storage", "layout", "inspection", "download", "model", "conversion", "merging", "setup"]
+"""The same inside `checkpoints`."""
+
+ADAPTER_FLOORS = ["hosts", "settings", "estimators", "jobs", "infotext", "xyz", "page", "api", "script"]
+"""The same inside `depth2img_webui`."""
 
 ROOMS = {
-    "gradio": {"panel", "panel_checkpoint", "panel_fetch", "app"},
+    "gradio": {"gui"},
     "diffusers": {"diffusion"},
-    "transformers": {"diffusion", "checkpoints", "depth_models"},
+    "transformers": {"diffusion", "checkpoints", "estimators"},
     "ray": {"batch"},
-    "typer": {"cli", "flags", "commands"},
-    "click": {"cli", "flags", "commands"},
-    "rich": {"cli", "flags", "commands"},
-    "huggingface_hub": {"hub"},
-    "filelock": {"checkpoints"},
+    "click": {"cli"},
+    "huggingface_hub": {"io"},
+    "filelock": {"checkpoints", "io"},
     "requests": {"checkpoints"},
     "urllib3": {"checkpoints"},
 }
@@ -110,37 +113,97 @@ def test_the_command_lines_help_brings_in_nothing_heavy(arguments: list[str]):
     )
     names = set(loaded.splitlines()[-1].split())
     assert {"depth2img", "click"} <= names
-    assert not names & {*HEAVY - {"click", "typer", "rich"}, "torch", "yaml", "safetensors"}
-
-
-def test_each_module_of_the_way_can_be_imported_first():
-    """No circle of imports that happens to work in one order."""
-    names = [name for name in ORDER if (LIBRARY / f"{name}.py").exists()]
-    assert (
-        run(
-            "import sys, importlib\n"
-            f"for name in {names!r}:\n"
-            "    for loaded in [n for n in sys.modules if n.startswith('depth2img')]: del sys.modules[loaded]\n"
-            "    importlib.import_module('depth2img.' + name)\n"
-            "print('done')"
-        )
-        == "done"
-    )
+    assert not names & {*HEAVY - {"click"}, "torch", "yaml", "safetensors"}
 
 
 def test_importing_writes_nothing_and_warns_of_nothing():
     assert run("import warnings; warnings.simplefilter('error'); import depth2img") == ""
 
 
-@pytest.mark.parametrize("name", ORDER)
-def test_direction(name):
-    path = LIBRARY / f"{name}.py"
-    if not path.exists():
-        assert name == "schedule", f"{name}.py is gone: take it out of ORDER"
-        return
-    allowed = set(ORDER[: ORDER.index(name)])
-    inner = {dotted.split(".")[1] for dotted in imported(path) if dotted.startswith("depth2img.")}
-    assert inner <= allowed, f"{name}.py imports from its right"
+def graph(*folders: str) -> dict[str, set[str]]:
+    """Module -> the modules of these folders that it imports."""
+    paths = {dotted(path): path for folder in folders for path in sorted((ROOT / folder).rglob("*.py"))}
+    return {name: {found for found in imported(path) if found in paths} - {name} for name, path in paths.items()}
+
+
+def dotted(path: Path) -> str:
+    """The module's name."""
+    return ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+
+
+def violations(imports: dict[str, set[str]], package: str, floors: list[str]) -> list[str]:
+    """Imports inside a package that go up a floor, and modules that are on none."""
+    found = []
+    for name, others in imports.items():
+        inside = name.removeprefix(package + ".").partition(".")[0]
+        if name == package or not name.startswith(package + "."):
+            continue
+        if inside not in floors:
+            found.append(f"{name} is on no floor")
+            continue
+        below = floors[: floors.index(inside) + 1]
+        for other in others:
+            there = other.removeprefix(package + ".").partition(".")[0]
+            if other != package and other.startswith(package + ".") and there not in below:
+                found.append(f"{name} imports {other}")
+    return found
+
+
+def circle(imports: dict[str, set[str]]) -> list[str]:
+    """Modules that import each other in a circle; empty without one."""
+    left = {name: set(others) for name, others in imports.items()}
+    while True:
+        free = {name for name, others in left.items() if not others & left.keys()}
+        if not free:
+            return sorted(left)
+        left = {name: others for name, others in left.items() if name not in free}
+
+
+@pytest.mark.parametrize(
+    ("package", "floors"),
+    [
+        ("depth2img", FLOORS),
+        ("depth2img.checkpoints", CHECKPOINT_FLOORS),
+        ("depth2img_webui", ADAPTER_FLOORS),
+    ],
+    ids=["library", "checkpoints", "adapter"],
+)
+def test_a_package_imports_only_from_those_below(package, floors):
+    assert violations(graph(package.partition(".")[0]), package, floors) == []
+
+
+@pytest.mark.parametrize("folder", ["depth2img", "depth2img_webui", "tools"])
+def test_no_modules_import_each_other_in_a_circle(folder):
+    imports = graph(folder)
+    packages = {name for name in imports if (ROOT / name.replace(".", "/")).is_dir()}
+    # A package's own `__init__` names what is in it; a module that imports it imports what it names.
+    assert circle({name: others - packages for name, others in imports.items() if name not in packages}) == []
+
+
+def test_the_rules_can_fail():
+    imports = {"a.low": {"a.high"}, "a.high": {"a.low"}, "a.new": set(), "a": {"a.low"}}
+    assert violations(imports, "a", ["low", "high"]) == ["a.low imports a.high", "a.new is on no floor"]
+    assert circle(imports) == ["a", "a.high", "a.low"]
+    assert circle({"a": {"b"}, "b": set()}) == []
+
+
+def test_no_module_is_shadowed():
+    """`import depth2img.conditioning` must not mean a function."""
+    for path in sorted(ROOT.glob("depth2img*/**/__init__.py")):
+        names = {
+            alias.asname or alias.name
+            for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+            if isinstance(node, ast.ImportFrom)
+            for alias in node.names
+        }
+        modules = {child.stem for child in path.parent.glob("*.py")} | {
+            p.parent.name for p in path.parent.glob("*/__init__.py")
+        }
+        assert not names & modules, f"{path.relative_to(ROOT)} shadows {names & modules}"
+
+
+def test_few_modules_lie_at_the_top():
+    assert len(list(LIBRARY.glob("*.py"))) <= 10
 
 
 @pytest.mark.parametrize("path", files(), ids=lambda path: str(path.relative_to(LIBRARY)))
@@ -154,7 +217,7 @@ def test_rooms(path):
 def test_the_rule_sees_imports():
     """The checks above must not pass because nothing was found."""
     found = {dotted for path in files() for dotted in imported(path)}
-    assert {"torch", "cv2", "depth2img.images", "depth2img.depth_map", "depth2img.errors.OptionError"} <= found
+    assert {"torch", "cv2", "depth2img.io.images", "depth2img.depth.depth_map", "depth2img.errors.OptionError"} <= found
 
 
 def test_the_library_is_typed():

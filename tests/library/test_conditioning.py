@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 from depth2img import DepthMap, DepthMapError, conditioning
-from depth2img.conditioning import neutral
+from depth2img.depth.conditioning import neutral
 
 
 def host(values: np.ndarray, height: int, width: int) -> torch.Tensor:

@@ -15,9 +15,11 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from torch import nn
 
-from depth2img import DepthOptions, EstimatorError, MidasEstimator, PictureError, adjust, estimators
-from depth2img.estimators import in_float32, midas_input, midas_size
-from depth2img.view import describe
+from depth2img import DepthOptions, EstimatorError, MidasEstimator, PictureError, adjust
+from depth2img.estimators import base
+from depth2img.estimators.devices import in_float32
+from depth2img.estimators.midas import midas_input, midas_size
+from depth2img.gui.view import describe
 
 
 def autocast_is_on() -> bool:
@@ -65,39 +67,39 @@ def snapshot(net: nn.Module) -> dict[str, tuple[int, int, torch.dtype, bytes]]:
 
 @pytest.fixture
 def registry(monkeypatch):
-    monkeypatch.setattr(estimators, "_REGISTRY", {})
+    monkeypatch.setattr(base, "_REGISTRY", {})
 
 
 @pytest.mark.usefixtures("registry")
 def test_registry():
     made = []
     estimator = MidasEstimator(Net(), key="a")
-    estimators.register_estimator("one", lambda: made.append("one") or estimator)
-    estimators.register_estimator("two", lambda: made.append("two") or estimator)
-    assert estimators.names() == ("one", "two")
+    base.register_estimator("one", lambda: made.append("one") or estimator)
+    base.register_estimator("two", lambda: made.append("two") or estimator)
+    assert base.names() == ("one", "two")
     assert made == [], "nothing is loaded before it is asked for"
-    assert estimators.get("two") is estimator
+    assert base.get("two") is estimator
     assert made == ["two"]
 
 
 @pytest.mark.usefixtures("registry")
 def test_a_taken_name_changes_nothing():
     first, second = MidasEstimator(Net(), key="a"), MidasEstimator(Net(), key="b")
-    estimators.register_estimator("one", lambda: first)
+    base.register_estimator("one", lambda: first)
     with pytest.raises(EstimatorError, match="already is an estimator 'one'"):
-        estimators.register_estimator("one", lambda: second)
-    assert estimators.get("one") is first
-    estimators.register_estimator("one", lambda: second, replace=True)
-    assert estimators.get("one") is second
+        base.register_estimator("one", lambda: second)
+    assert base.get("one") is first
+    base.register_estimator("one", lambda: second, replace=True)
+    assert base.get("one") is second
 
 
 @pytest.mark.usefixtures("registry")
 def test_an_unknown_name():
     with pytest.raises(EstimatorError, match=r"no depth estimator 'x'\. Registered are: none"):
-        estimators.get("x")
-    estimators.register_estimator("one", lambda: MidasEstimator(Net(), key="a"))
+        base.get("x")
+    base.register_estimator("one", lambda: MidasEstimator(Net(), key="a"))
     with pytest.raises(EstimatorError, match="Registered are: one"):
-        estimators.get("x")
+        base.get("x")
 
 
 # --- the transform -----------------------------------------------------------------------------------------------
@@ -143,8 +145,8 @@ def test_size_is_the_original_wherever_that_is_sound(width, height):
     result = midas_size(width, height)
     for side, original in zip(result, wanted, strict=True):
         assert side % 32 == 0
-        assert 32 <= side <= estimators.LONGEST_SIDE
-        assert side == min(max(original, 32), estimators.LONGEST_SIDE)
+        assert 32 <= side <= base.LONGEST_SIDE
+        assert side == min(max(original, 32), base.LONGEST_SIDE)
 
 
 @pytest.mark.parametrize(("width", "height"), [(2048, 64), (64, 2048), (4096, 16), (1, 700), (65_535, 1)])
@@ -264,8 +266,8 @@ def test_without_memory_on_the_card_the_cpu_estimates(photo, problem):
     wanted = estimator.estimate(photo)
     failing(net, [problem])
     depth = estimator.estimate(photo)
-    assert depth.notice == estimators.ON_CPU and wanted.notice == ""
-    assert describe(depth).endswith(estimators.ON_CPU)
+    assert depth.notice == base.ON_CPU and wanted.notice == ""
+    assert describe(depth).endswith(base.ON_CPU)
     np.testing.assert_array_equal(depth.values, wanted.values)
     assert snapshot(net) == before
     assert estimator.estimate(photo).notice == "", "the next one is tried on the card again"
@@ -301,7 +303,7 @@ def test_a_notice_survives_what_is_done_to_a_map(photo):
     net = Net()
     failing(net, [torch.cuda.OutOfMemoryError("CUDA out of memory")])
     depth = MidasEstimator(net, key="k").estimate(photo)
-    assert adjust(depth.resized(40, 30), DepthOptions(near=0.5)).cropped(1, 2, 9, 9).notice == estimators.ON_CPU
+    assert adjust(depth.resized(40, 30), DepthOptions(near=0.5)).cropped(1, 2, 9, 9).notice == base.ON_CPU
 
 
 def test_autocast_is_off_inside_and_on_again_outside(photo):

@@ -15,8 +15,8 @@ from pathlib import Path
 import pytest
 
 from depth2img import CheckpointError
-from depth2img.checkpoints import fetch as module
-from depth2img.checkpoints.fetch import Fetched, fetch
+from depth2img.checkpoints.download import fetch as module
+from depth2img.checkpoints.download.fetch import Fetched, fetch
 from tests.library import mirror
 from tests.library.mirror import CASES, LENGTH, NAME, OTHER, QUICK, content, nursery, published, running
 
@@ -261,7 +261,7 @@ def test_certificate_of_nobody(folder, tls):
     "host", ["localhost", "127.0.0.1", "10.0.0.7", "192.168.1.1", "169.254.169.254", "[::1]", "nas.local"]
 )
 def test_from_outside_never_to_this_network(host):
-    from depth2img.checkpoints.transfer import SourceFault, _may_lead
+    from depth2img.checkpoints.download.transfer import SourceFault, _may_lead
 
     _may_lead("https://hub.example.org/a", "https://store.example.net/b")
     with pytest.raises(SourceFault, match="no public host"):
@@ -298,7 +298,7 @@ def test_from_a_file(folder, tmp_path):
 def test_from_a_file_in_two_goes(folder, tmp_path, monkeypatch):
     source = tmp_path / "elsewhere.safetensors"
     source.write_bytes(DATA)
-    monkeypatch.setattr("depth2img.checkpoints.transfer.CHUNK", 50_000)
+    monkeypatch.setattr("depth2img.checkpoints.download.transfer.CHUNK", 50_000)
     asked = iter([False, True])
     with pytest.raises(CheckpointError, match=r"Stopped\."):
         fetch(published(source), folder, stop=lambda: next(asked))

@@ -26,15 +26,16 @@ from depth2img import (
     PictureError,
     adjust,
     conditioning,
-    depth_map,
-    images,
     read_depth_map,
     read_picture,
 )
-from depth2img.estimators import LONGEST_SIDE, midas_input
-from depth2img.geometry import fit
-from depth2img.images import to_float
-from depth2img.png import ADAM7
+from depth2img.depth import reading
+from depth2img.depth.depth_map import DepthMap, check_colour_map
+from depth2img.depth.placement import fit
+from depth2img.estimators.midas import LONGEST_SIDE, midas_input
+from depth2img.io import images
+from depth2img.io.images import to_float
+from depth2img.io.png import ADAM7
 
 READERS: list[tuple[Callable[[Any], Any], type[Exception]]] = [
     (read_picture, PictureError),
@@ -377,7 +378,7 @@ def test_the_first_size_is_the_size(kind, depth):
         content = encoded(Image.fromarray(np.ones((11, 17), depth)), "TIFF", big_tiff=True)
     else:
         content = cv2.imencode("." + kind.lower(), np.ones((11, 17), depth))[1].tobytes()
-    assert depth_map._first_size(content) == (17, 11)
+    assert reading._first_size(content) == (17, 11)
 
 
 def test_a_device_a_folder_and_a_pipe_are_no_files(tmp_path):
@@ -453,8 +454,8 @@ def test_the_smallest_and_the_longest(size):
 def test_a_strip_that_is_filled_up_keeps_what_it_shows():
     """65,535 x 1 in a frame of 3:2: the same as a short strip, only finer."""
     ramp = np.linspace(0, 1, 65_535, dtype=np.float32)[None]
-    long = fit(depth_map.DepthMap(values=ramp), width=192, height=128, resize_mode=2)
-    short = fit(depth_map.DepthMap(values=ramp[:, ::655].copy()), width=192, height=128, resize_mode=2)
+    long = fit(DepthMap(values=ramp), width=192, height=128, resize_mode=2)
+    short = fit(DepthMap(values=ramp[:, ::655].copy()), width=192, height=128, resize_mode=2)
     assert long.width * long.height <= 9 * 2**20 and long.width > 3000
     both = [conditioning([one], height=16, width=24) for one in (long, short)]
     assert (both[0] - both[1]).abs().max() < 0.05
@@ -475,7 +476,7 @@ def test_half_a_surrogate_pair_can_be_answered():
     for make in (
         lambda: DepthOptions.from_mapping({"\ud800x": 1}),
         lambda: DepthOptions(source="\udfff"),
-        lambda: depth_map.check_colour_map("\ud800"),
+        lambda: check_colour_map("\ud800"),
         lambda: read_picture("data:,\ud800"),
     ):
         with pytest.raises(Depth2ImgError) as caught:

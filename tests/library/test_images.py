@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from depth2img import PictureError, images, read_picture
-from depth2img.images import to_float
+from depth2img import PictureError, read_picture
+from depth2img.io import images
+from depth2img.io.images import to_float
 
 BACKGROUND = (10, 200, 90)
 

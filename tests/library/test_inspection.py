@@ -25,11 +25,12 @@ from hypothesis import strategies as st
 
 import depth2img
 from depth2img import CheckpointError
-from depth2img.checkpoints import description, inspect, known, pairs
-from depth2img.checkpoints.anatomy import MIDAS_FILE
-from depth2img.checkpoints.beside import OFFICIAL_SHA256
-from depth2img.checkpoints.report import Report
-from depth2img.cli import app
+from depth2img.checkpoints import inspect, known
+from depth2img.checkpoints.inspection.report import Report
+from depth2img.checkpoints.inspection.sidecar import OFFICIAL_SHA256
+from depth2img.checkpoints.layout import keys, ldm_yaml
+from depth2img.checkpoints.layout.config import MIDAS_FILE
+from depth2img.cli.root import app
 from tests.library import sparse
 
 NAMES = sparse.sd2()
@@ -67,7 +68,7 @@ def test_a_whole_depth_checkpoint(file: Path) -> None:
 
 
 def test_precision_is_that_of_most_bytes(tmp_path: Path) -> None:
-    kinds = {name: "F32" if name.startswith(pairs.DEPTH) else "F16" for name in NAMES}
+    kinds = {name: "F32" if name.startswith(keys.DEPTH) else "F16" for name in NAMES}
     report = inspect(sparse.write(tmp_path / "mixed.safetensors", NAMES, kinds))
     assert list(report.types) == ["float16", "float32"]
     assert dict(report.rows())["Precision"].startswith("fp16 (fp32 1")
@@ -77,14 +78,14 @@ def test_precision_is_that_of_most_bytes(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("changed", "kind"),
     [
-        ({pairs.UNET + "input_blocks.0.0.weight": (320, 4, 3, 3)}, "Stable Diffusion 2, text to image"),
-        ({pairs.UNET + "input_blocks.0.0.weight": (320, 9, 3, 3)}, "Stable Diffusion 2, inpainting"),
-        ({pairs.UNET + "input_blocks.0.0.weight": (320, 6, 3, 3)}, "UNet with 6 input channels"),
+        ({keys.UNET + "input_blocks.0.0.weight": (320, 4, 3, 3)}, "Stable Diffusion 2, text to image"),
+        ({keys.UNET + "input_blocks.0.0.weight": (320, 9, 3, 3)}, "Stable Diffusion 2, inpainting"),
+        ({keys.UNET + "input_blocks.0.0.weight": (320, 6, 3, 3)}, "UNet with 6 input channels"),
         ({"conditioner.embedders.1.model.ln_final.weight": (1280,)}, "Stable Diffusion XL"),
     ],
 )
 def test_other_checkpoints(tmp_path: Path, changed: dict[str, tuple[int, ...]], kind: str) -> None:
-    tensors = {**NAMES, pairs.UNET + "input_blocks.0.0.weight": (320, 4, 3, 3), **changed}
+    tensors = {**NAMES, keys.UNET + "input_blocks.0.0.weight": (320, 4, 3, 3), **changed}
     report = inspect(sparse.write(tmp_path / "other.safetensors", tensors))
     assert kind in report.kind and not report.usable and codes(report) == ["kind"]
     assert report.midas is None and report.beside is None
@@ -121,13 +122,13 @@ def test_the_compact_bundled_model_is_told_from_an_installed_one() -> None:
 
 
 def test_missing_and_misshaped_tensors_are_named(tmp_path: Path) -> None:
-    gone = [pairs.UNET + "out.2.weight", pairs.VAE + "decoder.conv_out.bias"]
+    gone = [keys.UNET + "out.2.weight", keys.VAE + "decoder.conv_out.bias"]
     tensors = {name: shape for name, shape in NAMES.items() if name not in gone}
-    tensors[pairs.TEXT + "ln_final.bias"] = (1023,)
+    tensors[keys.TEXT + "ln_final.bias"] = (1023,)
     report = inspect(sparse.write(tmp_path / "holes.safetensors", tensors))
     assert list(report.missing) == gone and codes(report) == ["missing", "misshaped"]
     assert [(one.name, one.shape, one.wanted) for one in report.misshaped] == [
-        (pairs.TEXT + "ln_final.bias", (1023,), (1024,))
+        (keys.TEXT + "ln_final.bias", (1023,), (1024,))
     ]
     assert "2 of 1,580 tensors are missing" in report.faults[0].what
     assert "1023 instead of 1024" in report.faults[1].what
@@ -140,7 +141,7 @@ def test_what_is_never_run_may_be_missing(tmp_path: Path) -> None:
 
 
 def test_without_midas(tmp_path: Path) -> None:
-    tensors = {name: shape for name, shape in NAMES.items() if not name.startswith(pairs.DEPTH)}
+    tensors = {name: shape for name, shape in NAMES.items() if not name.startswith(keys.DEPTH)}
     report = inspect(sparse.write(tmp_path / "converted.safetensors", tensors))
     assert report.midas == "missing" and codes(report) == ["midas-missing"] and not report.missing
     assert "models/midas" in report.faults[0].fix
@@ -153,13 +154,13 @@ def test_with_a_part_of_midas(tmp_path: Path) -> None:
 
 
 def test_with_an_unknown_depth_network(tmp_path: Path) -> None:
-    tensors = {name: shape for name, shape in NAMES.items() if not name.startswith(pairs.DEPTH)}
+    tensors = {name: shape for name, shape in NAMES.items() if not name.startswith(keys.DEPTH)}
     report = inspect(sparse.write(tmp_path / "zoe.safetensors", {**tensors, "depth_model.zoe.weight": (3, 3)}))
     assert report.midas == "other" and codes(report) == ["depth-unknown"]
 
 
 def test_the_text_encoder_that_some_converters_write(tmp_path: Path) -> None:
-    tensors = {name: shape for name, shape in NAMES.items() if not name.startswith(pairs.TEXT)}
+    tensors = {name: shape for name, shape in NAMES.items() if not name.startswith(keys.TEXT)}
     old = "cond_stage_model.transformer.text_model."
     tensors |= {old + "embeddings.token_embedding.weight": (49408, 1024), old + "final_layer_norm.bias": (1024,)}
     report = inspect(sparse.write(tmp_path / "broken.safetensors", tensors))
@@ -220,13 +221,13 @@ def without(*beginnings: str) -> dict[str, tuple[int, ...]]:
 
 FAULTY: dict[str, Any] = {
     "kind": {"a": (3,)},
-    "text-layout": {**without(pairs.TEXT), "cond_stage_model.transformer.x": (3,)},
-    "text-missing": without(pairs.TEXT),
-    "midas-missing": without(pairs.DEPTH),
-    "depth-unknown": {**without(pairs.DEPTH), "depth_model.zoe.weight": (3, 3)},
-    "missing": without(pairs.VAE + "decoder"),
-    "incomplete": without(pairs.MIDAS + "scratch"),
-    "yaml-none": {**NAMES, pairs.UNET + "input_blocks.0.0.weight": (64, 5, 3, 3)},
+    "text-layout": {**without(keys.TEXT), "cond_stage_model.transformer.x": (3,)},
+    "text-missing": without(keys.TEXT),
+    "midas-missing": without(keys.DEPTH),
+    "depth-unknown": {**without(keys.DEPTH), "depth_model.zoe.weight": (3, 3)},
+    "missing": without(keys.VAE + "decoder"),
+    "incomplete": without(keys.MIDAS + "scratch"),
+    "yaml-none": {**NAMES, keys.UNET + "input_blocks.0.0.weight": (64, 5, 3, 3)},
 }
 
 
@@ -324,7 +325,7 @@ def test_the_whole_file_is_read_on_demand(tmp_path: Path) -> None:
 
 def beside(file: Path, change: Any = None) -> Report:
     """The report with Stable Diffusion 2's own description beside the file, changed."""
-    model = json.loads(json.dumps(description.SD2_DESCRIPTION))
+    model = json.loads(json.dumps(ldm_yaml.SD2_DESCRIPTION))
     if change is not None:
         change(model["model"])
     file.with_suffix(".yaml").write_text(yaml.safe_dump(model))
@@ -415,12 +416,12 @@ def test_endless_descriptions_are_not_followed(file: Path, tmp_path: Path) -> No
     anatomy = json.loads(sparse.FULL.to_json())
     anatomy["unet"]["layers_per_block"] = 1000
     anatomy["unet"]["use_linear_projection"] = True
-    metadata = {description.METADATA: json.dumps(anatomy)}
+    metadata = {ldm_yaml.METADATA: json.dumps(anatomy)}
     refused(sparse.write(tmp_path / "endless.safetensors", NAMES, metadata=metadata), "not of a Stable Diffusion model")
 
 
 def test_a_narrow_checkpoint_needs_a_yaml(tmp_path: Path) -> None:
-    narrow = {**NAMES, pairs.UNET + "input_blocks.0.0.weight": (64, 5, 3, 3)}
+    narrow = {**NAMES, keys.UNET + "input_blocks.0.0.weight": (64, 5, 3, 3)}
     assert "yaml-none" in codes(inspect(sparse.write(tmp_path / "narrow.safetensors", narrow)))
 
 
@@ -571,7 +572,7 @@ def test_a_changed_byte_of_a_pickle_gives_a_report_or_a_sentence(
 @settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(value=ANYTHING)
 def test_any_yaml_gives_a_report(tmp_path: Path, value: Any) -> None:
-    path = sparse.write(tmp_path / "depth.safetensors", {pairs.UNET + "input_blocks.0.0.weight": (4, 5, 3, 3)})
+    path = sparse.write(tmp_path / "depth.safetensors", {keys.UNET + "input_blocks.0.0.weight": (4, 5, 3, 3)})
     described = {"model": {"params": value}} if isinstance(value, dict) else value
     path.with_suffix(".yaml").write_text(yaml.safe_dump(described, allow_unicode=True), encoding="utf-8")
     assert not inspect(path).usable

@@ -14,7 +14,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from depth2img import MidasEstimator, conditioning
-from depth2img.estimators import midas_input
+from depth2img.estimators.midas import midas_input
 
 # The WebUI's environment has no `ldm` on its path; there is nothing to compare with then.
 pytest.importorskip("ldm", reason="needs stable-diffusion-sdkit (tests/requirements-no-deps.txt)")

@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from depth2img import CheckpointError
-from depth2img.checkpoints import mirrors
-from depth2img.checkpoints.mirrors import Size, find, place, table
+from depth2img.checkpoints.download import mirrors
+from depth2img.checkpoints.download.mirrors import Size, find, place, table
 
 FP16 = "512-depth-ema-fp16.safetensors"
 HASH = "ab" * 32

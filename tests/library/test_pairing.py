@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from depth2img import Depth2ImgError, OptionError
-from depth2img.pairing import MAPS, MASKS, SHOWN, files_in, find_partners, pair, stem, without_partners
+from depth2img.io.pairing import MAPS, MASKS, SHOWN, files_in, find_partners, pair, stem, without_partners
 
 
 def touched(folder: Path, *names: str) -> Path:

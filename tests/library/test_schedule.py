@@ -8,7 +8,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from depth2img import DepthMap, DepthOptions, OptionError, neutral, schedule
+from depth2img import DepthMap, DepthOptions, OptionError, neutral
+from depth2img.depth import schedule
 
 
 def ramp(height: int = 4, width: int = 6) -> torch.Tensor:

@@ -13,13 +13,14 @@ import pytest
 import yaml
 
 from depth2img import CheckpointError
-from depth2img.checkpoints import Plan, carry_out, inspect, pairs, plan_setup, setup, shapes, webui_folders
-from depth2img.checkpoints.description import SD2_DESCRIPTION
-from depth2img.files import publishing
+from depth2img.checkpoints import Plan, carry_out, inspect, plan_setup, setup, webui_folders
+from depth2img.checkpoints.layout import keys, shapes
+from depth2img.checkpoints.layout.ldm_yaml import SD2_DESCRIPTION
+from depth2img.io.atomic import publishing
 from tests.library import sparse
 
 NAMES = sparse.sd2()
-FIRST = pairs.UNET + "input_blocks.0.0.weight"
+FIRST = keys.UNET + "input_blocks.0.0.weight"
 PLAIN = yaml.safe_dump({"model": {"params": {"unet_config": {"params": {"in_channels": 4}}}}})
 
 
@@ -181,7 +182,7 @@ def test_a_narrow_checkpoint_gets_a_yaml_of_its_own(tmp_path: Path, folders: tup
 
 
 def test_without_midas_it_is_set_up_with_a_warning(tmp_path: Path, folders: tuple[Path, ...]) -> None:
-    tensors = {name: shape for name, shape in NAMES.items() if not name.startswith(pairs.DEPTH)}
+    tensors = {name: shape for name, shape in NAMES.items() if not name.startswith(keys.DEPTH)}
     file = sparse.write(tmp_path / "bare.safetensors", tensors)
     plan = plan_setup(file, folders)
     assert "models/midas" in plan.lines()[0]
@@ -248,7 +249,7 @@ def test_a_file_that_appears_at_the_last_moment_wins(
     ("tensors", "word"),
     [
         ({FIRST: (320, 4, 3, 3)}, "no depth checkpoint"),
-        ({pairs.UNET + "out.2.weight": (4, 300, 3, 3)}, "another shape"),
+        ({keys.UNET + "out.2.weight": (4, 300, 3, 3)}, "another shape"),
     ],
 )
 def test_what_does_not_work_is_not_set_up(

@@ -17,8 +17,9 @@ import cv2
 import numpy as np
 import pytest
 
-from depth2img import DepthMap, DepthMapError, NoDepthError, read_depth_map, view
-from depth2img.depth_map import EXR_MAGIC
+from depth2img import DepthMap, DepthMapError, NoDepthError, read_depth_map
+from depth2img.depth.reading import EXR_MAGIC
+from depth2img.gui import view
 
 ROOT = Path(__file__).parents[2]
 

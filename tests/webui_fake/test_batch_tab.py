@@ -170,7 +170,7 @@ def test_neither_the_api_nor_a_locked_page_may_name_a_folder(host: Host, picture
 
 
 def test_a_host_that_does_not_say_whose_turn_it_is(host: Host, pictures: Path, maps: Path) -> None:
-    host.ours("batch_tab").TURN = __import__("re").compile("never")
+    host.ours("jobs.batch_tab").TURN = __import__("re").compile("never")
     with pytest.raises(OptionError, match="does not tell which picture"):
         host.batch(job(host, maps), str(pictures))
 
@@ -190,7 +190,7 @@ def test_loopback_keeps_the_first_depth_of_each_picture(host: Host, pictures: Pa
 
 
 def test_undo_gives_the_host_its_function_back(host: Host) -> None:
-    tab = host.ours("batch_tab")
+    tab = host.ours("jobs.batch_tab")
     tab.apply()
     wrapped = tab.img2img.process_batch
     tab.undo()

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import yaml
 
-from depth2img.checkpoints import pairs
+from depth2img.checkpoints.layout import keys
 from tests.library import sparse
 from tests.webui_fake.page import Page
 from tests.webui_fake.standin import Host
@@ -27,7 +27,7 @@ def ours(host: Host, tmp_path: Path) -> ModuleType:
     host.sd_models.model_path = str(tmp_path / "models" / "Stable-diffusion")
     host.paths.models_path = str(tmp_path / "models")
     host.sd_models.checkpoints_list.clear()
-    return host.ours("checkpoints")
+    return host.ours("page.checkpoints")
 
 
 @pytest.fixture
@@ -46,7 +46,7 @@ def hidden(update: Any) -> bool:
 def test_look_at_one_of_the_list_then_correct_its_yaml(ours: ModuleType, file: Path, host: Host) -> None:
     listed: list[int] = []
     host.sd_models.list_models = lambda: listed.append(1)
-    host.ours("loader").last_error["message"] = "The YAML is not the one for depth."
+    host.ours("hosts.loader").last_error["message"] = "The YAML is not the one for depth."
     report, plan, button, planned = ours.look("own.safetensors")
     assert "Stable Diffusion 2, depth" in report and "v2-inference.yaml does" in report and "0123456789" in report
     assert "own.yaml will be replaced" in plan and "own.yaml.bak" in plan
@@ -56,7 +56,7 @@ def test_look_at_one_of_the_list_then_correct_its_yaml(ours: ModuleType, file: P
     assert "works" in report and "Done: choose own.safetensors" in plan and "own.yaml.bak" in plan
     assert hidden(button) and planned == "" and listed == [1]
     assert file.with_name("own.yaml.bak").read_text() == WRONG
-    assert not host.ours("loader").last_error
+    assert not host.ours("hosts.loader").last_error
     report, plan, button, planned = ours.look("own.safetensors")
     assert "nothing needs to be done" in plan and hidden(button)
 
@@ -139,7 +139,7 @@ def test_what_is_broken_is_shown_and_not_set_up(ours: ModuleType, host: Host) ->
     (folder / "page.ckpt").write_text("<html>")
     report, plan, button, _ = ours.look("page.ckpt")
     assert "an HTML page" in report and not plan and hidden(button)
-    tensors = {name: shape for name, shape in NAMES.items() if name != pairs.UNET + "out.2.weight"}
+    tensors = {name: shape for name, shape in NAMES.items() if name != keys.UNET + "out.2.weight"}
     sparse.write(folder / "cut.safetensors", tensors)
     report, plan, button, _ = ours.look("cut.safetensors")
     assert "tensors are missing" in report and "is not set up" in plan and hidden(button)

@@ -20,7 +20,7 @@ from typing import Any
 import pytest
 import torch
 
-from depth2img import geometry
+from depth2img.depth import placement
 from tests.webui_fake.standin import ROOT, STAND_IN, Host
 
 ADAPTER = sorted((ROOT / "depth2img_webui").glob("*.py"))
@@ -262,12 +262,12 @@ def test_settings() -> None:
 def test_elements_of_the_page(bare: Host) -> None:
     """Their ids, and the order of the five picture components, which is that of the tabs."""
     text = hosts_texts("modules/ui*.py")
-    names = [name for ids in bare.ours("preview").HOST_IDS.values() for name in ids]
+    names = [name for ids in bare.ours("page.preview").HOST_IDS.values() for name in ids]
     assert [name for name in names if not re.search(rf"""elem_id=["']{name}["']""", text)] == []
     assert "elem_id=f'generation_info_{tabname}'" in text
-    tabs = [text.index(f'elem_id="{name}"') for name in bare.ours("preview").TABS]
+    tabs = [text.index(f'elem_id="{name}"') for name in bare.ours("page.preview").TABS]
     assert tabs == sorted(tabs)
-    assert repr(list(geometry.RESIZE_MODES)).replace("'", '"') in text
+    assert repr(list(placement.RESIZE_MODES)).replace("'", '"') in text
     assert '"Use same checkpoint"' in text
 
 
@@ -275,7 +275,7 @@ def test_elements_of_the_page(bare: Host) -> None:
 def test_javascript_of_the_page(bare: Host) -> None:
     text = hosts_texts("javascript/*.js") + hosts_texts("script.js")
     ours = sorted(path for path in (ROOT / "javascript").rglob("*.*js") if "node_modules" not in path.parts)
-    used = "\n".join(path.read_text(encoding="utf8") for path in ours) + bare.ours("preview").COLLECT
+    used = "\n".join(path.read_text(encoding="utf8") for path in ours) + bare.ours("page.preview").COLLECT
     known = [name for name in ("gradioApp", "onUiLoaded", "onOptionsChanged", "get_tab_index") if name in used]
     assert "get_tab_index" in known
     for name in known:
@@ -338,7 +338,7 @@ def test_the_rule_for_skipped_rows(bare: Host) -> None:
             sigmas = torch.tensor([sigma, sigma])
             names = {"self": denoiser, "shared": bare.shared, "sigma": sigmas, "s_min_uncond": limit}
             theirs = any(evaluate(test, is_edit_model=False, **names) for test in (rule.test, otherwise.test))
-            assert bare.ours("denoise").skips_uncond(denoiser, sigmas) == theirs
+            assert bare.ours("jobs.denoise").skips_uncond(denoiser, sigmas) == theirs
             seen.add(bool(theirs))
     assert seen == {True, False}
 
@@ -353,4 +353,4 @@ def test_the_cut_of_a_hires_latent(bare: Host) -> None:
     for x, y in itertools.product([0, 1, 4, 7], repeat=2):
         p = SimpleNamespace(truncate_x=x, truncate_y=y)
         theirs = evaluate(cut.value, self=p, samples=latent)
-        assert torch.equal(bare.ours("denoise").truncated(p, latent, theirs), theirs)
+        assert torch.equal(bare.ours("jobs.denoise").truncated(p, latent, theirs), theirs)

@@ -78,7 +78,7 @@ def test_noise_alone_keeps_what_a_mask_keeps(host: Host) -> None:
     p = job(host, {}, denoising_strength=1.0)
     p.init_latent = torch.arange(1.0, 9.0).reshape(1, 1, 2, 4)
     p.mask = torch.tensor([[0.0, 0.0, 0.25, 1.0], [0.0, 1.0, 1.0, 1.0]])[None]
-    host.ours("hook").start_from_noise(p)
+    host.ours("jobs.hook").start_from_noise(p)
     assert p.init_latent.tolist() == [[[[0, 0, 3, 4], [0, 6, 7, 8]]]]
 
 

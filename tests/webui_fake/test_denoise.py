@@ -66,14 +66,14 @@ def test_the_prediction_is_the_hosts_rule(host: Host) -> None:
     for limit, every, early in itertools.product([0.0, 1.0], [False, True], [0.0, 0.5]):
         host.shared.opts.s_min_uncond_all, host.shared.opts.skip_early_cond = every, early
         p = host.img2img(ramp(), steps=4)
-        host.ours("hook").begin(p, ())
+        host.ours("jobs.hook").begin(p, ())
         p.init([], [], [])
         p.sampler.sampler_extra_args = {"s_min_uncond": limit, "cond": conds}
         for step, sigma in itertools.product(range(5), [0.5, 4.0]):
             denoiser = host.sd_samplers_cfg_denoiser.CFGDenoiser(p.sampler)
             denoiser.p, denoiser.step, denoiser.total_steps = p, step, 4
             sigmas = torch.tensor([sigma])
-            predictions.append(host.ours("denoise").skips_uncond(denoiser, sigmas))
+            predictions.append(host.ours("jobs.denoise").skips_uncond(denoiser, sigmas))
             denoiser(p.init_latent, sigmas, torch.zeros(1, 77, 8), conds, 7.0, limit, p.image_conditioning)
             assert host.seen[-1].shape[0] == (1 if predictions[-1] else 2)
     assert 0 < sum(predictions) < len(predictions)
@@ -85,7 +85,7 @@ def test_settings_that_an_older_host_lacks(host: Host) -> None:
         del host.shared.opts.data[key]
     sampler = SimpleNamespace(sampler_extra_args={"s_min_uncond": 1.0})
     denoiser = SimpleNamespace(step=1, total_steps=4, sampler=sampler)
-    skips = host.ours("denoise").skips_uncond
+    skips = host.ours("jobs.denoise").skips_uncond
     assert skips(denoiser, torch.tensor([0.5])) and not skips(denoiser, torch.tensor([2.0]))
     denoiser.step = 2
     assert not skips(denoiser, torch.tensor([0.5]))
@@ -96,14 +96,14 @@ def test_plain_checkpoints_are_left_alone(host: Host) -> None:
     conditioning = torch.zeros(3, 5, 1, 1)
     denoiser = SimpleNamespace(p=SimpleNamespace())
     params = host.script_callbacks.CFGDenoiserParams(None, conditioning, None, 0, 1, None, None, denoiser)
-    host.ours("denoise").on_cfg_denoiser(params)
+    host.ours("jobs.denoise").on_cfg_denoiser(params)
     assert params.image_cond is conditioning
 
 
 def test_a_host_without_the_denoiser_in_the_callback(host: Host) -> None:
     conditioning = torch.zeros(3, 1, 2, 2)
     params = host.script_callbacks.CFGDenoiserParams(None, conditioning, None, 0, 1, None, None)
-    host.ours("denoise").on_cfg_denoiser(params)
+    host.ours("jobs.denoise").on_cfg_denoiser(params)
     assert params.image_cond is conditioning
 
 
@@ -229,7 +229,7 @@ def test_truncation_with_and_prompts_in_a_batch(host: Host, tmp_path: Path) -> N
 
 def test_truncated_on_its_own(host: Host) -> None:
     given = torch.arange(2 * 7 * 9.0).reshape(2, 1, 7, 9)
-    truncated = host.ours("denoise").truncated
+    truncated = host.ours("jobs.denoise").truncated
     p = SimpleNamespace(truncate_x=3, truncate_y=1)
     assert torch.equal(truncated(p, given, torch.zeros(2, 4, 6, 6)), given[:, :, 0:6, 1:7])
     assert torch.equal(truncated(SimpleNamespace(), given, torch.zeros(2, 4, 7, 9)), given)
@@ -239,7 +239,7 @@ def test_the_fitted_conditioning_is_kept_for_the_next_steps(
     host: Host, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The depth network of a refiner runs once per picture, and the maps are made once."""
-    maps = host.ours("maps")
+    maps = host.ours("jobs.maps")
     made: list[Any] = []
     inner = maps.condition
     monkeypatch.setattr(maps, "condition", lambda *args: made.append(args) or inner(*args))

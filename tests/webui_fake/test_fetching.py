@@ -59,7 +59,7 @@ def folder(host: Host, tmp_path: Path) -> Path:
 
 @pytest.fixture
 def ours(host: Host, folder: Path, source: mirror.Mirror) -> Iterator[ModuleType]:
-    module = host.ours("fetching")
+    module = host.ours("page.fetching")
     yield module
     if module._job is not None:
         module._job.stopped.set()
@@ -87,7 +87,7 @@ def test_the_offer_says_what_and_from_where(ours: ModuleType, folder: Path, sour
 
 def test_from_nothing_to_selected(ours: ModuleType, folder: Path, host: Host, source: mirror.Mirror) -> None:
     source.block, source.delay = len(source.data) // 20, 0.02
-    host.ours("loader").last_error["message"] = "There is no checkpoint."
+    host.ours("hosts.loader").last_error["message"] = "There is no checkpoint."
     shown, fetch, stop = ours.start(NAME)
     assert 'data-fetch="running"' in shown and fetch["interactive"] is False and stop["visible"] is True
     seen = set()
@@ -101,7 +101,7 @@ def test_from_nothing_to_selected(ours: ModuleType, folder: Path, host: Host, so
     assert {path.name for path in folder.iterdir()} == {NAME, "small-depth.yaml"}
     assert (folder / NAME).read_bytes() == source.data
     assert [info.name for info in host.sd_models.checkpoints_list.values()] == [NAME]
-    assert not host.ours("loader").last_error
+    assert not host.ours("hosts.loader").last_error
 
 
 def test_a_second_click_changes_nothing(ours: ModuleType, source: mirror.Mirror) -> None:

@@ -73,11 +73,11 @@ def test_a_map_of_another_size_with_the_same_proportions(host: Host, tmp_path: P
 def test_an_unknown_resize_mode_is_refused(host: Host, tmp_path: Path) -> None:
     depth_map = the_map(scene(120, 64), tmp_path)
     p = host.img2img(scene(120, 64), args=({"depth_map": depth_map},))
-    hook = host.ours("hook")
+    hook = host.ours("jobs.hook")
     hook.begin(p, p.script_args[1:])
     p.resize_mode = 4
     with pytest.raises(ValueError, match="resize mode"):
-        host.ours("maps").of_job(p, p._depth2img_job, [], 1, host.model)
+        host.ours("jobs.maps").of_job(p, p._depth2img_job, [], 1, host.model)
 
 
 @pytest.mark.parametrize(
@@ -173,6 +173,6 @@ def test_place_keeps_raw_values(host: Host) -> None:
     """Cutting and filling change no value: `conditioning` alone resizes and normalises."""
     depth = DepthMap(values=np.arange(8 * 24, dtype=np.float32).reshape(8, 24) * 40, bits=16)
     p = host.img2img(scene(), resize_mode=1)
-    placed = host.ours("place").placement(p).fitted(depth)
+    placed = host.ours("jobs.place").placement_of(p).fitted(depth)
     assert placed.bits == 16 and (placed.width, placed.height) == (12, 8)
     assert np.array_equal(placed.values, depth.values[:, 6:18])

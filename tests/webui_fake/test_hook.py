@@ -11,7 +11,8 @@ import pytest
 import torch
 from PIL import Image
 
-from depth2img import Depth2ImgError, DepthMap, DepthOptions, OptionError, geometry
+from depth2img import Depth2ImgError, DepthMap, DepthOptions, OptionError
+from depth2img.depth import placement
 from tests.webui_fake.standin import Host, blobs, depth_of, map_file, ramp, stretched
 
 OFF = {"enabled": False}
@@ -27,14 +28,14 @@ def test_begin_replaces_on_the_instance_only(host: Host) -> None:
     kind = host.processing.StableDiffusionProcessingImg2Img
     before = {name: getattr(kind, name) for name in (*REPLACED, "init")}
     p = host.img2img(ramp())
-    host.ours("hook").begin(p, ())
+    host.ours("jobs.hook").begin(p, ())
     assert set(host.left_on(p)) == PUT
     assert {name: getattr(kind, name) for name in before} == before
     assert host.left_on(host.img2img(ramp())) == []
 
 
 def test_detach_removes_everything_and_may_be_repeated(host: Host) -> None:
-    hook = host.ours("hook")
+    hook = host.ours("jobs.hook")
     p = host.img2img(ramp())
     hook.detach(p)
     hook.begin(p, ({"gamma": 2.0},))
@@ -56,7 +57,7 @@ def test_a_plain_checkpoint_is_left_wholly_alone(host: Host) -> None:
     host.select("plain")
     p = host.img2img(ramp(), args=({"gamma": 2.0},))
     before = {**p.__dict__}
-    host.ours("hook").begin(p, p.script_args[1:])
+    host.ours("jobs.hook").begin(p, p.script_args[1:])
     assert p.__dict__ == before
     host.run(p)
     assert p.fake_native == ("img2img", None, True)
@@ -102,7 +103,7 @@ def test_a_second_run_of_the_same_p_starts_afresh(host: Host) -> None:
 def test_copies_of_p_work_for_themselves(host: Host) -> None:
     """X/Y/Z copies `p`, which may carry what a broken-off run has left on it."""
     p = host.img2img(ramp(), args=({"invert": True},))
-    host.ours("hook").begin(p, p.script_args[1:])
+    host.ours("jobs.hook").begin(p, p.script_args[1:])
     one, other = copy.copy(p), copy.copy(p)
     other.script_args = (0, OFF)
     other.init_images = [blobs(2)]
@@ -116,7 +117,7 @@ def test_copies_of_p_work_for_themselves(host: Host) -> None:
 
 def test_copies_of_a_stopped_p_work_for_themselves(host: Host) -> None:
     p = host.img2img(ramp(), args=({"near": 7},))
-    host.ours("hook").begin(p, p.script_args[1:])
+    host.ours("jobs.hook").begin(p, p.script_args[1:])
     cell = copy.copy(p)
     cell.script_args = (0,)
     host.run(cell)
@@ -161,7 +162,7 @@ def test_unforeseen_errors_stop_the_job_too(host: Host, monkeypatch: pytest.Monk
     def broken(payload: object) -> None:
         raise ZeroDivisionError("a fault of our own")
 
-    monkeypatch.setattr(host.ours("job"), "read_depth_map", broken)
+    monkeypatch.setattr(host.ours("jobs.job"), "read_depth_map", broken)
     p = host.img2img(ramp(), args=({"depth_map": b"x"},))
     with pytest.raises(ZeroDivisionError):
         host.run(p)
@@ -193,7 +194,7 @@ def test_unforeseen_errors_of_the_conditioning_call_leave_nothing_on_p(
     def out_of_memory(*args: Any, **kwargs: Any) -> None:
         raise MemoryError("no room")
 
-    monkeypatch.setattr(host.ours("maps"), "conditioning", out_of_memory)
+    monkeypatch.setattr(host.ours("jobs.maps"), "conditioning", out_of_memory)
     p = host.img2img(ramp())
     with pytest.raises(MemoryError):
         host.run(p)
@@ -229,7 +230,7 @@ def test_an_estimation_without_memory_runs_on_the_cpu_and_says_so(host: Host) ->
         return inner(x)
 
     network.forward = full_once
-    host.ours("maps").CACHE.clear()
+    host.ours("jobs.maps").CACHE.clear()
     p = host.img2img(ramp())
     host.run(p)
     assert len(attempts) == 2 and torch.equal(host.seen[-1], wanted)
@@ -305,7 +306,7 @@ def test_each_init_image_has_its_own_depth(host: Host) -> None:
 
 
 def test_conditioning_has_the_unets_type(host: Host) -> None:
-    hook = host.ours("hook")
+    hook = host.ours("jobs.hook")
     host.devices.dtype_unet = torch.float16
     p = host.img2img(ramp())
     hook.begin(p, ())
@@ -350,7 +351,7 @@ def test_given_depth_needs_a_depth_checkpoint(host: Host, tmp_path: Path) -> Non
 
 @pytest.mark.parametrize("own", [True, False])
 def test_wants_given_depth(own: bool, host: Host) -> None:
-    wants = host.ours("job").wants_given_depth
+    wants = host.ours("jobs.job").wants_given_depth
     assert wants(DepthOptions(source="map", depth_map=b"x", enabled=own)) is own
     assert wants(DepthOptions(source="reference", reference=b"x", enabled=own)) is own
     assert not wants(DepthOptions(source="picture", reference=b"x", depth_map=b"x"))
@@ -439,7 +440,7 @@ def test_saving_that_fails_still_takes_everything_off(host: Host, tmp_path: Path
 def test_names_as_long_as_they_may_be(host: Host, tmp_path: Path, name: str) -> None:
     """In bytes: a Chinese prompt in the name takes three each."""
     before = set(tmp_path.iterdir())
-    path = host.ours("results").beside(tmp_path / f"{name}.png")
+    path = host.ours("jobs.results").beside(tmp_path / f"{name}.png")
     DepthMap(values=np.float32([[1, 2, 3]])).save(path)
     assert set(tmp_path.iterdir()) - before == {path}
     assert path.name.endswith("-depth.png") and name.startswith(path.name[: -len("-depth.png")])
@@ -472,7 +473,7 @@ def test_a_hires_map_is_saved_beside_its_own_picture(host: Host, tmp_path: Path)
 @pytest.mark.parametrize("kind", [torch.float32, torch.float16, torch.bfloat16])
 def test_pictures_of_keeps_range_and_every_bit(host: Host, kind: torch.dtype) -> None:
     source = (torch.rand(2, 3, 6, 9) * 2 - 1).to(kind)
-    pictures = host.ours("maps").pictures_of(source)
+    pictures = host.ours("jobs.maps").pictures_of(source)
     wanted = ((source.float() + 1.0) * 0.5).permute(0, 2, 3, 1).numpy()
     for picture, value in zip(pictures, wanted, strict=True):
         assert picture.dtype == np.float32 and picture.shape == (6, 9, 3) and picture.flags.c_contiguous
@@ -483,36 +484,36 @@ def test_pictures_of_keeps_range_and_every_bit(host: Host, kind: torch.dtype) ->
 def test_pictures_of_computes_in_single_precision(host: Host) -> None:
     """As `AddMiDaS` does with what `--no-half-vae` gives; in half precision the last bits would be lost."""
     source = (torch.rand(1, 3, 64, 64) * 2 - 1).half()
-    (picture,) = host.ours("maps").pictures_of(source)
+    (picture,) = host.ours("jobs.maps").pictures_of(source)
     assert not np.array_equal(picture, ((source + 1.0) * 0.5).float()[0].permute(1, 2, 0).numpy())
 
 
 def test_pictures_of_a_hires_pass_are_taken_as_they_are(host: Host) -> None:
     source = torch.rand(1, 3, 5, 7)
-    (picture,) = host.ours("maps").pictures_of(source, zero_to_one=True)
+    (picture,) = host.ours("jobs.maps").pictures_of(source, zero_to_one=True)
     assert np.array_equal(picture, source[0].permute(1, 2, 0).numpy())
 
 
 def test_equal_pictures_are_the_same_object(host: Host) -> None:
     one, other = torch.rand(3, 4, 6), torch.rand(3, 4, 6)
-    pictures = host.ours("maps").pictures_of(torch.stack([one, other, one, other]))
+    pictures = host.ours("jobs.maps").pictures_of(torch.stack([one, other, one, other]))
     assert pictures[0] is pictures[2] and pictures[1] is pictures[3] and pictures[0] is not pictures[1]
 
 
 def count_adjust(host: Host, monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     seen: list[Any] = []
-    inner = geometry.adjust
+    inner = placement.adjust
 
     def adjust(depth: Any, *more: Any) -> Any:
         seen.append(depth)
         return inner(depth, *more)
 
-    monkeypatch.setattr(geometry, "adjust", adjust)
+    monkeypatch.setattr(placement, "adjust", adjust)
     return seen
 
 
 def test_maps_are_adjusted_once_each(host: Host, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    maps, job = host.ours("maps"), host.ours("job")
+    maps, job = host.ours("jobs.maps"), host.ours("jobs.job")
     adjusted = count_adjust(host, monkeypatch)
     p = host.img2img(ramp())
     one, other = (np.asarray(picture, np.float32) / 255 for picture in (ramp(), blobs(5)))
@@ -572,14 +573,14 @@ def test_estimates_are_kept_by_content_and_checkpoint(host: Host) -> None:
 
 def test_the_networks_name_of_a_vanished_file(host: Host) -> None:
     Path(host.model.sd_checkpoint_info.filename).unlink()
-    assert "|0|" in host.ours("compat").network_key(host.model)
+    assert "|0|" in host.ours("hosts.compat").network_key(host.model)
 
 
 def test_hires_pixels_are_zero_to_one(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
     """A plain first pass, a depth checkpoint for hires: the host hands over 0..1 there, -1..1 elsewhere."""
     host.select("plain")
     ranges = []
-    maps = host.ours("maps")
+    maps = host.ours("jobs.maps")
     inner = maps.pictures_of
 
     def pictures_of(source: torch.Tensor, *, zero_to_one: bool = False) -> Any:
@@ -608,13 +609,13 @@ def test_the_hosts_own_arguments_pass_through(host: Host) -> None:
     """On a plain checkpoint, where only a refiner or hires checkpoint may be one for depth."""
     host.select("plain")
     p = host.txt2img(enable_hr=True, hr_checkpoint_name="depth")
-    host.ours("hook").begin(p, ())
+    host.ours("jobs.hook").begin(p, ())
     p.txt2img_image_conditioning(torch.zeros(1, 4, 2, 2), 48, height=32)
     assert p.fake_native == ("txt2img", 48, 32)
     mask = Image.new("L", (8, 8))
     p = host.img2img(ramp(), refiner_checkpoint="depth", refiner_switch_at=0.5)
     p.refiner_checkpoint_info = host.sd_models.get_closet_checkpoint_match("depth")
-    host.ours("hook").begin(p, ())
+    host.ours("jobs.hook").begin(p, ())
     p.img2img_image_conditioning(torch.zeros(1, 3, 16, 16), torch.zeros(1, 4, 2, 2), mask, round_image_mask=False)
     assert p.fake_native == ("img2img", mask, False)
 
@@ -623,7 +624,7 @@ def test_the_hosts_own_arguments_pass_through(host: Host) -> None:
 def test_hires_without_a_checkpoint_of_its_own(host: Host, name: str | None) -> None:
     host.select("plain")
     p = host.txt2img(enable_hr=True, hr_checkpoint_name=name)
-    host.ours("hook").begin(p, ())
+    host.ours("jobs.hook").begin(p, ())
     assert host.left_on(p) == []
 
 
@@ -631,9 +632,9 @@ def test_a_failed_load_of_the_checkpoint_is_the_hosts_affair(host: Host) -> None
     """No model at all: nothing is put on `p`, and given depth is refused in words."""
     host.sd_models.model_data.sd_model = None
     p = host.img2img(ramp())
-    host.ours("hook").begin(p, ())
+    host.ours("jobs.hook").begin(p, ())
     assert host.left_on(p) == []
-    host.ours("hook").begin(p, ({"reference": png(ramp())},))
+    host.ours("jobs.hook").begin(p, ({"reference": png(ramp())},))
     with pytest.raises(Depth2ImgError, match="no checkpoint"):
         p.init([], [], [])
 
@@ -648,11 +649,11 @@ def test_plain_forward_puts_back(host: Host) -> None:
 
     linear.org_forward, linear.forward = original, cast
     try:
-        with host.ours("compat").plain_forward():
+        with host.ours("hosts.compat").plain_forward():
             assert linear.forward is original and convolution.forward is untouched
             linear(2, 3)(torch.ones(1, 2))
         assert linear.forward is cast and convolution.forward is untouched
-        with pytest.raises(RuntimeError), host.ours("compat").plain_forward():
+        with pytest.raises(RuntimeError), host.ours("hosts.compat").plain_forward():
             raise RuntimeError
         assert linear.forward is cast
     finally:

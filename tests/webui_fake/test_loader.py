@@ -45,7 +45,7 @@ def write(path: Path, text: str) -> str:
 
 
 def test_apply_and_undo_may_be_repeated(bare: Host) -> None:
-    loader = bare.ours("loader")
+    loader = bare.ours("hosts.loader")
     originals = patched(bare)
     loader.apply()
     ours = patched(bare)
@@ -73,7 +73,7 @@ def test_reload_ui_undoes_and_applies(host: Host) -> None:
 
 def test_undo_in_another_order_than_applied(bare: Host) -> None:
     """Another extension that has patched the same function later keeps its patch on top or fails by itself."""
-    loader = bare.ours("loader")
+    loader = bare.ours("hosts.loader")
     loader.apply()
     bare.patches.patch("other", bare.sd_models, "load_model", lambda *args, **kwargs: "theirs")
     loader.undo()
@@ -86,14 +86,14 @@ def test_loads_without_a_file_and_without_network(host: Host) -> None:
     assert network.fake_path is None and network.fake_kwargs == {"backbone": "vitb_rn50_384"}
     own = {f"depth_model.model.{key}": value for key, value in network.state_dict().items()}
     assert own and all(torch.equal(value, depth_weights()[key]) for key, value in own.items())
-    host.ours("loader").undo()
+    host.ours("hosts.loader").undo()
     host.sd_models.model_data.sd_model = None
     with pytest.raises(URLError):  # the defect
         host.sd_models.load_model()
 
 
 def test_the_patched_midas_keeps_the_hosts_result(host: Host) -> None:
-    loader = host.ours("loader")
+    loader = host.ours("hosts.loader")
     loader._loading.update(inside=1, depth=True)
     network, transform = host.midas.load_model("dpt_hybrid")
     assert not network.training and transform == host.midas.load_midas_transform("dpt_hybrid")
@@ -110,13 +110,13 @@ def test_others_who_load_midas_get_the_hosts(host: Host) -> None:
 
 
 def test_other_models_of_midas_are_the_hosts_affair(host: Host) -> None:
-    host.ours("loader")._loading.update(inside=1, depth=True)
+    host.ours("hosts.loader")._loading.update(inside=1, depth=True)
     with pytest.raises(URLError):
         host.midas.load_model("dpt_large")
 
 
 def check(host: Host, weights: dict[str, Any], config: str | None) -> str | None:
-    return host.ours("loader").check(weights, config, "some.ckpt")
+    return host.ours("hosts.loader").check(weights, config, "some.ckpt")
 
 
 @pytest.mark.parametrize("channels", [4, 8, 9])
@@ -242,10 +242,10 @@ def test_the_old_checkpoint_works_on_after_a_refusal(
     host.add(name, make, yaml)
     with pytest.raises(CheckpointError, match=words):
         host.select(name)
-    assert words in host.ours("loader").last_error["message"]
+    assert words in host.ours("hosts.loader").last_error["message"]
     assert host.model.sd_checkpoint_info.name_for_extra == before and host.model.fake_hijacked
     host.run(host.img2img(ramp()))
-    assert host.ours("loader").last_error == {}
+    assert host.ours("hosts.loader").last_error == {}
 
 
 def test_a_refusal_at_the_first_load(bare: Host) -> None:
@@ -254,10 +254,10 @@ def test_a_refusal_at_the_first_load(bare: Host) -> None:
     bare.shared.opts.sd_model_checkpoint = "bare"
     with pytest.raises(CheckpointError, match="holds no depth_model weights"):
         bare.sd_models.load_model()
-    assert "holds no depth_model weights" in bare.ours("loader").last_error["message"]
+    assert "holds no depth_model weights" in bare.ours("hosts.loader").last_error["message"]
     bare.add("depth", with_midas)
     bare.select("depth")
-    assert bare.ours("loader").last_error == {} and bare.ours("loader")._loading["inside"] == 0
+    assert bare.ours("hosts.loader").last_error == {} and bare.ours("hosts.loader")._loading["inside"] == 0
 
 
 def test_a_broken_yaml_beside_a_plain_checkpoint_is_the_hosts_affair(host: Host) -> None:
@@ -281,7 +281,7 @@ def test_the_yaml_beside_wins(host: Host) -> None:
 
 
 def test_selected_is_depth(host: Host) -> None:
-    selected = host.ours("loader").selected_is_depth
+    selected = host.ours("hosts.loader").selected_is_depth
     loads = host.sd_models.fake_loads
     assert selected()
     host.select("plain")
@@ -295,7 +295,7 @@ def test_selected_is_depth_before_anything_is_loaded(bare: Host) -> None:
     bare.ours("script").register()
     bare.add("depth", with_midas)
     bare.shared.opts.sd_model_checkpoint = "depth"
-    assert bare.ours("loader").selected_is_depth()
+    assert bare.ours("hosts.loader").selected_is_depth()
 
 
 def test_selected_is_depth_of_a_checkpoint_loaded_before_the_extension(bare: Host) -> None:
@@ -304,4 +304,4 @@ def test_selected_is_depth_of_a_checkpoint_loaded_before_the_extension(bare: Hos
     bare.add("depth", with_midas)
     bare.select("depth")
     bare.ours("script").register()
-    assert bare.ours("loader").selected_is_depth() and len(bare.sd_models.fake_loads) == 1
+    assert bare.ours("hosts.loader").selected_is_depth() and len(bare.sd_models.fake_loads) == 1

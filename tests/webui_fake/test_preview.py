@@ -176,7 +176,7 @@ def test_resize_by(page: Page) -> None:
 )
 def test_size_of_the_frame(host: Host, picture: Any, scale_tab: int, mode: Any, expected: tuple[int, int, int]) -> None:
     """Cut to whole pixels, not rounded: the host's `int(...)`."""
-    preview = host.ours("preview")
+    preview = host.ours("page.preview")
     form = preview.Form(resize_mode=mode, width=640.0, height=480.0, scale=1.339)
     framed = preview.frame(0, scale_tab, (picture,), form)
     assert (framed.resize_mode, *framed.size) == expected
@@ -365,7 +365,7 @@ def test_only_masked_shows_where_it_is(page: Page, estimate_on: str) -> None:
 
 def test_inpaint_sketch_is_composited_like_in_a_job(host: Host) -> None:
     """Strokes are blended in by mask blur and mask transparency, over the picture without them."""
-    preview = host.ours("preview")
+    preview = host.ours("page.preview")
     original = picture_of(3)
     drawn = original.copy()
     drawn.paste((255, 0, 0), (30, 20, 60, 40))

@@ -134,7 +134,7 @@ def test_the_panel_is_connected_once(host: Host, tab: str) -> None:
     page = Page(host, tab)
     assert len(page.blocks.dependencies) > page.count
     _, estimate = page.event("Estimate depth")
-    ids = host.ours("preview").HOST_IDS[tab]
+    ids = host.ours("page.preview").HOST_IDS[tab]
     expected = [page.components[name]._id for name in ids] + [component._id for component in page.controls]
     # img2img begins with two values that the page fills in: the open tab and the open size tab.
     assert estimate["inputs"][-len(expected) :] == expected
@@ -198,7 +198,7 @@ def test_forge_gets_one_line_and_no_traceback(forge: Host, caplog: pytest.LogCap
         module = standin.load_script(forge)
     (record,) = [record for record in caplog.records if record.name.startswith("depth2img")]
     assert record.levelno == logging.WARNING and record.exc_info is None
-    assert forge.ours("compat").FORGE_SENTENCE in record.getMessage() and "\n" not in record.getMessage()
+    assert forge.ours("hosts.compat").FORGE_SENTENCE in record.getMessage() and "\n" not in record.getMessage()
     assert kinds(forge) == [] and forge.patches.originals == {}
     assert len(scripts_of(forge, module)) == 1
 
@@ -217,7 +217,7 @@ def test_forge_gets_an_explanation_instead_of_the_panel(
         assert script.ui(tab) == []
         script.after_component(gr.Textbox(elem_id=f"generation_info_{'img2img' if tab else 'txt2img'}"))
     texts = [block.value for block in blocks.blocks.values() if isinstance(block, gr.HTML)]
-    assert any(forge.ours("compat").FORGE_SENTENCE in text and 'data-state="host"' in text for text in texts)
+    assert any(forge.ours("hosts.compat").FORGE_SENTENCE in text and 'data-state="host"' in text for text in texts)
     assert blocks.dependencies == []
 
 
@@ -235,16 +235,16 @@ def test_forge_jobs_are_left_alone(forge: Host) -> None:
 
 
 def test_forge_status(forge: Host) -> None:
-    assert forge.ours("status").status() == ("host", forge.ours("compat").FORGE_SENTENCE)
+    assert forge.ours("page.status").status() == ("host", forge.ours("hosts.compat").FORGE_SENTENCE)
 
 
 def test_a_host_without_ldm(tmp_path: Path) -> None:
     with standin.running(tmp_path, without=FORGE_FREE) as host:
-        assert not host.ours("compat").has_depth_models()
+        assert not host.ours("hosts.compat").has_depth_models()
 
 
 def test_this_host_has_depth_models(bare: Host) -> None:
-    assert bare.ours("compat").has_depth_models()
+    assert bare.ours("hosts.compat").has_depth_models()
 
 
 def test_reforge_has_depth_models(tmp_path: Path) -> None:
@@ -253,4 +253,4 @@ def test_reforge_has_depth_models(tmp_path: Path) -> None:
     (extra / "modules_forge").mkdir(parents=True)
     (extra / "modules_forge" / "__init__.py").write_text("")
     with standin.running(tmp_path, extra=extra) as host:
-        assert host.ours("compat").has_depth_models()
+        assert host.ours("hosts.compat").has_depth_models()

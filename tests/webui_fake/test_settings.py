@@ -107,7 +107,7 @@ def test_with_no_setting_nothing_is_read(
     host: Host, monkeypatch: pytest.MonkeyPatch, depth_map: dict[str, Any]
 ) -> None:
     """`before_process` costs nothing for who does not use the switch."""
-    monkeypatch.setattr(host.ours("job"), "read_options", lambda args: pytest.fail("read"))
+    monkeypatch.setattr(host.ours("jobs.job"), "read_options", lambda args: pytest.fail("read"))
     script = host.ours("script").DepthToImage()
     p = host.img2img(ramp())
     script.before_process(p, depth_map)
@@ -162,7 +162,7 @@ def test_size_of_the_cache(host: Host, megabytes: Any, expected: int) -> None:
     host.shared.opts.depth2img_cache_mb = megabytes
     assert host.ours("settings").cache_bytes() == expected
     host.run(host.img2img(ramp()))
-    assert len(host.ours("maps").CACHE) == (expected > 0)
+    assert len(host.ours("jobs.maps").CACHE) == (expected > 0)
 
 
 def test_colour_map_of_what_is_appended(host: Host) -> None:

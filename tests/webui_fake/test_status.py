@@ -12,7 +12,7 @@ from tests.webui_fake.standin import Host, ramp, state_dict
 
 
 def status(host: Host) -> tuple[str, str]:
-    return host.ours("status").status()
+    return host.ours("page.status").status()
 
 
 def test_nothing_is_loaded_and_nothing_gets_loaded(bare: Host) -> None:
@@ -43,12 +43,12 @@ def test_failed_until_the_next_good_load_or_job(host: Host) -> None:
 
 
 def test_html(host: Host) -> None:
-    html = host.ours("status").status_html()
+    html = host.ours("page.status").status_html()
     assert 'data-state="ready"' in html and "depth2img-good" in html and "Ready: depth." in html
     host.model.sd_checkpoint_info.name_for_extra = "<b>"
-    assert "&lt;b&gt;" in host.ours("status").status_html()
+    assert "&lt;b&gt;" in host.ours("page.status").status_html()
     host.select("plain")
-    html = host.ours("status").status_html()
+    html = host.ours("page.status").status_html()
     assert 'data-state="wrong"' in html and "depth2img-bad" in html
 
 
@@ -59,7 +59,7 @@ def test_missing_says_how_to_get_one(host: Host, tmp_path: Path) -> None:
     host.select("plain")
     host.sd_models.checkpoints_list.clear()
     plain, depth = tmp_path / "of-depth-only-the-name.safetensors", tmp_path / "another.safetensors"
-    convolution = host.ours("loader").INPUT_CONVOLUTION
+    convolution = host.ours("hosts.loader").INPUT_CONVOLUTION
     save_file({convolution: np.zeros((8, 4, 3, 3), np.float32)}, plain)
     save_file({convolution: np.zeros((8, 5, 3, 3), np.float32)}, depth)
     host.sd_models.CheckpointInfo(str(plain)).register()
@@ -72,7 +72,7 @@ def test_missing_says_how_to_get_one(host: Host, tmp_path: Path) -> None:
 def test_the_bundled_model_is_installed_where_checkpoints_are(
     host: Host, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    ours = host.ours("status")
+    ours = host.ours("page.status")
     written: list[Path] = []
     monkeypatch.setattr(ours.embedded, "install", written.append)
     monkeypatch.setattr(host.shared, "cmd_opts", SimpleNamespace(ckpt_dir=str(tmp_path)), raising=False)

@@ -21,8 +21,8 @@ def driven(host: Host, title: str, *pictures: Image.Image, **fields: Any) -> Any
 
 
 def tiles_of(host: Host, picture: Image.Image) -> list[Image.Image]:
-    host.ours("tiles").apply()
-    host.ours("tiles").apply()
+    host.ours("jobs.tiles").apply()
+    host.ours("jobs.tiles").apply()
     grid = host.images.split_grid(picture, tile_w=96, tile_h=64, overlap=0)
     return [tile for _, _, row in grid.tiles for _, _, tile in row]
 
@@ -64,9 +64,9 @@ def depth_map() -> np.ndarray:
 
 def test_the_wrapper_comes_off(host: Host) -> None:
     tiles_of(host, ramp(192, 128))
-    assert host.images.split_grid.__module__ == "depth2img_webui.tiles"
-    host.ours("tiles").undo()
-    host.ours("tiles").undo()
+    assert host.images.split_grid.__module__ == "depth2img_webui.jobs.tiles"
+    host.ours("jobs.tiles").undo()
+    host.ours("jobs.tiles").undo()
     assert host.images.split_grid.__module__ == "modules.images"
 
 

@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from depth2img import DepthMapError, panel
+from depth2img import DepthMapError
+from depth2img.gui import panel
 from tests.webui_fake.standin import Host, ramp
 
 

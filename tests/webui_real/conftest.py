@@ -49,7 +49,7 @@ def host(models: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Hos
 def depth_host(host: Host) -> Iterator[Host]:
     """The same, with the depth checkpoint loaded, nothing cached and nothing recorded."""
     host.use("small-depth")
-    host.run("sys.modules['depth2img_webui.maps'].CACHE.clear(); probe.clear(); probe.watch()")
+    host.run("sys.modules['depth2img_webui.jobs.maps'].CACHE.clear(); probe.clear(); probe.watch()")
     host.run("probe.settings = set(shared.opts.data)")
     yield host
     # The host does not take back an overridden setting that was never saved (`stored_opts` in `process_images`).
@@ -86,7 +86,7 @@ def bundled_host(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Host]:
 @pytest.fixture
 def bundled(bundled_host: Host) -> Host:
     """The same with nothing cached and nothing recorded."""
-    bundled_host.run("sys.modules['depth2img_webui.maps'].CACHE.clear(); probe.clear()")
+    bundled_host.run("sys.modules['depth2img_webui.jobs.maps'].CACHE.clear(); probe.clear()")
     return bundled_host
 
 

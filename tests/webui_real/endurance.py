@@ -25,8 +25,8 @@ try:
     ctypes.CDLL("libc.so.6").malloc_trim(0)
 except OSError:
     pass
-model, kept = shared.sd_model, sys.modules["depth2img_webui.preview"].JOBS
-job = sys.modules["depth2img_webui.job"].Job
+model, kept = shared.sd_model, sys.modules["depth2img_webui.page.preview"].JOBS
+job = sys.modules["depth2img_webui.jobs.job"].Job
 kinds = (processing.StableDiffusionProcessingImg2Img, processing.StableDiffusionProcessingTxt2Img)
 folder = pathlib.Path(tempfile.gettempdir())
 result = {

@@ -12,9 +12,9 @@ import numpy as np
 from PIL import Image
 
 from depth2img import DepthMap
-from depth2img.demo import Sample, load_sample
+from depth2img.cli.demo import Sample, load_sample
+from depth2img.depth.scores import structure
 from depth2img.diffusion import Engine
-from depth2img.scores import structure
 
 SIDE = 128
 FIELDS: dict[str, Any] = {"width": SIDE, "height": SIDE, "steps": 12, "sampler_name": "DDIM", "cfg_scale": 4, "seed": 3}

@@ -130,7 +130,7 @@ def test_the_yaml_of_another_model_is_corrected(
     (folder / "mixed-up.yaml").write_text(wrong)
     if theme == "light":
         served.use("mixed-up")
-        state, sentence = served.run("result = sys.modules['depth2img_webui.status'].status()")
+        state, sentence = served.run("result = sys.modules['depth2img_webui.page.status'].status()")
         assert state == "failed" and "under 'Depth checkpoint' in the panel" in sentence
     before = {path.name for path in folder.iterdir()}
     with opened(served.url, query=f"?__theme={theme}") as page:

@@ -97,7 +97,7 @@ def test_routes_and_jobs_use_it(depth_host: Host, dpt: str, astronaut: Image.Ima
 def test_one_is_in_memory_until_it_is_idle(depth_host: Host, dpt: str, astronaut: Image.Image) -> None:
     depth_host.run("shared.opts.depth2img_estimator_idle_minutes = 0")
     depth_host.post("/depth2img/v1/estimate", image=to_base64(astronaut), estimator=dpt)
-    assert depth_host.run("result = sys.modules['depth2img_webui.shelf'].SHELF.loaded") is False
+    assert depth_host.run("result = sys.modules['depth2img_webui.estimators'].POOL.loaded") is False
 
 
 @pytest.mark.parametrize("name", ["nothing", "../midas", "/etc", "owner/name"])

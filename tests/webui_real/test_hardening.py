@@ -48,7 +48,7 @@ def test_thirty_two_at_once_are_each_as_alone(tiny: Host) -> None:
     mixture = list(endurance.requests(32, steps=2, start=16))
     alone = [request.send(tiny) for request in mixture]
     assert len({str(answer)[:20_000] for answer in alone}) == 32, "all different, else crossing would go unseen"
-    tiny.run("sys.modules['depth2img_webui.maps'].CACHE.clear()")
+    tiny.run("sys.modules['depth2img_webui.jobs.maps'].CACHE.clear()")
     with ThreadPoolExecutor(33) as pool:
         stop = threading.Event()
         watching = pool.submit(_watch, tiny, stop)
@@ -90,7 +90,8 @@ def test_interrupted_and_skipped_at_every_step(tiny: Host, what: str) -> None:
 def test_interrupted_while_depth_is_estimated(tiny: Host) -> None:
     expected = job().send(tiny)
     tiny.run(
-        "m = shared.sd_model.depth_model; probe.kept = m.forward; sys.modules['depth2img_webui.maps'].CACHE.clear()\n"
+        "m = shared.sd_model.depth_model; probe.kept = m.forward\n"
+        "sys.modules['depth2img_webui.jobs.maps'].CACHE.clear()\n"
         "def forward(x):\n    shared.state.interrupt()\n    return probe.kept(x)\nm.forward = forward"
     )
     try:
@@ -104,7 +105,7 @@ def test_out_of_memory_once_and_a_failing_network(tiny: Host) -> None:
     expected = job().send(tiny)
     fails = (
         "m = shared.sd_model.depth_model; probe.kept = m.forward; probe.errors = list(errors)\n"
-        "sys.modules['depth2img_webui.maps'].CACHE.clear()\n"
+        "sys.modules['depth2img_webui.jobs.maps'].CACHE.clear()\n"
         "def forward(x):\n"
         "    if probe.errors:\n        raise probe.errors.pop(0)\n"
         "    return probe.kept(x)\n"
@@ -122,7 +123,7 @@ def test_out_of_memory_once_and_a_failing_network(tiny: Host) -> None:
             tiny.post("/sdapi/v1/img2img", **job().body)
     finally:
         tiny.run("shared.sd_model.depth_model.__dict__.pop('forward', None); probe.kept = None; probe.errors = []")
-    tiny.run("sys.modules['depth2img_webui.maps'].CACHE.clear()")
+    tiny.run("sys.modules['depth2img_webui.jobs.maps'].CACHE.clear()")
     assert job().send(tiny) == expected
 
 

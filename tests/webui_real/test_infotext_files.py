@@ -12,7 +12,7 @@ from PIL import Image
 from depth2img import DepthOptions
 from depth2img.diffusion.infotext import infotext
 from depth2img.diffusion.settings import Settings
-from depth2img.files import save_picture
+from depth2img.io.saving import save_picture
 
 
 @pytest.mark.parametrize("suffix", [".png", ".jpg", ".webp"])

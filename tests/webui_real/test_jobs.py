@@ -126,7 +126,7 @@ def test_flat_depth_is_no_division_by_zero(depth_host: Host, astronaut: Image.Im
         assert all((step == 0).all() for step in conditionings(depth_host))
     finally:
         depth_host.run("shared.sd_model.depth_model.forward = probe.kept")
-        depth_host.run("sys.modules['depth2img_webui.maps'].CACHE.clear()")
+        depth_host.run("sys.modules['depth2img_webui.jobs.maps'].CACHE.clear()")
 
 
 def test_extreme_proportions(depth_host: Host, astronaut: Image.Image) -> None:
@@ -234,8 +234,8 @@ def test_hires_depth_checkpoint_sees_the_right_range(depth_host: Host) -> None:
     """A plain first pass, a depth checkpoint for hires: depth comes from the first pass' picture, in 0..1."""
     depth_host.use("small-plain")
     fields = {"enable_hr": True, "hr_scale": 1.5, "hr_upscaler": "Lanczos", "denoising_strength": 0.6}
-    depth_host.run("sys.modules['depth2img_webui.maps'].CACHE.clear(); probe.clear()")
-    watch = "sys.modules['depth2img.estimators'].MidasEstimator"
+    depth_host.run("sys.modules['depth2img_webui.jobs.maps'].CACHE.clear(); probe.clear()")
+    watch = "sys.modules['depth2img.estimators.midas'].MidasEstimator"
     code = f"cls = {watch}; probe.kept = cls.estimate; probe.pictures = []\n"
     code += "def estimate(self, picture):\n    probe.pictures.append([float(picture.min()), float(picture.max())])\n"
     code += "    return probe.kept(self, picture)\ncls.estimate = estimate"
@@ -444,7 +444,7 @@ def test_half_precision_picture(depth_host: Host, astronaut: Image.Image) -> Non
     )
     with pytest.raises(Refused, match="resize"):
         depth_host.run(call + "p.img2img_image_conditioning(source, latent)")
-    ours = "h = sys.modules['depth2img_webui.hook']; h.begin(p, ())\n"
+    ours = "h = sys.modules['depth2img_webui.jobs.hook']; h.begin(p, ())\n"
     low, high = depth_host.run(
         call + ours + "c = p.img2img_image_conditioning(source, latent); result = [float(c.min()), float(c.max())]"
     )
@@ -480,7 +480,7 @@ def test_weights_on_the_cpu_while_the_rest_is_elsewhere(depth_host: Host, astron
 def test_nothing_stays_on_p(depth_host: Host, astronaut: Image.Image) -> None:
     """After a good job and after a failed one, `p` is as the host made it."""
     depth_host.run(
-        "h = sys.modules['depth2img_webui.hook']; probe.kept = h.begin; probe.jobs = []\n"
+        "h = sys.modules['depth2img_webui.jobs.hook']; probe.kept = h.begin; probe.jobs = []\n"
         "def begin(p, args):\n    probe.jobs.append(p); probe.kept(p, args)\nh.begin = begin"
     )
     try:
@@ -488,12 +488,12 @@ def test_nothing_stays_on_p(depth_host: Host, astronaut: Image.Image) -> None:
         with pytest.raises(Refused):
             depth_host.img2img(astronaut, depth={"near": 3})
         names = depth_host.run(
-            "names = sys.modules['depth2img_webui.hook'].OVERRIDES\n"
+            "names = sys.modules['depth2img_webui.jobs.hook'].OVERRIDES\n"
             "result = [[name for name in names if name in p.__dict__] for p in probe.jobs]"
         )
         assert names == [[], []]
     finally:
-        depth_host.run("sys.modules['depth2img_webui.hook'].begin = probe.kept; probe.jobs = []")
+        depth_host.run("sys.modules['depth2img_webui.jobs.hook'].begin = probe.kept; probe.jobs = []")
 
 
 def test_script_info_is_healthy(depth_host: Host) -> None:
@@ -538,7 +538,8 @@ def test_batch_folder(depth_host: Host, astronaut: Image.Image, coffee: Image.Im
         "args[0] = 0; args[script.args_from] = {'invert': True}\n"
         "p.scripts = runner; p.script_args = tuple(args)\n"
         f"done = i.process_batch(p, {str(tmp_path)!r}, '', '', tuple(args))\n"
-        "result = [len(done.images), [n for n in sys.modules['depth2img_webui.hook'].OVERRIDES if n in p.__dict__]]"
+        "names = sys.modules['depth2img_webui.jobs.hook'].OVERRIDES\n"
+        "result = [len(done.images), [n for n in names if n in p.__dict__]]"
     )
     count, left = depth_host.run(code)
     assert count == 2 and left == []

@@ -20,7 +20,7 @@ def conditioned(host: Host) -> bool:
 
 def status(host: Host) -> tuple[str, str]:
     """State and sentence that the panel shows."""
-    state, sentence = host.run("result = sys.modules['depth2img_webui.status'].status()")
+    state, sentence = host.run("result = sys.modules['depth2img_webui.page.status'].status()")
     return state, sentence
 
 
@@ -131,7 +131,7 @@ def test_switching_to_a_plain_checkpoint_and_back(loading: Host, astronaut: Imag
 def test_patches_come_off_again(loading: Host) -> None:
     code = (
         "import ldm.modules.midas.api as midas, modules.sd_models_config as config\n"
-        "loader = sys.modules['depth2img_webui.loader']\n"
+        "loader = sys.modules['depth2img_webui.hosts.loader']\n"
         "fields = [(sd_models, 'load_model'), (config, 'find_checkpoint_config'), (midas, 'load_model')]\n"
         "names = lambda: [getattr(place, field).__module__ for place, field in fields]\n"
         "result = [names()]\n"
@@ -139,20 +139,20 @@ def test_patches_come_off_again(loading: Host) -> None:
         "loader.apply(); loader.apply(); result.append(names())"
     )
     before, without, after = loading.run(code)
-    assert before == after == ["depth2img_webui.loader"] * 3
+    assert before == after == ["depth2img_webui.hosts.loader"] * 3
     assert without == ["modules.sd_models", "modules.sd_models_config", "modules.sd_models"]
 
 
 def test_the_bundled_model_installs_and_generates(loading: Host, astronaut: Image.Image) -> None:
     """One call puts it into the dropdown; it has a text encoder and a depth network of its own."""
-    loading.run("sys.modules['depth2img_webui.status'].install()")
+    loading.run("sys.modules['depth2img_webui.page.status'].install()")
     loading.use("depth2img-tiny")
     loading.run("probe.clear()")
     result = loading.img2img(astronaut, width=128, height=128, denoising_strength=0.8)
     assert result.info["sd_model_name"] == "depth2img-tiny"
     shape, values, _ = loading.conditionings()[-1]
     assert shape == [2, 1, 16, 16] and min(values) == -1 and max(values) == 1
-    assert 'data-side="128"' in loading.run("result = sys.modules['depth2img_webui.status'].status_html()")
+    assert 'data-side="128"' in loading.run("result = sys.modules['depth2img_webui.page.status'].status_html()")
     loading.use("small-depth")
 
 

@@ -33,7 +33,7 @@ def ramp(width: int = 192, height: int = 128) -> Image.Image:
 def starts(depth_host: Host) -> Any:
     """Call it after a job: the latent that the first step saw, and `p.init_latent`."""
     depth_host.run(
-        "d = sys.modules['depth2img_webui.denoise']; probe.kept = d.on_cfg_denoiser; probe.starts = []\n"
+        "d = sys.modules['depth2img_webui.jobs.denoise']; probe.kept = d.on_cfg_denoiser; probe.starts = []\n"
         "from modules import script_callbacks as sc\n"
         "def look(params):\n"
         "    den = params.denoiser\n"

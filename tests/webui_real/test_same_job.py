@@ -13,7 +13,7 @@ from conftest import photograph
 from host import Host, to_base64
 from PIL import Image
 
-from depth2img import cli
+from depth2img.cli import root as cli
 from depth2img.diffusion import sampling
 
 SIZE = (192, 128)

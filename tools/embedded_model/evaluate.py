@@ -19,7 +19,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from depth2img import DepthMap
-from depth2img.scores import structure
+from depth2img.depth.scores import structure
 from tools.embedded_model.captions import plain_caption
 from tools.embedded_model.dataset import Rendered, load_or_render
 from tools.embedded_model.export import Networks, read

@@ -35,7 +35,7 @@ class Probe:
     def native(self, on: bool) -> None:
         """True: the extension stays away from all jobs, so that the host's own code runs."""
         self.off = on
-        denoise = sys.modules.get("depth2img_webui.denoise")
+        denoise = sys.modules.get("depth2img_webui.jobs.denoise")
         script = sys.modules.get("depth2img_webui.script")
         if denoise is None or script is None:
             return
@@ -43,7 +43,9 @@ class Probe:
             self.originals = denoise.compat.depth_network, script.DepthToImage.process
         _, process = self.originals
         denoise.compat = (
-            types.SimpleNamespace(depth_network=lambda model: None) if on else sys.modules["depth2img_webui.compat"]
+            types.SimpleNamespace(depth_network=lambda model: None)
+            if on
+            else sys.modules["depth2img_webui.hosts.compat"]
         )
         script.DepthToImage.process = (lambda *args: None) if on else process
 

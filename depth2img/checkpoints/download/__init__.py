@@ -1,0 +1,1 @@
+"""Getting published checkpoints: the mirror table, the transfer, partial downloads."""

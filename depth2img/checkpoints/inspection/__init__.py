@@ -1,0 +1,1 @@
+"""What a checkpoint file is, and what is wrong with it."""

@@ -1,0 +1,165 @@
+"""What is wrong with a checkpoint, and what to do about it: a sentence and a remedy for each fault.
+
+Here the findings of `inspection` are judged; nothing is read but, for `checksums`, the file's own.
+"""
+
+from __future__ import annotations
+
+import zipfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Final
+
+from ...errors import CheckpointError, command
+from ...io.atomic import refusing
+from .. import known
+from ..layout import keys
+from ..layout.config import MIDAS_FILE, Anatomy, take_midas
+from ..layout.ldm_yaml import SD2
+from ..layout.shapes import sides
+from ..storage.tensors import PICKLE_SUFFIXES
+from .report import Fault, Format, Report
+
+SUFFIXES: Final[Mapping[Format, tuple[str, ...]]] = {
+    "safetensors": (".safetensors",),
+    "pickle": PICKLE_SUFFIXES,
+}
+
+GET_AGAIN: Final = "Get the file again from where it came from."
+GET_DEPTH: Final = f"A depth checkpoint's UNet has 5 input channels; {command('checkpoint', 'fetch')} gets one."
+INSTALL: Final = (
+    f"The panel's button installs it; so does {command('checkpoint', 'convert', 'tiny', 'depth2img-tiny.safetensors')}."
+)
+
+
+def compare(path: Path) -> str:
+    """The remedy for a file that is not as it was published."""
+    return f"{GET_AGAIN} {command('checkpoint', 'inspect', path, '--hash')} gives its SHA-256, to be compared."
+
+
+def set_up(path: Path) -> str:
+    """The remedy for a YAML that does not fit."""
+    how = command("checkpoint", "setup", path)
+    return f"{how}, or the button in the panel, writes the right one and keeps the old."
+
+
+# --- the file ---------------------------------------------------------------------------------------------------------
+
+
+def checksums(path: Path, form: Format) -> list[Fault]:
+    """What the checksums of a pickle's archive say; a safetensors file has none.
+
+    Raises:
+        CheckpointError: the file cannot be read.
+    """
+    with refusing(f"{path.name} cannot be read.", CheckpointError):
+        if form != "pickle" or not zipfile.is_zipfile(path):
+            return []
+        with zipfile.ZipFile(path) as archive:
+            entry = archive.testzip()
+    return (
+        [] if entry is None else [Fault("damaged", f"It is damaged: '{entry[:80]}' in it has changed.", compare(path))]
+    )
+
+
+def of_file(path: Path, form: Format, odd: Sequence[str], sha256: str | None, short: str) -> list[Fault]:
+    """What is wrong with the file as such.
+
+    Args:
+        path: the file.
+        form: how it is stored.
+        odd: names of tensors whose element type cannot be read.
+        sha256: of the file, None if nobody computed it.
+        short: the WebUI's old short hash.
+    """
+    faults = []
+    if path.suffix.lower() not in SUFFIXES[form]:
+        what = f"{path.name} is a {form} file, and its name says another kind; the WebUI goes by the name."
+        faults.append(Fault("suffix", what, f"Rename it to {path.stem}{SUFFIXES[form][0]}."))
+    if odd:
+        what = f"{len(odd)} tensors have an element type that cannot be read, such as '{odd[0][:80]}'."
+        faults.append(Fault("type", what, "Get the file in float16 or float32."))
+    if sha256 is not None and sha256 not in known.published():
+        published = {name: digest for digest, name in known.published().items()}
+        if short in known.MODEL_HASHES:
+            name = known.MODEL_HASHES[short]
+            what = f"It begins like {name}, but its SHA-256 is another: it is damaged or changed."
+            faults.append(Fault("damaged", what, f"{command('checkpoint', 'fetch', name)} gets the published one."))
+        elif path.name in published:
+            what = f"It has the name of the published {path.name}, but it is another file or damaged."
+            faults.append(Fault("hash", what, f"The published one has the SHA-256 {published[path.name]}.", False))
+    return faults
+
+
+# --- the model --------------------------------------------------------------------------------------------------------
+
+
+def of_depth(report: Report, anatomy: Anatomy, required: int) -> list[Fault]:
+    """What is wrong with a depth checkpoint's tensors, `required` of which are run."""
+    faults, path = [], report.path
+    if report.text_layout == "SD1":
+        what = (
+            "Its text encoder is laid out like Stable Diffusion 1's (cond_stage_model.transformer.*), as some "
+            "converters write it: the WebUI loads none of it, and pictures come out black or as noise."
+        )
+        how = command("checkpoint", "convert", "FOLDER", path.with_suffix(".safetensors"))
+        fix = f"Convert the diffusers folder that it was made of again, {how}, or get the original file."
+        faults.append(Fault("text-layout", what, fix))
+    elif report.text_layout == "none":
+        fix = f"Get the whole checkpoint; {command('checkpoint', 'fetch')} gets the published one."
+        faults.append(Fault("text-missing", "It has no text encoder.", fix))
+    if report.midas == "missing":
+        what = "It holds no depth network (depth_model.*): it was converted without MiDaS."
+        fix = f"{take_midas(path)} Or put {MIDAS_FILE} into the WebUI's models/midas."
+        faults.append(Fault("midas-missing", what, fix))
+    if report.midas == "other" and anatomy.is_midas and (report.beside is None or report.beside.state != "right"):
+        faults.append(Fault("depth-unknown", "Its depth network is none that is known.", take_midas(path)))
+    if report.missing:
+        what = f"{len(report.missing):,} of {required:,} tensors are missing, such as '{report.missing[0][:100]}'."
+        only_midas = all(name.startswith(keys.DEPTH) for name in report.missing)
+        faults.append(Fault("missing", what, take_midas(path) if only_midas else compare(path)))
+    if report.misshaped:
+        one = report.misshaped[0]
+        what = (
+            f"{len(report.misshaped):,} tensors have another shape than Stable Diffusion 2's, such as "
+            f"'{one.name[:100]}' with {sides(one.shape)} instead of {sides(one.wanted)}."
+        )
+        faults.append(Fault("misshaped", what, "It was merged or converted wrongly; get the original file."))
+    if report.ema:
+        what = f"It carries {report.ema:,} tensors of EMA weights, which nothing reads when pictures are made."
+        faults.append(Fault("ema", what, serious=False))
+    if report.extra:
+        what = f"{len(report.extra):,} tensors belong to no part of the model, such as '{report.extra[0][:100]}'."
+        faults.append(Fault("extra", what, serious=False))
+    return faults
+
+
+def of_yaml(report: Report, anatomy: Anatomy) -> list[Fault]:
+    """What is wrong with the YAML beside a depth checkpoint."""
+    beside = report.beside
+    if beside is None:
+        return []
+    name, fix = beside.path.name, set_up(report.path)
+    if beside.state == "hostile":
+        what = f"The YAML beside it may be malicious: {beside.detail}; the WebUI would run that code."
+        return [Fault("yaml-hostile", what, f"Do not load it. {fix}")]
+    if beside.is_bad:
+        what = f"{name} beside it is not the one for this checkpoint: {beside.detail}."
+        return [Fault(f"yaml-{beside.state}", what, fix)]
+    if beside.state == "none" and not _is_standard(anatomy):
+        what = f"It needs a YAML of its own, {name} beside it, since it is not as wide as Stable Diffusion 2."
+        return [Fault("yaml-none", what, fix)]
+    return []
+
+
+def _is_standard(anatomy: Anatomy) -> bool:
+    """Whether the WebUI's own v2-midas-inference.yaml describes it."""
+    return anatomy.is_midas and all(
+        list(part[name]) == list(wanted[name]) if isinstance(wanted[name], list) else part[name] == wanted[name]
+        for part, wanted, name in (
+            (anatomy.unet, SD2.unet, "block_out_channels"),
+            (anatomy.unet, SD2.unet, "cross_attention_dim"),
+            (anatomy.vae, SD2.vae, "block_out_channels"),
+            (anatomy.text_encoder, SD2.text_encoder, "hidden_size"),
+        )
+    )

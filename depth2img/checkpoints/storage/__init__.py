@@ -1,0 +1,1 @@
+"""Tensors in files: reading, writing and hashing them."""

@@ -1,0 +1,1 @@
+"""The DepthMap value and the pure mathematics from a map to conditioning."""

@@ -1,0 +1,183 @@
+"""Estimators by name: registered ones, depth models in a folder, on the hub; at most one of them in memory."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Hashable
+from pathlib import Path
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from ..depth.depth_map import DepthMap
+from ..errors import EstimatorError, OptionError
+from ..io import hub
+from ..options import CHECKPOINT
+from . import base
+from . import transformers as depth_models
+from .base import Estimator
+from .devices import release_memory
+
+if TYPE_CHECKING:
+    import torch
+
+IDLE_SECONDS: Final = 300.0
+"""An estimator that was not used for so long leaves the memory."""
+
+Open = Callable[[], Estimator]
+
+
+class _Loaded(NamedTuple):
+    name: Hashable
+    estimator: Estimator
+
+
+class _Pooled:
+    """An estimator that is brought into memory when it is asked for a map. It has its key without that."""
+
+    def __init__(self, pool: EstimatorPool, name: Hashable, key: str, open_: Open) -> None:
+        self._pool, self._name, self._open = pool, name, open_
+        self.key: Final = key
+
+    def estimate(self, picture: npt.NDArray[np.float32]) -> DepthMap:
+        """See `Estimator.estimate`."""
+        return self._pool.run(self._name, self._open, picture)
+
+
+class EstimatorPool:
+    """Where estimators other than the checkpoint's own are found.
+
+    Safe to use from several threads: one map is estimated at a time.
+
+    Args:
+        folder: each folder in it with a depth model of `transformers` is an estimator by the folder's name.
+        paths: whether a name may also be the path of such a folder. Only for names from the user's own command line or
+            program, never for names from a page, a request or a picture's infotext.
+        downloads: whether a name may also be `owner/name` on the hub, to be fetched at its first use.
+        device: asked for the device when an estimator is loaded.
+        idle: seconds without use after which the loaded one leaves the memory; 0 at once.
+    """
+
+    def __init__(
+        self,
+        folder: Path | None = None,
+        *,
+        paths: bool = False,
+        downloads: bool = False,
+        device: Callable[[], torch.device | str] = lambda: "cpu",
+        idle: float = IDLE_SECONDS,
+    ) -> None:
+        self.folder, self.paths, self.downloads, self.idle = folder, paths, downloads, idle
+        self.device = device
+        self._lock = threading.RLock()
+        self._loaded: _Loaded | None = None
+        self._timer: threading.Timer | None = None
+        self._used = 0.0
+        self._fetched: dict[str, Path] = {}
+
+    def names(self) -> list[str]:
+        """`checkpoint`, then the registered ones, then those in the folder; nothing is loaded."""
+        registered = base.names()
+        found = [CHECKPOINT, *registered]
+        return found + [name for name in sorted(self._folders()) if name not in found]
+
+    @property
+    def loaded(self) -> bool:
+        """Whether an estimator is in memory."""
+        return self._loaded is not None
+
+    def get(self, name: str) -> Estimator:
+        """The estimator of that name. A depth model is not loaded before its first map.
+
+        Raises:
+            OptionError: there is none, or the name is not allowed here.
+            EstimatorError: it cannot be fetched or made.
+        """
+        if name in base.names():
+            slot = ("registered", name)
+            with self._lock:
+                made = self._take(slot, lambda: base.get(name))
+                self._rest()
+            return _Pooled(self, slot, made.key, lambda: base.get(name))
+        folder = self._folders().get(name)
+        if folder is None and self.paths and (Path(name) / depth_models.CONFIG).is_file():
+            folder = Path(name)
+        if folder is None:
+            folder = self._from_hub(name)
+        key, found = depth_models.key_of(folder), folder
+        return _Pooled(
+            self, key, key, lambda: depth_models.open_folder(found, device=self.device(), name=Path(name).name)
+        )
+
+    def run(self, name: Hashable, open_: Open, picture: npt.NDArray[np.float32]) -> DepthMap:
+        """A map by the estimator of that name, which takes the place of the one in memory."""
+        with self._lock:
+            try:
+                return self._take(name, open_).estimate(picture)
+            finally:
+                self._rest()
+
+    def unload(self) -> None:
+        """Give the memory back."""
+        with self._lock:
+            if self._timer is not None:
+                self._timer.cancel()
+            self._timer = None
+            if self._loaded is not None:
+                self._loaded = None
+                release_memory()
+
+    def _take(self, name: Hashable, open_: Open) -> Estimator:
+        if self._timer is not None:
+            self._timer.cancel()
+        if self._loaded is None or self._loaded.name != name:
+            self.unload()
+            self._loaded = _Loaded(name, open_())
+        return self._loaded.estimator
+
+    def _rest(self) -> None:
+        """Begins to count idle time; called when the estimator has done its work, or failed."""
+        if self._loaded is None:
+            return
+        self._used = time.monotonic()
+        if self.idle <= 0:
+            self.unload()
+            return
+        self._timer = threading.Timer(self.idle, self._expire, [self._used])
+        self._timer.daemon = True
+        self._timer.start()
+
+    def _expire(self, used: float) -> None:
+        with self._lock:
+            if used == self._used:  # else it was used while this timer waited for the lock
+                self.unload()
+
+    def _folders(self) -> dict[str, Path]:
+        """Name -> folder of each depth model; names are compared with these, never made into paths."""
+        try:
+            inside = [] if self.folder is None else [path for path in self.folder.iterdir() if path.is_dir()]
+        except OSError:
+            return {}
+        return {path.name: path for path in inside if depth_models.family_of(path) is not None}
+
+    def _from_hub(self, name: str) -> Path:
+        if not hub.NAME.fullmatch(name):
+            where = "" if self.folder is None else f" Put the folder of a depth model into {self.folder.name}."
+            raise OptionError(
+                "estimator",
+                "There is no such depth estimator.",
+                got=f"'{name[:60]}'",
+                fix=f"There are: {', '.join(self.names())}.{where}",
+            )
+        if not self.downloads:
+            raise OptionError(
+                "estimator",
+                "Depth estimators are not fetched from the hub here.",
+                got=f"'{name[:60]}'",
+                fix="Allow it in the settings, or use one of: " + ", ".join(self.names()) + ".",
+            )
+        if name not in self._fetched:
+            self._fetched[name] = hub.fetch(name, depth_models.PATTERNS, EstimatorError, what="depth estimator")
+        return self._fetched[name]

@@ -1,0 +1,362 @@
+"""The panel as a page of its own: img2img and inpainting with depth, on this machine only.
+
+The page is served on 127.0.0.1; nothing is shared, and Gradio's telemetry is off.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import threading
+import time
+import uuid
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import gradio as gr
+import numpy as np
+
+from ..depth.reading import read_depth_map
+from ..diffusion.results import save_result
+from ..diffusion.results import view as view_of
+from ..diffusion.settings import CHOICES, HIRES_SETTINGS, MASK_SETTINGS, RANGES, Settings
+from ..errors import Depth2ImgError, NoDepthError, OptionError
+from ..io.images import Picture, read_picture
+from ..options import ADJUSTMENTS, OPTIONS, WEBUI_ONLY, DepthOptions
+from . import panel, view
+
+if TYPE_CHECKING:
+    from ..diffusion.engine import Engine, Generated
+
+HOST: Final = "127.0.0.1"
+TITLE: Final = "Depth to image"
+PICTURE_HEIGHT: Final = 420
+"""Height of picture and results, in CSS pixels."""
+STEPS: Final[Mapping[str, float]] = {
+    "denoising_strength": 0.01,
+    "cfg_scale": 0.5,
+    "hr_scale": 0.05,
+    "hr_denoising_strength": 0.01,
+}
+"""Slider steps other than 1."""
+SLIDERS: Final = (
+    *("denoising_strength", "cfg_scale", "steps", "mask_blur", "only_masked_padding"),
+    *("hr_scale", "hr_second_pass_steps", "hr_denoising_strength"),
+)
+FRAME_SETTINGS: Final = ("width", "height", "resize_mode")
+LABELS: Final[Mapping[str, str]] = {
+    "negative_prompt": "Negative prompt",
+    "cfg_scale": "CFG scale",
+    "mask_invert": "Inpaint not masked",
+    "only_masked_padding": "Only masked padding, pixels",
+    "hr_scale": "Upscale by",
+    "hr_upscaler": "Upscaler",
+    "hr_second_pass_steps": "Hires steps",
+    "hr_denoising_strength": "Hires denoising strength",
+}
+PLACES: Final = (Path(__file__).parents[2], Path(__file__).parents[2] / "depth2img_page")
+ASSETS: Final = next((folder for folder in PLACES if (folder / "style.css").is_file()), PLACES[0])
+"""Where `javascript/` and `style.css` lie: at the top of a checkout, in a folder of their own when installed."""
+
+AROUND: Final = panel.Page(
+    watch=["#app-picture", *(f"#app-{name}" for name in (*FRAME_SETTINGS, *MASK_SETTINGS))],
+    width="app-width",
+    height="app-height",
+    result="#app-result .preview > img, #app-result img",
+    absent=WEBUI_ONLY,
+)
+STYLE: Final = "footer { display: none !important; } .gradio-container { max-width: 120em !important; }"
+
+
+class Interrupted(Exception):
+    """The user pressed "Interrupt"."""
+
+
+def label(name: str) -> str:
+    """What a setting is called on the page."""
+    return LABELS.get(name, name.replace("_", " ").capitalize())
+
+
+class Page:
+    """The page's logic, apart from its components.
+
+    Args:
+        engine: a depth model; one job at a time runs on it.
+        folder: where results are saved, None to show them only.
+    """
+
+    def __init__(self, engine: Engine, folder: Path | None) -> None:
+        self._engine = engine
+        self._folder = folder
+        self._lock = threading.Lock()
+        self._stopped: set[str] = set()
+        self._jobs = view.Kept()
+
+    def estimate(self, drawn: Any, settings: Mapping[str, Any], depth: Sequence[Any]) -> tuple[str, str]:
+        """Data and message for the panel; a problem is a message too."""
+        begun = time.perf_counter()
+        try:
+            options = DepthOptions.from_args([True, *map(panel.uploaded, depth[1:])])
+            with self._lock:
+                shown = self._view(drawn, settings, options)
+        except Depth2ImgError as error:
+            return view.to_html(None, sentence=str(error)), panel.note(str(error), "bad")
+        text = view.describe(shown.depth, seconds=time.perf_counter() - begun)
+        return view.to_html(shown), panel.note(" ".join(filter(None, [text, shown.remark])))
+
+    def _view(self, drawn: Any, settings: Mapping[str, Any], options: DepthOptions) -> view.View:
+        """The map in the frame before it is adjusted, and the picture there."""
+        picture, mask = picture_and_mask(drawn)
+        plain = dataclasses.replace(options, **{name: OPTIONS[name].default for name in ADJUSTMENTS})
+        frame = self._engine.frame(picture, Settings(**settings), mask=mask)
+        placed = self._engine.preview(picture, Settings(**settings), plain, mask=mask)
+        if placed is None:
+            raise NoDepthError("Depth is off.", fix=f"Switch '{OPTIONS['enabled'].label}' on.")
+        own = options.source == "map"
+        place = view.Place((frame.original.shape[1], frame.original.shape[0]), frame.size, frame.resize_mode, frame.box)
+        return view.View(
+            placed.depth if placed.whole is None else placed.whole,
+            frame.picture,
+            frame.whole if frame.box is not None else None,
+            frame.box,
+            own=own,
+            cut=placed.whole is not None,
+            span=placed.span,
+            place=place,
+            remark=frame.placement.remark(read_depth_map(options.depth_map), "depth map") if own else "",
+        )
+
+    def recall(self, session: str) -> tuple[str, str]:
+        """Data and message for the map of the latest job of a session."""
+        shown = self._jobs.get(session)
+        if shown is None:
+            return view.to_html(None), panel.note("No depth map of a job is at hand. Generate with depth first.", "bad")
+        text = " ".join(filter(None, ["Of the latest job:", view.describe(shown.depth), shown.remark]))
+        return view.to_html(shown), panel.note(text)
+
+    def interrupt(self, session: str) -> None:
+        """Stop what a session is generating, after the step that is under way."""
+        self._stopped.add(session)
+
+    def status(self) -> str:
+        """The line about the model."""
+        networks = self._engine.networks
+        text = f"Ready: {networks.name}, on {networks.device}."
+        return panel.note(text, "good", state="ready", side=networks.side)
+
+    def generate(
+        self, drawn: Any, settings: Mapping[str, Any], depth: Sequence[Any], on_step: Any = None, session: str = ""
+    ) -> tuple[list[Any], str]:
+        """Pictures and message for the page.
+
+        Args:
+            drawn: what the picture component holds.
+            settings: by name.
+            depth: the values of the depth options, in their order.
+            on_step: told the steps done and the steps in all.
+            session: whose job it is, for `interrupt` and `recall`.
+
+        Raises:
+            gr.Error: something that was given cannot be used.
+        """
+        begun = time.perf_counter()
+        self._stopped.discard(session)
+
+        def step(done: int, total: int) -> None:
+            if on_step is not None:
+                on_step(done, total)
+            if session in self._stopped:
+                raise Interrupted
+
+        try:
+            picture, mask = picture_and_mask(drawn)
+            options = DepthOptions.from_args([panel.uploaded(value) for value in depth])
+            if options.save_map and self._folder is None:
+                raise OptionError("save_map", "There is no folder to save into.", fix="Start the app with --output.")
+            masks = None if mask is None else [mask]
+            with self._lock:
+                [result] = self._engine.generate([picture], Settings(**settings), options, masks=masks, on_step=step)
+                if options.enabled:
+                    self._jobs.put(session, self._view(drawn, settings, options))
+            note = self._save(result, options) if self._folder is not None else ""
+        except Interrupted:
+            return [], panel.note("Interrupted.")
+        except Depth2ImgError as error:
+            raise gr.Error(str(error)) from error
+        pictures: list[Any] = [result.picture]
+        if options.append_map and result.depth is not None:
+            pictures.append(view_of(result.depth, result.sampled))
+        score = "" if result.fidelity is None else f" Depth fidelity {result.fidelity:.3f}."
+        return pictures, panel.note(f"Seed {result.seed}, {time.perf_counter() - begun:.1f} s.{score}{note}", "good")
+
+    def _save(self, result: Generated, options: DepthOptions) -> str:
+        folder = self._folder
+        if folder is None:
+            return ""
+        number = 1 + max((int(p.stem) for p in folder.glob("*.png") if p.stem.isdecimal()), default=0)
+        path = folder / f"{number:05}.png"
+        save_result(result, path, dataclasses.replace(options, append_map=False))  # that one is shown
+        return f" Saved as {path.name}."
+
+
+def picture_and_mask(drawn: Any) -> tuple[Picture, Picture | None]:
+    """What the picture component holds: the picture, and what was painted on it, None if nothing was.
+
+    Args:
+        drawn: `{"image": ..., "mask": ...}` of a Gradio sketch, or None.
+
+    Raises:
+        OptionError: there is no picture.
+    """
+    image = drawn.get("image") if isinstance(drawn, Mapping) else drawn
+    if image is None:
+        raise OptionError("picture", "There is no picture yet.", fix="Drop one on the page first.")
+    picture = read_picture(image)
+    painted = drawn.get("mask") if isinstance(drawn, Mapping) else None
+    if painted is None:
+        return picture, None
+    mask = np.asarray(read_picture(painted, background=(0, 0, 0)).max(axis=2))
+    if not mask.any():
+        return picture, None
+    white: Picture = np.where(mask > 127, 255, 0).astype(np.uint8)
+    return picture, white
+
+
+def _setting(name: str, default: Any) -> Any:
+    """The component of one setting."""
+    shared = {"label": label(name), "elem_id": f"app-{name}"}
+    if name in CHOICES:
+        return gr.Dropdown(choices=list(CHOICES[name]), value=default, **shared)
+    if name in SLIDERS:
+        low, high = RANGES[name]
+        return gr.Slider(minimum=low, maximum=high, step=STEPS.get(name, 1), value=default, **shared)
+    if isinstance(default, bool):
+        return gr.Checkbox(value=default, **shared)
+    if name in RANGES:
+        return gr.Number(value=default, precision=0, **shared)
+    return gr.Textbox(value=default, lines=2, **shared)
+
+
+def build(engine: Engine, folder: Path | None = None) -> gr.Blocks:
+    """The page.
+
+    Args:
+        engine: a depth model.
+        folder: where results are saved, None to show them only.
+    """
+    page = Page(engine, folder)
+    fields = {field.name: field.default for field in dataclasses.fields(Settings)}
+    fields["cfg_scale"] = engine.networks.cfg_scale
+    settings: dict[str, Any] = {}
+
+    def add(*names: str) -> None:
+        settings.update((name, _setting(name, fields[name])) for name in names)
+
+    style = STYLE + (ASSETS / "style.css").read_text(encoding="utf8")
+    # The default theme fetches its fonts from a server of theirs.
+    theme = gr.themes.Default(font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"])
+    with gr.Blocks(title=TITLE, theme=theme, analytics_enabled=False, css=style) as blocks:
+        with gr.Row():
+            with gr.Column(scale=5, min_width=280):
+                drawn = gr.Image(
+                    label="Picture; paint over what is to be repainted",
+                    tool="sketch",
+                    type="pil",
+                    brush_color="#ffffff",
+                    height=PICTURE_HEIGHT,
+                    elem_id="app-picture",
+                )
+                add("prompt", "negative_prompt", "denoising_strength")
+                with gr.Row():
+                    add("steps", "cfg_scale")
+                with gr.Accordion("Sampling", open=False):
+                    add("sampler", "seed")
+                with gr.Accordion("Frame", open=False):
+                    add(*FRAME_SETTINGS)
+                with gr.Accordion("Inpainting", open=False):
+                    add(*MASK_SETTINGS)
+                with gr.Accordion("Hires", open=False):
+                    add(*HIRES_SETTINGS)
+            with gr.Column(scale=5, min_width=280):
+                with gr.Row():
+                    button = gr.Button("Generate", variant="primary", elem_id="app-generate")
+                    stop = gr.Button("Interrupt", elem_id="app-interrupt")
+                gallery = gr.Gallery(label="Result", columns=2, height=PICTURE_HEIGHT, elem_id="app-result")
+                message = gr.HTML("", elem_id="app-message")
+        option = OPTIONS["enabled"]
+        enabled = gr.Checkbox(value=option.default, label=option.label, elem_id=_id(option.name))
+        around = dataclasses.replace(AROUND, side=engine.networks.side, estimators=engine.pool.names())
+        built = panel.build(tab="img2img", elem_id=_id, page=around)
+        values = [drawn, *settings.values(), enabled, *built.controls.values()]
+        buttons = {"generate": button, "stop": stop}
+        _connect(blocks, page, built, settings=settings, values=values, buttons=buttons, outputs=[gallery, message])
+    return blocks
+
+
+def _id(name: str) -> str:
+    return f"app-depth-{name}"
+
+
+def _connect(
+    blocks: gr.Blocks,
+    page: Page,
+    built: panel.Panel,
+    *,
+    settings: Mapping[str, Any],
+    values: Sequence[Any],
+    buttons: Mapping[str, Any],
+    outputs: Sequence[Any],
+) -> None:
+    def split(given: Sequence[Any]) -> tuple[Any, dict[str, Any], Sequence[Any]]:
+        chosen = dict(zip(settings, given[1:], strict=False))
+        for name in ("width", "height"):
+            chosen[name] = chosen[name] or None
+        return given[0], chosen, given[1 + len(settings) :]
+
+    # Gradio fills in the first by its default.
+    def on_generate(
+        progress: Any = gr.Progress(),  # noqa: B008
+        owner: str = "",
+        *given: Any,
+    ) -> tuple[list[Any], str]:
+        return page.generate(*split(given), on_step=lambda done, total: progress((done, total)), session=owner)
+
+    session = gr.Textbox(visible=False)
+    blocks.load(fn=lambda: uuid.uuid4().hex, outputs=[session], queue=False)
+    shown = [built.data, built.message]
+    buttons["generate"].click(fn=on_generate, inputs=[session, *values], outputs=outputs)
+    buttons["stop"].click(fn=page.interrupt, inputs=[session], queue=False)
+    asked = built.estimate.click(
+        fn=lambda *given: page.estimate(*split(given)), inputs=values, outputs=shown, show_progress="hidden"
+    )
+    built.interrupt.click(fn=None, cancels=[asked])
+    built.recall.click(fn=page.recall, inputs=[session], outputs=shown, show_progress="hidden")
+    panel.connect_reuse(built, "img2img")
+    built.refresh.click(fn=page.status, outputs=[built.status], show_progress="hidden", queue=False)
+    address = json.dumps(f"/file={ASSETS / 'javascript' / 'depth2img.mjs'}")
+    blocks.load(fn=None, _js=f"async () => {{ (await import(encodeURI({address}))).start(); }}")
+
+
+def serve(engine: Engine, *, port: int, folder: Path | None, open_browser: bool) -> None:
+    """Show the page until interrupted.
+
+    Raises:
+        OptionError: the port is taken or the folder is not there.
+    """
+    if folder is not None and not folder.is_dir():
+        raise OptionError("output", f"There is no folder {folder}.", fix="Create it first.")
+    try:
+        build(engine, folder).queue(concurrency_count=1).launch(
+            server_name=HOST,
+            server_port=port,
+            share=False,
+            inbrowser=open_browser,
+            show_api=False,
+            quiet=True,
+            allowed_paths=[str(ASSETS / "javascript")],
+        )
+    except OSError as problem:
+        raise OptionError(
+            "port", f"The page cannot be served on port {port}.", got=str(problem)[:80], fix="Choose another --port."
+        ) from problem

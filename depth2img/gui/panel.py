@@ -1,0 +1,323 @@
+"""The panel: Gradio components made from the options table. Knows nothing of the WebUI.
+
+The WebUI adapter and `depth2img app` put the same panel on their pages and connect its buttons to what they have. The
+stage (preview, hover view, comparison, histogram) is made by the page itself, javascript/depth2img-stage.mjs, which
+gets all that it needs to know as `data-config`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import html
+import json
+import os
+import tempfile
+from collections.abc import Callable, Collection, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import gradio as gr
+
+from ..errors import DepthMapError, NoDepthError
+from ..options import ADJUSTMENTS, CHECKPOINT, OPTIONS, Option
+from . import view
+
+UPLOAD_HEIGHT: Final = 200
+"""Height of a picture that is put into the panel, in CSS pixels."""
+
+GROUPS: Final[Mapping[str, tuple[str, ...]]] = {
+    "source": ("source", "reference", "depth_map", "map_directory", "estimator"),
+    "adjust": (*ADJUSTMENTS, "strength"),
+    "effect": (),
+    "result": ("append_map", "save_map"),
+}
+"""Place -> the options there, in this order. An option that is named nowhere goes where its own `group` says, or to
+"effect"."""
+
+DECIDING: Final = ("source", "under_mask", "range")
+"""The options on which `visible` depends."""
+
+DEPENDS: Final = (
+    *("source", "reference", "depth_map", "estimator", "estimate_on", "under_mask"),
+    *("range", "range_far", "range_near"),
+)
+"""The options on which the estimated map depends, before it is adjusted."""
+
+HELP: Final[Mapping[str, str]] = {
+    "estimate": "Show the depth map of the picture as it will enter the sampler, before generating.",
+    "recall": "Show the map that the latest job used, with its picture; 'Compare' lays the result over both.",
+    "reuse": "Take the map that is shown as 'My own depth map' for the next jobs.",
+}
+"""Tooltips of the buttons."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Page:
+    """Where on the page things are that are not the panel's; CSS selectors and element ids.
+
+    Attributes:
+        watch: what a preview depends on: if something in there changes, the preview is called stale.
+        width, height: ids of the sliders of the size; empty where there are none.
+        result: the latest result's `img`.
+        side: the model's own side in pixels.
+        colours: the colour map to begin with.
+        estimators: the names that the estimator may have; others can be typed in.
+        absent: options that the page has no use for; they keep their defaults and are not shown.
+    """
+
+    watch: Sequence[str] = ()
+    width: str = ""
+    height: str = ""
+    result: str = ""
+    side: int = 512
+    colours: str = "grey"
+    estimators: Sequence[str] = (CHECKPOINT,)
+    absent: Collection[str] = ()
+
+
+@dataclasses.dataclass(frozen=True)
+class Panel:
+    """The components of one panel.
+
+    Attributes:
+        controls: option name -> component, in the order of `OPTIONS`, without the toggle.
+        estimate: the button "Estimate depth".
+        interrupt: hidden button, pressed by the stage.
+        recall: the button for the map of the latest job.
+        reuse: the button that makes the shown map the user's own.
+        shown: hidden text; which preview is shown.
+        data: hidden HTML with what the stage shows, see `view.to_html`.
+        message: HTML under the stage: what it shows, or what is wrong.
+        status: HTML that says which checkpoint is in use.
+        refresh: hidden button that asks for the status anew.
+        install: button that installs the bundled model; hidden unless the status says so.
+        below: what the page around added below, see `build`.
+    """
+
+    controls: dict[str, Any]
+    estimate: Any
+    interrupt: Any
+    recall: Any
+    reuse: Any
+    shown: Any
+    data: Any
+    message: Any
+    status: Any
+    refresh: Any
+    install: Any
+    below: Any = None
+
+    @property
+    def buttons(self) -> tuple[Any, ...]:
+        """All that is no option."""
+        return self.estimate, self.interrupt, self.recall, self.reuse, self.shown, self.refresh, self.install
+
+
+def build(
+    *,
+    tab: str,
+    elem_id: Callable[[str], str],
+    page: Page | None = None,
+    directories: bool = False,
+    below: Callable[[], Any] | None = None,
+) -> Panel:
+    """Make the panel inside the current Gradio context.
+
+    Args:
+        tab: `img2img` or `txt2img`: decides what the empty preview says; unique on the page.
+        elem_id: short name -> element id, unique on the page.
+        page: what is around the panel.
+        directories: whether there is a Batch tab whose user may name folders of the machine.
+        below: makes what the page adds below the controls; its result becomes `Panel.below`.
+    """
+    controls: dict[str, Any] = {}
+    around = page or Page()
+
+    def add(group: str) -> None:
+        controls.update((name, _component(OPTIONS[name], elem_id, around)) for name in placed(group))
+
+    with gr.Column(elem_classes=["depth2img-panel"]):
+        with gr.Row(elem_classes=["depth2img-row", "depth2img-top"]):
+            status = gr.HTML("", elem_id=elem_id("status"), elem_classes=["depth2img-status"])
+            install = gr.Button(
+                "Install the bundled model", size="sm", visible=False, elem_id=elem_id("install"), scale=0
+            )
+        refresh = gr.Button("Refresh depth status", visible=False, elem_id=elem_id("refresh"))
+        with gr.Row(elem_classes=["depth2img-row"]):
+            with gr.Column(scale=6, min_width=260, elem_classes=["depth2img-column"]):
+                gr.HTML(_stage(tab, elem_id, around), elem_classes=["depth2img-holder"])
+                message = gr.HTML("", elem_id=elem_id("message"), elem_classes=["depth2img-message"])
+                with gr.Row(elem_classes=["depth2img-row", "depth2img-buttons"]):
+                    estimate = _button("Estimate depth", "estimate", elem_id, variant="primary")
+                    recall = _button("Depth of the last job", "recall", elem_id)
+                    reuse = _button("Use this depth again", "reuse", elem_id)
+                interrupt = gr.Button("Interrupt", visible=False, elem_id=elem_id("interrupt"))
+            with gr.Column(scale=5, min_width=260, elem_classes=["depth2img-column"]):
+                add("source")
+                add("adjust")
+        with gr.Row(elem_classes=["depth2img-row", "depth2img-grid"]):
+            add("result")
+        with (
+            gr.Accordion("Control", open=False, elem_id=elem_id("control")),
+            gr.Row(elem_classes=["depth2img-row", "depth2img-grid"]),
+        ):
+            add("effect")
+        added = below() if below is not None else None
+        data = gr.HTML(view.to_html(None), elem_id=elem_id("data"), elem_classes=["depth2img-data"])
+        shown = gr.Textbox(visible=False, elem_id=elem_id("shown"))
+    controls = {name: controls[name] for name in OPTIONS if name in controls}
+    names = list(visible("", "", "", directories=directories))
+    choices = [controls[name] for name in DECIDING]
+    for choice in choices:
+        choice.change(
+            fn=lambda *values: [gr.update(visible=v) for v in visible(*values, directories=directories).values()],
+            inputs=choices,
+            outputs=[controls[name] for name in names],
+            show_progress="hidden",
+            queue=False,
+        )
+    return Panel(controls, estimate, interrupt, recall, reuse, shown, data, message, status, refresh, install, added)
+
+
+def visible(source: str, under_mask: str, range: str, *, directories: bool = False) -> dict[str, bool]:
+    """Which of the options that only some choices need are shown.
+
+    Args:
+        source, under_mask, range: the values of `DECIDING`.
+        directories: see `build`.
+    """
+    maps, fixed = "map" in (source, under_mask), range == "fixed"
+    return {
+        "reference": source == "reference",
+        "depth_map": maps,
+        "map_directory": maps and directories,
+        "range_far": fixed,
+        "range_near": fixed,
+    }
+
+
+def connect_reuse(panel: Panel, tab: str) -> None:
+    """Wire "Use this depth again", which is the same on every page."""
+
+    def reuse(shown: str) -> list[Any]:
+        try:
+            path = view.as_file(shown)
+        except NoDepthError as error:
+            return [gr.update(), gr.update(), note(str(error), "bad")]
+        return [
+            gr.update(value="map"),
+            gr.update(value=str(path), visible=True),
+            note("The shown map is now 'My own depth map'."),
+        ]
+
+    panel.reuse.click(
+        fn=reuse,
+        _js=f"() => [depth2imgShown('{tab}')]",
+        inputs=[panel.shown],
+        outputs=[panel.controls["source"], panel.controls["depth_map"], panel.message],
+        show_progress="hidden",
+    )
+
+
+def placed(group: str) -> list[str]:
+    """The options of a place, in order; every option but the toggle is in exactly one."""
+    named = {name: place for place, names in GROUPS.items() for name in names}
+    own = {name: named.get(name) or getattr(option, "group", "") or "effect" for name, option in OPTIONS.items()}
+    first = [name for name in GROUPS[group] if name in OPTIONS]
+    known = {name: place if place in GROUPS else "effect" for name, place in own.items()}
+    return first + [name for name, place in known.items() if place == group and name not in (*first, "enabled")]
+
+
+def note(text: str, kind: str = "info", *, state: str = "", side: int | None = None) -> str:
+    """A line of HTML for `Panel.message` or `Panel.status`; the text is escaped.
+
+    Args:
+        text: plain text.
+        kind: `info`, `good` or `bad`; becomes a CSS class.
+        state: what the page reads from the line, as `data-state`.
+        side: the model's own side in pixels, as `data-side`.
+    """
+    kind, state, text = html.escape(kind), html.escape(state), html.escape(text)
+    own_side = "" if side is None else f' data-side="{side:d}"'
+    return f'<p class="depth2img-note depth2img-{kind}" data-state="{state}"{own_side}>{text}</p>'
+
+
+def uploaded(value: Any) -> Any:
+    """What an upload component hands over -> a payload for the options.
+
+    A file of `gr.File` becomes its path, but only if it lies in Gradio's own folder of uploads: the page names the
+    file, and a page may lie. Everything else is passed on.
+
+    Raises:
+        DepthMapError: the page named a file that was not uploaded.
+    """
+    name = getattr(value, "orig_name", None)
+    if name is None or not hasattr(value, "name"):
+        return value
+    # As Gradio chooses it (`Component.DEFAULT_TEMP_DIR`, 3.41), when it starts; the host may set the variable later.
+    folders = [str(Path(tempfile.gettempdir()) / "gradio"), os.environ.get("GRADIO_TEMP_DIR", "")]
+    inside = any(folder and Path(name).resolve().is_relative_to(Path(folder).resolve()) for folder in folders)
+    # A file sent inside the event has a bare name; Gradio has written its content to a temporary folder itself. From
+    # the current folder it would have copied what the page named.
+    if not inside and (Path(name).name != name or Path(name).exists()):
+        raise DepthMapError("The file was not uploaded through the page.", fix="Upload it again.")
+    return Path(value.name)
+
+
+def _hint(tab: str) -> str:
+    if tab == "img2img":
+        return "Press 'Estimate depth' to see the depth map of the picture before generating."
+    return "txt2img takes depth from another picture or from a depth map of your own: choose one under 'Depth from'."
+
+
+def _stage(tab: str, elem_id: Callable[[str], str], page: Page) -> str:
+    parts = ("status", "message", "data", "estimate", "interrupt", "refresh", "recall", "reuse", "shown", "install")
+    own = [f"#{elem_id(name)}" for name in DEPENDS]
+    config = {
+        "tab": tab,
+        "ids": {name: elem_id(name) for name in OPTIONS},
+        "parts": {name: elem_id(name) for name in parts},
+        "tooltips": {**{option.name: option.help for option in OPTIONS.values()}, **HELP},
+        "labels": {option.name: option.label for option in OPTIONS.values()},
+        "hint": _hint(tab),
+        "colour_maps": view.colour_tables(),
+        "watch": [*page.watch, *own],
+        "size": {"width": page.width, "height": page.height},
+        "result": page.result or "#depth2img-none",
+        "side": page.side,
+        "colours": page.colours,
+    }
+    return f'<div class="depth2img-stage" data-config="{html.escape(json.dumps(config))}"></div>'
+
+
+def _button(title: str, name: str, elem_id: Callable[[str], str], variant: str = "secondary") -> Any:
+    return gr.Button(title, size="sm", min_width=80, variant=variant, elem_id=elem_id(name))
+
+
+def _component(option: Option, elem_id: Callable[[str], str], page: Page) -> Any:
+    shared: dict[str, Any] = {"label": option.label, "elem_id": elem_id(option.name)}
+    defaults = {name: OPTIONS[name].default for name in DECIDING}
+    shared["visible"] = option.name not in page.absent and visible(**defaults).get(option.name, True)
+    if option.kind == "switch":
+        return gr.Checkbox(value=option.default, **shared)
+    if option.name == "estimator":
+        return gr.Dropdown(value=option.default, choices=list(page.estimators), allow_custom_value=True, **shared)
+    if option.kind == "text":
+        return gr.Textbox(value=option.default, max_lines=1, **shared)
+    if option.kind == "number" and not option.step:
+        return gr.Number(value=option.default, **shared)
+    if option.kind == "number":
+        return gr.Slider(
+            value=option.default,
+            minimum=option.minimum,
+            maximum=option.maximum,
+            step=option.step,
+            **shared,
+        )
+    if option.kind == "choice":
+        choices = [(label, name) for name, label in option.choices.items()]
+        return gr.Radio(choices=choices, value=option.default, **shared)
+    if option.name == "reference":
+        return gr.Image(type="pil", image_mode="RGBA", height=UPLOAD_HEIGHT, **shared)
+    kinds = [".png", ".tif", ".tiff", ".exr", ".npy", "image"]
+    return gr.File(type="file", file_types=kinds, **shared)

@@ -1,0 +1,106 @@
+"""The panel's section "Depth checkpoint": what an installed file is, and setting it up. Knows nothing of the WebUI."""
+
+from __future__ import annotations
+
+import dataclasses
+import html
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, Final
+
+import gradio as gr
+
+from .panel import note
+
+if TYPE_CHECKING:
+    from ..checkpoints import Plan, Report
+    from .panel_fetch import Fetching
+
+HELP: Final = "Choose one from the WebUI's list, or give a path in its folders of models."
+
+DEEDS: Final = {"write": "Write YAML", "replace": "Correct YAML", "keep": "Set up"}
+"""What becomes of the YAML -> title of the button that does it, where the checkpoint itself stays."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Section:
+    """The components of the section.
+
+    Attributes:
+        chosen: which checkpoint: one of a list, or a path.
+        inspect: the button "Inspect".
+        setup: the button that carries out what `plan` says; hidden while there is nothing to do.
+        report: HTML: what the checkpoint is, or what is wrong.
+        plan: HTML: what setting it up will do, or what it has done.
+        planned: state: the sentences of the plan that is shown; nothing else is carried out.
+        fetching: the part for getting a published checkpoint.
+    """
+
+    chosen: Any
+    inspect: Any
+    setup: Any
+    report: Any
+    plan: Any
+    planned: Any
+    fetching: Fetching
+
+    @property
+    def parts(self) -> tuple[Any, ...]:
+        """All components, none of which is an option."""
+        return self.chosen, self.inspect, self.setup, self.planned, *self.fetching.parts
+
+
+def build(elem_id: Callable[[str], str], choices: Sequence[str], fetching: Callable[[], Fetching]) -> Section:
+    """Make the section inside the current Gradio context.
+
+    Args:
+        elem_id: short name -> element id, unique on the page.
+        choices: names of the installed checkpoints.
+        fetching: makes the part for getting one.
+    """
+    with gr.Accordion("Depth checkpoint", open=False, elem_id=elem_id("checkpoint")):
+        with gr.Row(elem_classes=["depth2img-row", "depth2img-checkpoint"]):
+            chosen = gr.Dropdown(
+                list(choices),
+                value=None,
+                label="Checkpoint file",
+                info=HELP,
+                allow_custom_value=True,
+                elem_id=elem_id("checkpoint_file"),
+                scale=1,
+            )
+            inspect = gr.Button("Inspect", size="sm", scale=0, min_width=100, elem_id=elem_id("inspect"))
+        report = gr.HTML("", elem_id=elem_id("report"), elem_classes=["depth2img-report"])
+        plan = gr.HTML("", elem_id=elem_id("plan"), elem_classes=["depth2img-report"])
+        setup = gr.Button("Set up", size="sm", visible=False, variant="primary", elem_id=elem_id("setup"))
+        planned = gr.State("")
+        getting = fetching()
+    return Section(chosen, inspect, setup, report, plan, planned, getting)
+
+
+def report_html(report: Report) -> str:
+    """A report as a table, with its faults below."""
+    rows = "".join(
+        f'<tr><th scope="row">{html.escape(label)}</th><td>{html.escape(value)}</td></tr>'
+        for label, value in report.rows()
+    )
+    faults = "".join(
+        note(f"{'Fault' if fault.serious else 'Note'}: {fault.what} {fault.fix}", "bad" if fault.serious else "info")
+        for fault in report.faults
+    )
+    verdict = note(report.verdict, "good" if report.usable else "bad")
+    return f'{verdict}<table class="depth2img-table">{rows}</table>{faults}'
+
+
+def plan_html(plan: Plan) -> str:
+    """What setting up will do."""
+    if plan.done:
+        return note("It is set up: nothing needs to be done.", "good")
+    steps = "".join(f"<li>{html.escape(line)}</li>" for line in plan.lines())
+    return f'{note("Setting it up will do this:")}<ul class="depth2img-steps">{steps}</ul>'
+
+
+def button(plan: Plan | None) -> Any:
+    """The update of the button for a plan: hidden where there is nothing to do."""
+    if plan is None or plan.done:
+        return gr.update(visible=False)
+    return gr.update(visible=True, value=DEEDS[plan.yaml] if plan.way == "stays" else "Set up")

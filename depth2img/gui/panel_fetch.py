@@ -1,0 +1,98 @@
+"""The panel's part for getting a published checkpoint: what there is, from where, how far it is. Host-free."""
+
+from __future__ import annotations
+
+import dataclasses
+import html
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, Final
+
+import gradio as gr
+
+from .panel import note
+
+if TYPE_CHECKING:
+    from ..checkpoints.download.mirrors import Published
+
+ABOUT: Final = "Nothing is downloaded until you press the button. An interrupted download goes on where it was."
+
+
+@dataclasses.dataclass(frozen=True)
+class Fetching:
+    """The components.
+
+    Attributes:
+        file: which published checkpoint.
+        fetch: the button that begins; stop: the one that ends it, hidden while nothing runs.
+        poll: hidden button that asks how far it is.
+        offer: HTML: what would come, how large, from where, under which licence.
+        progress: HTML: how far it is, or what became of it.
+    """
+
+    file: Any
+    fetch: Any
+    stop: Any
+    poll: Any
+    offer: Any
+    progress: Any
+
+    @property
+    def parts(self) -> tuple[Any, ...]:
+        """All components, none of which is an option."""
+        return self.file, self.fetch, self.stop, self.poll
+
+
+def build(elem_id: Callable[[str], str], files: Sequence[str], offer: str) -> Fetching:
+    """Make the part inside the current Gradio context.
+
+    Args:
+        elem_id: short name -> element id, unique on the page.
+        files: names of the published checkpoints, the recommended one first.
+        offer: HTML for the first of them.
+    """
+    with gr.Row(elem_classes=["depth2img-row", "depth2img-checkpoint"]):
+        file = gr.Dropdown(
+            list(files),
+            value=next(iter(files), None),
+            label="Published checkpoint",
+            info=ABOUT,
+            elem_id=elem_id("published"),
+            scale=1,
+        )
+        fetch = gr.Button("Download and select", size="sm", scale=0, min_width=200, elem_id=elem_id("fetch"))
+        stop = gr.Button(
+            "Stop", size="sm", scale=0, min_width=80, variant="stop", visible=False, elem_id=elem_id("stop")
+        )
+    progress = gr.HTML("", elem_id=elem_id("fetching"), elem_classes=["depth2img-report"])
+    shown = gr.HTML(offer, elem_id=elem_id("offer"), elem_classes=["depth2img-report"])
+    poll = gr.Button("Ask how far it is", visible=False, elem_id=elem_id("poll"))
+    return Fetching(file, fetch, stop, poll, shown, progress)
+
+
+def offer_html(entry: Published, folder: str) -> str:
+    """What would come: a table of what, how large, from where and to where; the name is chosen above it."""
+    rows = "".join(
+        f'<tr><th scope="row">{html.escape(label)}</th><td>{html.escape(value)}</td></tr>'
+        for label, value in (*entry.rows()[1:], ("To", folder))
+    )
+    return f'<table class="depth2img-table">{rows}</table>'
+
+
+def progress_html(done: int, total: int, text: str) -> str:
+    """A bar with bytes done and in all, and the latest of what else happened."""
+    bar = f'<progress class="depth2img-progress" max="{max(total, 1)}" value="{done}" aria-label="Download"></progress>'
+    figures = f"{done / 1e6:,.0f} of {total / 1e6:,.0f} MB" if total else "Beginning"
+    said = html.escape(" · ".join(part for part in (figures, text) if part))
+    return f'<div data-fetch="running">{bar}<p class="depth2img-note depth2img-info">{said}</p></div>'
+
+
+def outcome_html(text: str, *, good: bool, title: str = "") -> str:
+    """How it ended.
+
+    Args:
+        text: plain text.
+        good: whether the checkpoint is there.
+        title: what the host calls it, for the page to select it.
+    """
+    line = note(text, "good" if good else "bad")
+    return f'<div data-fetch="{"done" if good else "failed"}" data-title="{html.escape(title)}">{line}</div>'

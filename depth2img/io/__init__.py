@@ -1,0 +1,1 @@
+"""Bytes and files: pictures, atomic writing, pairing of names, the Hugging Face hub."""

@@ -1,0 +1,39 @@
+"""Files from the Hugging Face hub."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final
+
+from ..errors import Depth2ImgError
+
+NAME: Final = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*(@[\w./-]+)?")
+"""`owner/name`, with `@revision` behind it if wanted."""
+
+
+def fetch(name: str, patterns: Sequence[str], error: type[Depth2ImgError], *, what: str) -> Path:
+    """The folder of a repository, in the hub's own cache; what is there already is not fetched again.
+
+    Args:
+        name: see `NAME`.
+        patterns: the only files that are fetched.
+        error: raised if they cannot be.
+        what: what the message calls it, such as "model".
+
+    Raises:
+        error: there is no such repository, or no way to it.
+    """
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+
+    repository, _, revision = name.partition("@")
+    try:
+        return Path(snapshot_download(repository, revision=revision or None, allow_patterns=list(patterns)))
+    except (HfHubHTTPError, LocalEntryNotFoundError, OSError, ValueError) as problem:
+        raise error(
+            f"The {what} '{name}' cannot be fetched from the hub.",
+            got=str(problem).strip().splitlines()[0][:120] if str(problem).strip() else type(problem).__name__,
+            fix="Check the name and the network, or give a folder or file on this machine.",
+        ) from problem

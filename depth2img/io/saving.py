@@ -1,0 +1,84 @@
+"""Pictures as files, with their infotext where the WebUI reads it."""
+
+from __future__ import annotations
+
+import io
+import struct
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+from PIL.PngImagePlugin import PngInfo
+
+from ..errors import OptionError
+from .atomic import write_file
+
+EXIF_FOLDER: Final = 0x8769
+
+
+USER_COMMENT: Final = 0x9286
+"""EXIF's numbers of the folder and the field in it (EXIF 2.3, 4.6.5)."""
+
+
+LARGEST_EXIF: Final = 65533
+"""Bytes that a JPEG's segment holds."""
+
+
+PICTURE_KINDS: Final = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP"}
+"""Suffix -> kind of picture that is written."""
+
+
+def picture_path(path: Path) -> Path:
+    """The path, if it is one of a picture that can be written.
+
+    Raises:
+        OptionError: its suffix is another.
+    """
+    if path.suffix.lower() not in PICTURE_KINDS:
+        raise OptionError(
+            "output", "A picture is written as .png, .jpg or .webp.", got=f"'{path.name}'", fix="Change the suffix."
+        )
+    return path
+
+
+def save_picture(picture: npt.NDArray[np.uint8] | Image.Image, path: Path, *, infotext: str = "") -> None:
+    """Write a picture, as its suffix says.
+
+    Args:
+        picture: uint8 (H, W), (H, W, 3) or a Pillow image.
+        path: where.
+        infotext: what it was made with, written where the WebUI reads it: in the text chunk `parameters` of a PNG, in
+            EXIF's `UserComment` of a JPEG or WebP, unless it is too long for that (some 32,000 characters).
+
+    Raises:
+        OptionError: the suffix is none of `PICTURE_KINDS`.
+        Depth2ImgError: the folder cannot be written.
+    """
+    kind = PICTURE_KINDS[picture_path(path).suffix.lower()]
+    image = picture if isinstance(picture, Image.Image) else Image.fromarray(picture)
+    content = io.BytesIO()
+    image.save(content, kind, quality=95, **_notes(kind, infotext))
+    write_file(path, content.getvalue(), what="The picture")
+
+
+def _notes(kind: str, infotext: str) -> dict[str, Any]:
+    """What `Image.save` takes to write an infotext into a picture of a kind."""
+    if not infotext:
+        return {}
+    if kind == "PNG":
+        notes = PngInfo()
+        notes.add_text("parameters", infotext)
+        return {"pnginfo": notes}
+    exif = _user_comment(infotext)
+    return {"exif": exif} if len(exif) <= LARGEST_EXIF else {}
+
+
+def _user_comment(text: str) -> bytes:
+    """EXIF with a comment and nothing else. Pillow would write it as bytes, and readers want it of type "undefined"."""
+    content = b"UNICODE\0" + text.encode("utf-16-be")
+    header = struct.pack(">2sHI", b"MM", 42, 8)  # TIFF, big-endian; the first folder is 8 bytes from its start
+    first = struct.pack(">HHHIII", 1, EXIF_FOLDER, 4, 1, 26, 0)  # one entry, a pointer to 26; no further folder
+    second = struct.pack(">HHHIII", 1, USER_COMMENT, 7, len(content), 44, 0)
+    return b"Exif\0\0" + header + first + second + content

@@ -1,0 +1,1 @@
+"""The host's own seams: what it has, how it loads a depth checkpoint."""

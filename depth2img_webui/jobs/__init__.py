@@ -1,0 +1,1 @@
+"""What the extension does to one job of the host."""

@@ -1,0 +1,1 @@
+"""What the extension shows on the host's page."""
