@@ -1,4 +1,4 @@
-// The adjustments of depth2img/adjust.py, in the browser: the same order, the same meaning, within 2/255.
+// The adjustments of depth2img/depth/adjustments.py, in the browser: the same order, the same meaning, within 2/255.
 // Pure functions on typed arrays; no page.
 
 const FULL_SCALE = 2 ** 24 - 1;

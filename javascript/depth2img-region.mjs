@@ -5,7 +5,7 @@ const LONGEST = 1024; // pixels of the mask; jobs use it at an eighth of the pic
 
 /**
  * Where the frame lies in a picture: [left, top, right, bottom] in parts of the picture; outside of 0..1 where the frame
- * is filled up. The rules of depth2img/geometry.py; `mode` is the number of the resize mode there, `box` the part of
+ * is filled up. The rules of depth2img/depth/placement.py; `mode` is the number of the resize mode there, `box` the part of
  * "Only masked" in pixels.
  */
 export function frameIn([width, height], [across, down], mode, box = null) {

@@ -432,7 +432,9 @@ CASES = [
 # --- processes that fetch ---------------------------------------------------------------------------------------------
 
 ROOT = Path(__file__).parents[2]
-TRACED = tuple(str(ROOT / "depth2img" / "checkpoints" / f"{name}.py") for name in ("fetch", "part", "transfer"))
+TRACED = tuple(
+    str(ROOT / "depth2img" / "checkpoints" / "download" / f"{name}.py") for name in ("fetch", "partial", "transfer")
+)
 """The modules whose lines are counted."""
 
 

@@ -17,8 +17,8 @@ from torch import nn
 
 from depth2img import DepthOptions, EstimatorError, MidasEstimator, PictureError, adjust
 from depth2img.estimators import base
-from depth2img.estimators.devices import in_float32
-from depth2img.estimators.midas import midas_input, midas_size
+from depth2img.estimators.devices import ON_CPU, in_float32
+from depth2img.estimators.midas import LONGEST_SIDE, midas_input, midas_size
 from depth2img.gui.view import describe
 
 
@@ -145,8 +145,8 @@ def test_size_is_the_original_wherever_that_is_sound(width, height):
     result = midas_size(width, height)
     for side, original in zip(result, wanted, strict=True):
         assert side % 32 == 0
-        assert 32 <= side <= base.LONGEST_SIDE
-        assert side == min(max(original, 32), base.LONGEST_SIDE)
+        assert 32 <= side <= LONGEST_SIDE
+        assert side == min(max(original, 32), LONGEST_SIDE)
 
 
 @pytest.mark.parametrize(("width", "height"), [(2048, 64), (64, 2048), (4096, 16), (1, 700), (65_535, 1)])
@@ -266,8 +266,8 @@ def test_without_memory_on_the_card_the_cpu_estimates(photo, problem):
     wanted = estimator.estimate(photo)
     failing(net, [problem])
     depth = estimator.estimate(photo)
-    assert depth.notice == base.ON_CPU and wanted.notice == ""
-    assert describe(depth).endswith(base.ON_CPU)
+    assert depth.notice == ON_CPU and wanted.notice == ""
+    assert describe(depth).endswith(ON_CPU)
     np.testing.assert_array_equal(depth.values, wanted.values)
     assert snapshot(net) == before
     assert estimator.estimate(photo).notice == "", "the next one is tried on the card again"
@@ -303,7 +303,7 @@ def test_a_notice_survives_what_is_done_to_a_map(photo):
     net = Net()
     failing(net, [torch.cuda.OutOfMemoryError("CUDA out of memory")])
     depth = MidasEstimator(net, key="k").estimate(photo)
-    assert adjust(depth.resized(40, 30), DepthOptions(near=0.5)).cropped(1, 2, 9, 9).notice == base.ON_CPU
+    assert adjust(depth.resized(40, 30), DepthOptions(near=0.5)).cropped(1, 2, 9, 9).notice == ON_CPU
 
 
 def test_autocast_is_off_inside_and_on_again_outside(photo):

@@ -23,7 +23,7 @@ import torch
 from depth2img.depth import placement
 from tests.webui_fake.standin import ROOT, STAND_IN, Host
 
-ADAPTER = sorted((ROOT / "depth2img_webui").glob("*.py"))
+ADAPTER = sorted((ROOT / "depth2img_webui").rglob("*.py"))
 FILES = sorted(path.relative_to(STAND_IN) for path in STAND_IN.rglob("*.py") if path.name != "__init__.py")
 WEBUI = os.environ.get("WEBUI_DIR")
 real = pytest.mark.skipif(WEBUI is None, reason="compares with the real WebUI: set WEBUI_DIR (CONTRIBUTING.md)")
