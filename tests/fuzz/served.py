@@ -113,14 +113,14 @@ class Site:
                 raise AssertionError("the API would not answer with 422 and the sentence") from error
             raise
         finally:
-            left = [name for name in self.host.ours("hook").OVERRIDES if name in vars(p)]
+            left = [name for name in self.host.ours("jobs.hook").OVERRIDES if name in vars(p)]
             assert not left and not self.host.reported, (left, self.host.reported)
         assert len(done.images) >= (2 if kind == "batch" else 1)
         return p
 
     def _forget(self) -> None:
         """Nothing may follow from the input before."""
-        self.host.ours("maps").CACHE.clear()
+        self.host.ours("jobs.maps").CACHE.clear()
         self.host.reported.clear()
 
     def _job(self, kind: str) -> Any:
