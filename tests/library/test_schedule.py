@@ -134,6 +134,12 @@ def test_a_grey_region_counts_partly_and_is_not_stretched():
     assert torch.allclose(schedule.inside(ramp(), region, 0.0), ramp() * 0.25)
 
 
+def test_a_region_is_limited_to_nothing_and_everything():
+    values = np.tile(np.array([-0.5, 0.25, 1.5], np.float32), (4, 1))
+    region = schedule.region_tensor(DepthMap(values=values), height=4, width=3)
+    assert torch.equal(region[0, 0], torch.tensor([0.0, 0.25, 1.0]).expand(4, 3))
+
+
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_the_type_is_kept(dtype):
     depth, options = ramp().to(dtype), DepthOptions(strength=0.5, neutral=0.1, guidance=3.0)
