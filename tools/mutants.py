@@ -25,8 +25,10 @@ GUARDS: Final[Mapping[str, Sequence[str]]] = {
         "tests/library/test_adjust.py",
         "tests/library/test_conditioning.py",
         "tests/library/test_depth_map.py",
-        "tests/library/test_hostile_files.py",
+        "tests/library/test_placement.py",
+        "tests/library/test_reading.py",
         "tests/library/test_schedule.py",
+        "tests/library/test_scores.py",
     ),
     "depth2img/diffusion/frames.py": ("tests/engine/test_frames.py",),
     "depth2img_webui/jobs": (

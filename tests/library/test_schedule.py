@@ -52,7 +52,7 @@ def test_steps_beyond_the_last_count_as_the_last():
     options = DepthOptions(end=0.5)
     assert schedule.strength_at(options, 25, 10) == 0.0
     assert schedule.strength_at(DepthOptions(start=0.5), 25, 10) == 1.0
-    assert schedule.strength_at(options, 0, 0) == 1.0
+    assert schedule.strength_at(options, 0, 0) == schedule.strength_at(options, 7, 0) == 1.0
 
 
 def test_start_after_end_is_refused():
