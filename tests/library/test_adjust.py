@@ -9,7 +9,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from depth2img import DepthMap, DepthMapError, DepthOptions, adjust
-from depth2img.depth.adjustments import fill_under, replace_under
+from depth2img.depth.adjustments import (
+    adjusted_span,
+    fill_under,
+    joint_span,
+    replace_under,
+    sequence_span,
+    under_mask,
+)
+from tests.refusing import refused
 
 EXACT = 1e-6
 """The formulas are evaluated in float64 and stored in float32 between 0 and 1: half of 2**-23."""
@@ -202,15 +210,129 @@ def test_filling_any_size_stays_within_the_range(shape):
     assert filled.min() >= values.min() and filled.max() <= values.max()
 
 
+def uneven():
+    """37 x 52, with a step that no smooth surface continues."""
+    rows, columns = np.mgrid[:37, :52]
+    return DepthMap((10 + np.sin(rows / 5) * 3 + columns / 9 + (columns > 30) * 4).astype(np.float32))
+
+
+@pytest.mark.parametrize(
+    ("rows", "columns", "mean", "some"),
+    [
+        (slice(9, 29), slice(14, 40), 14.54320, (14.37428, 16.65535, 12.30198, 16.55906)),
+        (slice(20, 37), slice(0, 23), 10.31608, (8.44489, 10.25608, 10.19918, 14.07510)),
+        (slice(5, 7), slice(3, 49), 16.95561, (12.79363, 19.92551, 14.57717, 21.92602)),
+        (slice(4, 30, 5), slice(6, 44, 4), 13.94368, (12.79729, 11.66162, 7.70796)),
+        (slice(0, 37), slice(44, 52), 18.96751, (19.40551, 20.06947, 17.38793, 18.89121)),
+    ],
+    ids=["inside", "corner", "slit", "dots", "edge"],
+)
+def test_the_membrane_is_the_one_it_was(rows, columns, mean, some):
+    """Steps and sizes of the solver show in the fourth digit: pictures are to stay what they were."""
+    filled = fill_under(uneven(), hole_of((37, 52), rows, columns)).values[rows, columns].ravel()
+    # float32 steps at 10 to 20 are 1 or 2e-6; the figures are rounded to 1e-5.
+    assert filled.mean(dtype=np.float64) == pytest.approx(mean, abs=2e-5)
+    assert filled[:: len(filled) // 3].tolist() == pytest.approx(some, abs=2e-5)
+
+
+def test_the_faint_rim_of_a_mask_is_kept():
+    """Up to `HOLE`, and not a bit above."""
+    depth, hole = uneven(), np.zeros((37, 52), np.float32)
+    hole[9:29, 14:40] = np.float32(0.02)
+    assert fill_under(depth, hole) is depth
+    hole[9:29, 14:40] = np.float32(0.0201)
+    assert not np.array_equal(fill_under(depth, hole).values, depth.values)
+
+
+def test_origin_and_bits_stay_under_a_mask():
+    depth, hole = DepthMap(plane(), origin="PNG", bits=16), hole_of((48, 64), slice(9, 20), slice(9, 20))
+    for changed in (fill_under(depth, hole), replace_under(depth, uneven(), hole)):
+        assert (changed.origin, changed.bits) == ("PNG", 16)
+
+
+def test_another_map_counts_partly_where_the_mask_is_grey():
+    depth, other = uneven(), DepthMap(uneven().values[::-1, ::-1].copy())
+    hole = np.linspace(0, 1, 52, dtype=np.float32)[None].repeat(37, 0)
+    wanted = depth.values * (1 - hole) + other.values * hole
+    # The other map is stretched to 0..1 and back, in float32.
+    np.testing.assert_allclose(replace_under(depth, other, hole).values, wanted, atol=1e-5)
+
+
+FILL, MAP = DepthOptions(under_mask="fill"), DepthOptions(under_mask="map", depth_map=plane())
+
+
+@pytest.mark.parametrize("options", [DepthOptions(), FILL, MAP])
+def test_without_a_mask_the_map_is_kept(options):
+    depth = uneven()
+    assert under_mask(depth, options, DepthMap(plane(37, 52)), None) is depth
+
+
+def test_with_a_mask_the_map_is_kept_where_it_is_to_be():
+    depth, hole = uneven(), np.ones((37, 52), np.float32)
+    assert under_mask(depth, DepthOptions(), DepthMap(plane(37, 52)), hole) is depth
+    assert under_mask(depth, MAP, None, hole) is depth
+
+
+def test_a_mask_of_any_size_is_brought_to_the_maps():
+    """And limited to 0..1."""
+    depth, own = uneven(), DepthMap(plane(40, 60))
+    large = np.linspace(-0.5, 1.5, 104, dtype=np.float32)[None].repeat(74, 0)
+    hole = np.clip(DepthMap(large).resized(52, 37).values, 0, 1)
+    assert hole.min() == 0 and hole.max() == 1
+    np.testing.assert_array_equal(under_mask(depth, FILL, own, large).values, fill_under(depth, hole).values)
+    np.testing.assert_array_equal(under_mask(depth, MAP, own, large).values, replace_under(depth, own, hole).values)
+
+
+# --- ranges ------------------------------------------------------------------------------------------------------
+
+
+def spread(low, high):
+    return DepthMap(np.array([[low, high, low]], np.float32))
+
+
+def test_the_joint_range_of_several_maps():
+    assert joint_span([]) is None
+    assert joint_span([spread(2, 5)]) == (2, 5)
+    assert joint_span(iter([spread(2, 5), spread(-1, 3), spread(0, 9), spread(4, 6)])) == (-1, 9)
+
+
+def test_the_range_of_a_sequence():
+    maps = [spread(2, 5), spread(-1, 3)]
+    assert sequence_span(DepthOptions(), maps) is None
+    assert sequence_span(DepthOptions(range="shared"), maps) == (-1, 5)
+    assert sequence_span(DepthOptions(range="fixed", range_far=-3, range_near=8), maps) == (-3, 8)
+
+
+def test_an_adjusted_map_has_been_stretched_by_the_shared_range():
+    assert adjusted_span(DepthOptions(), None) is None
+    assert adjusted_span(DepthOptions(), (2.0, 5.0)) == (2, 5)
+    assert adjusted_span(DepthOptions(blur=1.0), None) is None
+    assert adjusted_span(DepthOptions(blur=1.0), (2.0, 5.0)) == (0, 1)
+
+
+def test_adjustments_stretch_by_a_shared_range():
+    result = adjust(spread(2, 5), DepthOptions(invert=True), (0.0, 10.0)).values
+    np.testing.assert_allclose(result, [[0.8, 0.5, 0.8]], atol=EXACT)
+
+
+@pytest.mark.parametrize("span", [(3.0, 3.0), (5.0, 2.0)])
+def test_a_shared_range_of_nothing_is_no_range(span):
+    result = adjust(spread(2, 5), DepthOptions(invert=True), span).values
+    np.testing.assert_array_equal(result, [[1, 0, 1]])
+
+
 def test_another_map_under_the_mask_takes_this_range():
     hole = hole_of((48, 64), slice(0, 48), slice(0, 32))
     other = DepthMap(values=np.tile(np.linspace(7000, 9000, 64, dtype=np.float32), (48, 1)))
-    mixed = replace_under(DepthMap(values=plane()), other, hole).values
-    low, high = plane().min(), plane().max()
-    assert np.array_equal(mixed[:, 32:], plane()[:, 32:])
+    mixed = replace_under(DepthMap(values=plane() + 5), other, hole).values
+    low, high = plane().min() + 5, plane().max() + 5
+    assert np.array_equal(mixed[:, 32:], plane()[:, 32:] + 5)
     assert mixed[7, :32] == pytest.approx(np.linspace(low, high, 64)[:32], abs=1e-3)
 
 
-def test_a_mask_of_another_size_is_refused():
-    with pytest.raises(DepthMapError, match="another size"):
-        fill_under(DepthMap(values=plane()), np.zeros((4, 4), np.float32))
+@pytest.mark.parametrize("shape", [(4, 5), (48, 5), (4, 64)])
+def test_a_mask_of_another_size_is_refused(shape):
+    depth, hole = DepthMap(values=plane()), np.zeros(shape, np.float32)
+    for change in (lambda: fill_under(depth, hole), lambda: replace_under(depth, depth, hole)):
+        with refused(DepthMapError, got=f"{shape[1]} x {shape[0]} for 64 x 48", fix=False):
+            change()

@@ -17,6 +17,7 @@ from PIL import Image
 
 from depth2img import DepthMap, DepthMapError, read_depth_map
 from depth2img.depth.depth_map import COLOUR_MAPS
+from tests.refusing import refused
 
 
 def encoded(image: Image.Image, kind: str = "PNG", **options: Any) -> bytes:
@@ -62,7 +63,7 @@ def test_range(smooth):
 
 @pytest.mark.parametrize("shape", [(4,), (2, 3, 1), (1, 2, 3, 4), ()])
 def test_two_dimensions_are_needed(shape):
-    with pytest.raises(DepthMapError, match="two dimensions"):
+    with refused(DepthMapError, got=f"shape {shape}"):
         DepthMap(np.ones(shape, np.float32))
 
 
@@ -76,9 +77,8 @@ def test_size_is_bounded(shape):
 def test_values_are_finite_and_bounded(smooth, bad):
     values = smooth.copy()
     values[3, 5] = bad
-    with pytest.raises(DepthMapError, match="NaN, infinity or values beyond 1e30") as caught:
+    with refused(DepthMapError, got=f"{0 if np.isfinite(bad) else 1} values that are not finite out of 851"):
         DepthMap(values)
-    assert ("1 values that are not finite" in str(caught.value)) == (not np.isfinite(bad))
 
 
 @given(RAW)
@@ -150,7 +150,8 @@ def test_cropped(smooth):
 
 @pytest.mark.parametrize("box", [(-1, 0, 4, 4), (0, 0, 38, 4), (0, 0, 4, 24), (4, 4, 4, 8), (8, 4, 4, 8), (0, 9, 9, 9)])
 def test_cropped_outside_or_empty(smooth, box):
-    with pytest.raises(DepthMapError, match="crop box"):
+    left, top, right, bottom = box
+    with refused(DepthMapError, got=f"box ({left}, {top}, {right}, {bottom}) in 37 x 23", fix=False):
         DepthMap(smooth).cropped(*box)
 
 
@@ -188,6 +189,8 @@ def test_inferno_is_red_not_blue_in_the_middle(smooth):
 def test_unknown_colour_map(smooth):
     with pytest.raises(DepthMapError, match=r"no colour map 'jet'\. Use grey, inferno"):
         DepthMap(smooth).to_image("jet")
+    with pytest.raises(DepthMapError, match=rf"no colour map '{'x' * 40}'\."):
+        DepthMap(smooth).to_image("x" * 41)
 
 
 # --- files -------------------------------------------------------------------------------------------------------
@@ -257,13 +260,13 @@ def test_saved_png(smooth, tmp_path, suffix):
 
 @pytest.mark.parametrize("name", ["depth.jpg", "depth", "depth.png.bak", ".png"])
 def test_other_suffixes_are_refused(smooth, tmp_path, name):
-    with pytest.raises(DepthMapError, match=r"written as \.png, \.tiff or \.npy"):
+    with refused(DepthMapError, got=f"'{name}'"):
         DepthMap(smooth).save(tmp_path / name)
     assert not list(tmp_path.iterdir())
 
 
 def test_folder_that_cannot_be_written(smooth, tmp_path):
-    with pytest.raises(DepthMapError, match=r"cannot be written to depth\.png"):
+    with pytest.raises(DepthMapError, match=r"The depth map cannot be written to depth\.png"):
         DepthMap(smooth).save(tmp_path / "missing" / "depth.png")
 
 

@@ -52,7 +52,7 @@ def test_steps_beyond_the_last_count_as_the_last():
     options = DepthOptions(end=0.5)
     assert schedule.strength_at(options, 25, 10) == 0.0
     assert schedule.strength_at(DepthOptions(start=0.5), 25, 10) == 1.0
-    assert schedule.strength_at(options, 0, 0) == 1.0
+    assert schedule.strength_at(options, 0, 0) == schedule.strength_at(options, 7, 0) == 1.0
 
 
 def test_start_after_end_is_refused():
@@ -132,6 +132,12 @@ def test_region():
 def test_a_grey_region_counts_partly_and_is_not_stretched():
     region = schedule.region_tensor(DepthMap(values=np.full((8, 8), 0.25, np.float32)), height=4, width=6)
     assert torch.allclose(schedule.inside(ramp(), region, 0.0), ramp() * 0.25)
+
+
+def test_a_region_is_limited_to_nothing_and_everything():
+    values = np.tile(np.array([-0.5, 0.25, 1.5], np.float32), (4, 1))
+    region = schedule.region_tensor(DepthMap(values=values), height=4, width=3)
+    assert torch.equal(region[0, 0], torch.tensor([0.0, 0.25, 1.0]).expand(4, 3))
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])

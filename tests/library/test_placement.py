@@ -1,0 +1,236 @@
+"""Where a map lies in the frame: proportions, boxes, and what stays of the whole picture's range."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from depth2img import DepthMap, DepthOptions, OptionError
+from depth2img.depth import placement
+from depth2img.depth.adjustments import fill_under, replace_under
+from depth2img.depth.placement import Placement, crop, fit, same_proportions
+from tests.refusing import refused
+
+
+def numbered(height: int, width: int) -> DepthMap:
+    """Every value another, so that each says where it came from: row * 1000 + column + 1."""
+    rows, columns = np.mgrid[:height, :width]
+    return DepthMap(values=(rows * 1000 + columns + 1).astype(np.float32), origin="PNG", bits=16)
+
+
+def smooth(height: int, width: int) -> DepthMap:
+    rows, columns = np.mgrid[:height, :width]
+    return DepthMap(values=(3 + np.sin(rows / 7) + columns / 20).astype(np.float32))
+
+
+@pytest.mark.parametrize(
+    ("size", "frame", "same"),
+    [
+        ((96, 64), (48, 32), True),
+        ((1000, 1000), (1009, 1000), True),
+        ((1000, 1000), (991, 1000), True),
+        ((1000, 1000), (1011, 1000), False),
+        ((1000, 1000), (989, 1000), False),
+        ((96, 64), (64, 96), False),
+        # To the hundredth it is another: 1 - 0.99 is above `SAME_PROPORTIONS` by rounding, 1.01 - 1 is not.
+        ((100, 100), (101, 100), True),
+    ],
+)
+def test_same_proportions(size: tuple[int, int], frame: tuple[int, int], same: bool) -> None:
+    depth = DepthMap(values=np.zeros((size[1], size[0]), np.float32))
+    assert same_proportions(depth, *frame) is same
+
+
+@pytest.mark.parametrize("resize_mode", [0, 3])
+def test_a_map_that_is_stretched_stays_as_it_is(resize_mode: int) -> None:
+    depth = numbered(20, 30)
+    assert fit(depth, width=7, height=70, resize_mode=resize_mode) is depth
+
+
+@pytest.mark.parametrize("resize_mode", [1, 2])
+def test_the_same_proportions_stay_as_they_are(resize_mode: int) -> None:
+    depth = numbered(20, 30)
+    assert fit(depth, width=60, height=40, resize_mode=resize_mode) is depth
+
+
+@pytest.mark.parametrize("resize_mode", [-1, 4])
+def test_an_unknown_mode_is_refused(resize_mode: int) -> None:
+    with refused(OptionError, got=str(resize_mode), field="resize_mode"):
+        fit(numbered(20, 30), width=60, height=40, resize_mode=resize_mode)
+
+
+@pytest.mark.parametrize(
+    ("frame", "rows", "columns"),
+    [
+        ((40, 40), (0, 20), (6, 26)),  # 33 wide to 20: 13 go, 6 of them on the left
+        ((20, 10), (2, 18), (0, 33)),  # 33 / 2 = 16.5 rounds to 16: 4 go
+        ((5, 40), (0, 20), (15, 17)),  # 2.5 rounds to 2: 31 go, 15 on the left
+        ((400, 1), (9, 10), (0, 33)),  # not even a row would be left
+        ((1, 400), (0, 20), (16, 17)),
+    ],
+)
+def test_crop_cuts_around_the_centre(frame: tuple[int, int], rows: tuple[int, int], columns: tuple[int, int]) -> None:
+    depth = numbered(20, 33)
+    part = fit(depth, width=frame[0], height=frame[1], resize_mode=1)
+    assert np.array_equal(part.values, depth.values[slice(*rows), slice(*columns)])
+    assert (part.origin, part.bits) == ("PNG", 16)
+
+
+@pytest.mark.parametrize(
+    ("frame", "above", "below", "left", "right"),
+    [
+        ((40, 20), 0, 0, 3, 4),  # 40 wide from 33
+        ((33, 25), 2, 3, 0, 0),  # 25 high from 20
+        ((8, 8), 6, 7, 0, 0),
+        ((3, 1), 0, 0, 13, 14),
+    ],
+)
+def test_fill_repeats_the_edges(frame: tuple[int, int], above: int, below: int, left: int, right: int) -> None:
+    depth = numbered(20, 33)
+    filled = fit(depth, width=frame[0], height=frame[1], resize_mode=2)
+    assert filled.values.shape == (20 + above + below, 33 + left + right)
+    assert np.array_equal(filled.values[above : above + 20, left : left + 33], depth.values)
+    assert (filled.values[:above] == filled.values[above]).all()
+    assert (filled.values[above + 20 :] == filled.values[above + 19]).all()
+    assert (filled.values[:, :left] == filled.values[:, [left]]).all()
+    assert (filled.values[:, left + 33 :] == filled.values[:, [left + 32]]).all()
+    assert (filled.origin, filled.bits) == ("PNG", 16)
+
+
+def test_filling_a_strip_stays_small(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is made smaller first, both sides by the same factor."""
+    monkeypatch.setattr(placement, "MAX_FILLED", 2400)
+    wide = fit(smooth(9, 120), width=30, height=20, resize_mode=2).values
+    # 120 x 80 would be 9600 pixels, four times too many: half of each side.
+    assert wide.shape == (40, 60)
+    high = fit(smooth(120, 9), width=30, height=20, resize_mode=2).values
+    # 180 x 120: 2400 / 21600 is a ninth, a third of each side.
+    assert high.shape == (40, 60)
+    assert np.ptp(high[:, 30]) > 0.5 and np.ptp(wide[20]) > 0.5
+    thin = fit(smooth(1, 240), width=30, height=20, resize_mode=2).values
+    assert thin.shape == (40, 60), "no side becomes 0"
+
+
+def test_filling_to_the_last_pixel_allowed_changes_no_size(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(placement, "MAX_FILLED", 9600)
+    depth = smooth(9, 120)
+    filled = fit(depth, width=30, height=20, resize_mode=2)
+    assert np.array_equal(filled.values[35:44], depth.values)
+    assert filled.values.shape == (80, 120)
+
+
+def test_as_much_as_frames_ever_need() -> None:
+    assert placement.MAX_FILLED == 2**23
+
+
+def test_crop_counts_in_the_pictures_pixels() -> None:
+    depth = numbered(20, 30)
+    assert np.array_equal(crop(depth, picture_size=(30, 20), box=(3, 5, 11, 9)).values, depth.values[5:9, 3:11])
+    large = DepthMap(values=depth.values.repeat(2, 0).repeat(2, 1))
+    part = crop(large, picture_size=(30, 20), box=(3, 5, 11, 9)).values
+    assert part == pytest.approx(depth.values[5:9, 3:11])
+
+
+# --- Placement ---------------------------------------------------------------------------------------------------
+
+BOXED = Placement(covers=(30, 20), frame=(16, 16), box=(4, 6, 12, 10), resize_mode=1)
+WHOLE = Placement(covers=(30, 20), frame=(30, 20), box=None, resize_mode=1)
+
+
+def test_the_part_of_a_map_in_a_box() -> None:
+    """The map is cut to the picture's proportions as the resize mode says, the box filled up to the frame's."""
+    depth = numbered(20, 40)
+    assert np.array_equal(BOXED.fitted(depth).values, depth.values[:, 5:35])
+    part = BOXED.part(depth).values
+    assert part.shape == (8, 8)
+    assert np.array_equal(part[2:6], depth.values[6:10, 9:17])
+    assert (part[:2] == part[2]).all() and (part[6:] == part[5]).all()
+
+
+def test_without_a_box_it_is_the_fitted_map() -> None:
+    depth = numbered(20, 40)
+    assert np.array_equal(WHOLE.part(depth).values, depth.values[:, 5:35])
+    fitting = numbered(20, 30)
+    assert WHOLE.boxed(fitting) is fitting
+
+
+def test_the_remark_names_map_sizes_and_mode() -> None:
+    assert WHOLE.remark(numbered(40, 60), "region") == ""
+    remark = WHOLE.remark(numbered(20, 40), "region")
+    for part in ("region", "40 x 20", "30 x 20", "'Crop and resize'"):
+        assert part in remark
+    filled = Placement(covers=(30, 20), frame=(30, 20), box=None, resize_mode=2).remark(numbered(20, 40), "map")
+    assert "'Resize and fill'" in filled
+
+
+OWN = DepthMap(values=np.tile(np.linspace(0, 1, 60, dtype=np.float32), (20, 1)))
+"""60 x 20: of the 30 x 20 that is covered it is twice as wide."""
+MASK = np.zeros((20, 30), np.float32)
+MASK[4:12, 2:20] = 1
+
+
+def test_a_map_of_the_picture_with_defaults() -> None:
+    depth = smooth(20, 30)
+    placed = WHOLE.of_picture(depth, DepthOptions(), None, None)
+    assert placed.depth is depth and placed.raw is depth
+    assert placed.span is None and placed.whole is None
+
+
+def test_a_shared_range_is_handed_on() -> None:
+    depth, span = smooth(20, 30), (1.0, 9.0)
+    assert WHOLE.of_picture(depth, DepthOptions(), None, None, span).span == span
+    adjusted = WHOLE.of_picture(depth, DepthOptions(gamma=2.0), None, None, span)
+    assert adjusted.span == (0.0, 1.0)
+    wanted = np.sqrt((depth.values - 1) / 8)
+    # float32 steps of the map, stretched to 0..1 and taken the root of.
+    assert adjusted.depth.values == pytest.approx(wanted, abs=1e-6)
+    assert adjusted.raw is depth
+    boxed = BOXED.of_picture(depth, DepthOptions(), None, None, span)
+    assert boxed.span == span
+
+
+def test_a_box_keeps_the_range_of_the_whole() -> None:
+    depth = smooth(20, 30)
+    placed = BOXED.of_picture(depth, DepthOptions(), None, None)
+    assert placed.whole is depth and placed.raw is depth
+    assert placed.span == depth.range
+    assert np.array_equal(placed.depth.values, BOXED.boxed(depth).values)
+    inverted = BOXED.of_picture(depth, DepthOptions(invert=True), None, None)
+    assert inverted.whole is not None and inverted.span == (0.0, 1.0)
+    assert np.array_equal(inverted.depth.values, BOXED.boxed(inverted.whole).values)
+    assert inverted.whole.values == pytest.approx(1 - depth.normalised(), abs=1e-6)
+
+
+@pytest.mark.parametrize("place", [WHOLE, BOXED])
+def test_fill_and_own_map_in_the_picture(place: Placement) -> None:
+    """Of the map as it covers the picture, before a box is cut."""
+    depth = smooth(20, 40)
+    fitted = place.fitted(depth)
+    filled = place.of_picture(depth, DepthOptions(under_mask="fill"), None, MASK)
+    assert np.array_equal(filled.raw.values, fill_under(fitted, MASK).values)
+    replaced = place.of_picture(depth, DepthOptions(under_mask="map", depth_map=OWN), OWN, MASK)
+    assert np.array_equal(replaced.raw.values, replace_under(fitted, place.fitted(OWN), MASK).values)
+    kept = place.of_picture(depth, DepthOptions(), OWN, MASK)
+    assert np.array_equal(kept.raw.values, fitted.values)
+
+
+def test_a_map_of_the_frame_is_neither_fitted_nor_boxed() -> None:
+    depth, span = smooth(16, 16), (1.0, 9.0)
+    placed = BOXED.of_frame(depth, DepthOptions(), None, None)
+    assert placed.depth is depth and placed.raw is depth
+    assert placed.span is None and placed.whole is None
+    assert BOXED.of_frame(depth, DepthOptions(), None, None, span).span == span
+    adjusted = BOXED.of_frame(depth, DepthOptions(near=0.5), None, None, span)
+    assert adjusted.span == (0.0, 1.0)
+    assert adjusted.depth.values == pytest.approx(np.clip((depth.values - 1) / 4, 0, 1), abs=1e-6)
+
+
+def test_fill_and_own_map_in_the_frame() -> None:
+    """The own map is of the whole picture, and its part in the box is taken."""
+    depth, mask = smooth(16, 16), np.zeros((16, 16), np.float32)
+    mask[3:9, 5:15] = 1
+    filled = BOXED.of_frame(depth, DepthOptions(under_mask="fill"), None, mask)
+    assert np.array_equal(filled.raw.values, fill_under(depth, mask).values)
+    replaced = BOXED.of_frame(depth, DepthOptions(under_mask="map", depth_map=OWN), OWN, mask)
+    assert np.array_equal(replaced.raw.values, replace_under(depth, BOXED.part(OWN), mask).values)
+    assert not np.array_equal(replaced.raw.values, depth.values)
