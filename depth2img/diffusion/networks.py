@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 import torch
@@ -36,6 +36,7 @@ class Networks:
         side: pixels of a picture's side that it was trained at.
         cfg_scale: guidance that suits it.
         device, dtype: where and in which type the UNet, the autoencoder and the text encoder run.
+        texts: prompt -> its states (1, 77, width), kept by `sampling.text_states`.
     """
 
     name: str
@@ -49,6 +50,7 @@ class Networks:
     cfg_scale: float
     device: torch.device
     dtype: torch.dtype
+    texts: dict[str, torch.Tensor] = field(default_factory=dict, init=False, repr=False, compare=False)
 
 
 class DptNetwork(nn.Module):

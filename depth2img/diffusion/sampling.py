@@ -28,6 +28,9 @@ SAMPLER_CLASSES: Final[Mapping[str, tuple[str, Mapping[str, Any]]]] = {
 }
 """Name in the settings -> diffusers' class and what it is told."""
 
+MOST_TEXTS: Final = 64
+"""Prompts whose states are kept; of Stable Diffusion 2 in float16 they take 160 kB each."""
+
 SCHEDULE: Final = ("beta_start", "beta_end", "beta_schedule", "num_train_timesteps", "prediction_type", "steps_offset")
 """What every sampler takes over from the model's own scheduler."""
 
@@ -132,8 +135,9 @@ def decode(networks: Networks, latents: torch.Tensor) -> torch.Tensor:
     Raises:
         Depth2ImgError: the result is not finite.
     """
-    each = [networks.vae.decode(latent[None] / networks.scale).sample.float().cpu() for latent in latents]
-    pictures = torch.cat(each)
+    # One at a time: a decoder needs more memory than all else, and is busy with one. All are waited for once.
+    each = [networks.vae.decode(latent[None] / networks.scale).sample for latent in latents]
+    pictures = torch.cat(each).float().cpu()
     if not bool(torch.isfinite(pictures).all()):
         raise Depth2ImgError(
             "The model produced NaN instead of a picture.",
@@ -146,13 +150,19 @@ def decode(networks: Networks, latents: torch.Tensor) -> torch.Tensor:
 def text_states(networks: Networks, prompts: Sequence[str]) -> torch.Tensor:
     """Prompts as the UNet takes them, (B, 77, width); words beyond 75 tokens are cut off.
 
-    Each prompt is encoded once and alone, so that its states do not depend on the others.
+    Each prompt is encoded once and alone, so that its states do not depend on the others, and kept for later calls.
     """
-    known = {
-        prompt: networks.text_encoder(token_ids([prompt]).to(networks.device)).last_hidden_state
-        for prompt in dict.fromkeys(prompts)
-    }
-    return torch.cat([known[prompt] for prompt in prompts]).to(networks.dtype)
+    states: dict[str, torch.Tensor] = {}
+    for prompt in dict.fromkeys(prompts):
+        found = networks.texts.get(prompt)
+        if found is None:
+            ids = token_ids([prompt]).to(networks.device)
+            found = networks.text_encoder(ids).last_hidden_state.to(networks.dtype)
+        states[prompt] = found
+    networks.texts.update(states)
+    for prompt in list(networks.texts)[:-MOST_TEXTS]:
+        networks.texts.pop(prompt, None)
+    return torch.cat([states[prompt] for prompt in prompts])
 
 
 def sample(
@@ -177,9 +187,11 @@ def sample(
         return batch.latents
     scheduler = make_scheduler(networks, settings.sampler)
     count = min(steps.of, int(scheduler.config.num_train_timesteps))  # there are no more noise levels than that
-    scheduler.set_timesteps(count, device=networks.device)
+    # On the CPU, where a scheduler looks its numbers up: on a card each of them would be waited for.
+    scheduler.set_timesteps(count, device="cpu")
     begin = count - steps.run
     timesteps = scheduler.timesteps[begin * scheduler.order :]
+    of_unet = timesteps.to(networks.device)
     if hasattr(scheduler, "set_begin_index"):
         scheduler.set_begin_index(begin * scheduler.order)
     noise = noise_like(batch.latents, batch.generators)
@@ -196,7 +208,7 @@ def sample(
             conditional(batch.depth, batch.options, index, len(timesteps)),
             unconditional(batch.depth, batch.options, index, len(timesteps), guidance),
         )
-        predicted = _predict(networks, scaled, timestep, batch.text, depth, guidance)
+        predicted = _predict(networks, scaled, of_unet[index], batch.text, depth, guidance)
         latents = scheduler.step(predicted, timestep, latents, return_dict=False, **extra)[0]
         if batch.keep is not None:
             original = batch.latents
