@@ -28,7 +28,7 @@ from ..estimators.devices import out_of_device_memory
 from ..estimators.pool import EstimatorPool
 from ..io.images import Picture, read_picture, to_float
 from ..options import CHECKPOINT, OPTIONS, WEBUI_ONLY, DepthOptions
-from . import sampling
+from . import levers, sampling
 from .frames import Frame, latent_mask, make_frame, resize
 from .infotext import infotext
 from .loader import TINY, load, own_pool
@@ -119,10 +119,17 @@ class Engine:
 
     @classmethod
     def open(
-        cls, source: str | Path = TINY, *, device: str = "auto", dtype: str = "auto", pool: EstimatorPool | None = None
+        cls,
+        source: str | Path = TINY,
+        *,
+        device: str = "auto",
+        dtype: str = "auto",
+        compiled: bool = False,
+        low_memory: bool = False,
+        pool: EstimatorPool | None = None,
     ) -> Engine:
         """An engine for a model by name; see `loader.load`."""
-        return cls(load(source, device=device, dtype=dtype), pool)
+        return cls(load(source, device=device, dtype=dtype, compiled=compiled, low_memory=low_memory), pool)
 
     def estimate(self, picture: Picture, estimator: str = CHECKPOINT) -> DepthMap:
         """The depth map of a picture, uint8 (H, W, 3); kept for the next time.
@@ -350,11 +357,12 @@ class Engine:
         except Exception as problem:
             if not out_of_device_memory(problem):
                 raise
+            levers.release(self.networks)
             width, height = frames[0].size
             raise Depth2ImgError(
                 "There is not enough memory on the device.",
                 got=f"{rows} pictures of {width} x {height}",
-                fix="Make the pictures smaller, or give fewer at a time.",
+                fix="Make the pictures smaller, give fewer at a time, or ask for low memory.",
             ) from problem
         made = []
         for index, (job, frame, one, result) in enumerate(zip(jobs, frames, maps, _pictures(decoded), strict=True)):

@@ -15,6 +15,8 @@ from ..estimators.pool import EstimatorPool
 from ..io import hub
 from ..io.atomic import refusing
 from ..options import CHECKPOINT
+from . import levers
+from .berth import visiting
 from .networks import Networks, build, build_estimator
 from .settings import DTYPES
 
@@ -22,7 +24,14 @@ TINY: Final = "tiny"
 """The embedded model."""
 
 
-def load(source: str | Path, *, device: str = "auto", dtype: str = "auto") -> Networks:
+def load(
+    source: str | Path,
+    *,
+    device: str = "auto",
+    dtype: str = "auto",
+    compiled: bool = False,
+    low_memory: bool = False,
+) -> Networks:
     """A depth model, ready to run.
 
     Args:
@@ -30,13 +39,21 @@ def load(source: str | Path, *, device: str = "auto", dtype: str = "auto") -> Ne
             on the hub, of which only JSON and safetensors files are fetched.
         device: one of `settings.DEVICES`; auto takes CUDA, then MPS, then the CPU.
         dtype: one of `settings.DTYPES`; auto is float32 on the CPU and float16 elsewhere.
+        compiled: compile the UNet at its first step for each size.
+        low_memory: keep only the network that computes on the card; see `berth.visiting`.
 
     Raises:
         CheckpointError: there is no such model, or it cannot be used.
-        OptionError: the device or the type is unknown or not there.
+        OptionError: the device or the type is unknown or not there, or `compiled` and `low_memory` are both asked for.
     """
+    if compiled and low_memory:
+        raise OptionError("low_memory", "What is compiled stays on the card.", fix="Ask for either of them alone.")
     where = pick_device(device)
-    return build(find(source), device=where, dtype=pick_dtype(dtype, where))
+    kind = pick_dtype(dtype, where)
+    if low_memory:
+        return visiting(build(find(source), device=torch.device("cpu"), dtype=kind), where)
+    networks = build(find(source), device=where, dtype=kind)
+    return levers.tuned(levers.compiled(networks) if compiled else networks)
 
 
 def load_estimator(source: str | Path, *, device: str = "auto", estimator: str = CHECKPOINT) -> Estimator:

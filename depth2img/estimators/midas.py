@@ -82,9 +82,9 @@ class MidasEstimator:
     _lock = threading.Lock()
 
     def __init__(self, network: torch.nn.Module, *, key: str, name: str = "MiDaS") -> None:
-        self._network = network
+        self.network = network
         self._key = key
-        self._name = name
+        self.name = name
 
     @property
     def key(self) -> str:
@@ -124,7 +124,7 @@ class MidasEstimator:
         network_input = torch.from_numpy(np.stack(inputs))
         with self._lock:
             output, notice = self._run(network_input)
-        return maps_of(output, len(inputs), self._name, notice)
+        return maps_of(output, len(inputs), self.name, notice)
 
     def _run(self, network_input: torch.Tensor) -> tuple[Any, str]:
         """The network's output and a notice, see `or_on_cpu`."""
@@ -136,15 +136,15 @@ class MidasEstimator:
     def _output(self, network_input: torch.Tensor, device: torch.device | None) -> Any:
         import torch
 
-        with torch.no_grad(), in_float32(self._network, device) as at, without_autocast(at):
-            return self._network.forward(network_input.to(at))
+        with torch.no_grad(), in_float32(self.network, device) as at, without_autocast(at):
+            return self.network.forward(network_input.to(at))
 
     def _failed(self, problem: Exception) -> EstimatorError:
         if isinstance(problem, EstimatorError):
             return problem
         lines = str(problem).strip().splitlines()
         return EstimatorError(
-            f"The depth network of {self._name} failed.",
+            f"The depth network of {self.name} failed.",
             got=f"{type(problem).__name__}: {lines[0][:160]}" if lines else type(problem).__name__,
             fix="With too little memory, close other programs; else load the checkpoint again.",
         )

@@ -106,7 +106,7 @@ def test_what_is_dropped_is_freed(folder: Path, tmp_path: Path) -> None:
             estimator = load_estimator(source, device="cpu")
             estimator.estimate(np.full((64, 96, 3), 0.5, np.float32))
             references.append(weakref.ref(estimator))
-            references += [weakref.ref(parameter) for parameter in estimator._network.parameters()]
+            references += [weakref.ref(parameter) for parameter in estimator.network.parameters()]
             del estimator
     finally:
         gc.enable()
