@@ -6,7 +6,7 @@ import contextlib
 import gc
 import sys
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from ..errors import EstimatorError
 
@@ -98,6 +98,31 @@ def in_float32(network: torch.nn.Module, device: torch.device | None = None) -> 
     finally:
         for tensor, data in originals:
             tensor.data = data
+
+
+@contextlib.contextmanager
+def without_tf32(device: torch.device) -> Iterator[None]:
+    """A context in which float32 products and convolutions are made in float32.
+
+    torch rounds what enters them to TF32's 10 bits on NVIDIA's cards where it is told to, convolutions by default.
+
+    Args:
+        device: only for CUDA anything is done; the setting is the process's.
+    """
+    import torch
+
+    if device.type != "cuda":
+        yield
+        return
+    kinds: tuple[Any, ...] = (torch.backends.cudnn, torch.backends.cuda.matmul)
+    before = [kind.allow_tf32 for kind in kinds]
+    try:
+        for kind in kinds:
+            kind.allow_tf32 = False
+        yield
+    finally:
+        for kind, allowed in zip(kinds, before, strict=True):
+            kind.allow_tf32 = allowed
 
 
 def without_autocast(device: torch.device) -> contextlib.AbstractContextManager[object]:

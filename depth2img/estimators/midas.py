@@ -14,7 +14,7 @@ from ..depth.depth_map import DepthMap
 from ..errors import EstimatorError
 from ..io import images
 from .base import maps_of
-from .devices import in_float32, or_on_cpu, without_autocast
+from .devices import in_float32, or_on_cpu, without_autocast, without_tf32
 
 if TYPE_CHECKING:
     import torch
@@ -67,9 +67,9 @@ def midas_input(picture: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
 class MidasEstimator:
     """MiDaS, or any network with its interface, as a depth checkpoint carries it (`depth_model`).
 
-    The network runs in fp32 on the device where its weights are, whatever their type and whatever autocast is on;
-    where that device has no memory left, once on the CPU, and the map says so. Afterwards its own weights are back in
-    place.
+    The network runs in fp32 on the device where its weights are, whatever their type and whether autocast or TF32
+    are on; where that device has no memory left, once on the CPU, and the map says so. Afterwards its own weights are
+    back in place.
 
     Args:
         network: maps float32 (B, 3, h, w) in -1..1 to (B, 1, h, w) or (B, h, w), larger = nearer. Its `forward` is
@@ -136,7 +136,7 @@ class MidasEstimator:
     def _output(self, network_input: torch.Tensor, device: torch.device | None) -> Any:
         import torch
 
-        with torch.no_grad(), in_float32(self.network, device) as at, without_autocast(at):
+        with torch.no_grad(), in_float32(self.network, device) as at, without_autocast(at), without_tf32(at):
             return self.network.forward(network_input.to(at))
 
     def _failed(self, problem: Exception) -> EstimatorError:
