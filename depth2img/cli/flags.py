@@ -75,6 +75,16 @@ dtype_flag = click.option(
     show_default=True,
     help="Precision; auto is float32 on a CPU and float16 elsewhere. Depth is always estimated in float32.",
 )
+compile_flag = click.option(
+    "--compile",
+    is_flag=True,
+    help="Compile the UNet: the first step of each size takes about a minute, all others less than before.",
+)
+low_memory_flag = click.option(
+    "--low-memory",
+    is_flag=True,
+    help="Keep on the graphics card only the network that computes; slower, and large pictures are decoded in tiles.",
+)
 json_flag = click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout, and no progress.")
 output_flag = click.option(
     "-o", "--output", type=PATH, help="File to write, or a folder that exists.  [default: the current folder]"
@@ -115,6 +125,18 @@ def _setting_flag(field: dataclasses.Field[Any]) -> Callable[[Command], Command]
         settings = {"is_flag": True, "help": SETTING_HELP[field.name]}
     names = [*([SHORT[field.name]] if field.name in SHORT else []), _dashes(field.name)]
     return click.option(*names, field.name, **settings)
+
+
+def speed_flags(command: Callable[..., None]) -> Callable[..., None]:
+    """Decorator: adds --compile and --low-memory; the command gets `speed`, for `Engine.open`."""
+
+    @low_memory_flag
+    @compile_flag
+    @functools.wraps(command)
+    def run(compile: bool, low_memory: bool, **given: Any) -> None:
+        command(speed={"compiled": compile, "low_memory": low_memory}, **given)
+
+    return run
 
 
 def depth_flags(*leave_out: str) -> Callable[[Callable[..., None]], Callable[..., None]]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -25,7 +26,17 @@ from ..options import ADJUSTMENTS, OPTIONS, DepthOptions
 from . import flags
 from .batch import batch
 from .checkpoint import checkpoint, convert
-from .flags import device_flag, dtype_flag, json_flag, model_flag, output_flag, pictures_argument, progress, report
+from .flags import (
+    device_flag,
+    dtype_flag,
+    json_flag,
+    model_flag,
+    output_flag,
+    pictures_argument,
+    progress,
+    report,
+    speed_flags,
+)
 
 if TYPE_CHECKING:
     from ..diffusion import Engine
@@ -88,10 +99,12 @@ def main() -> None:
         sys.exit(code)
 
 
-def _engine(model: str, device: str, dtype: str, pool: EstimatorPool | None = None) -> Engine:
+def _engine(
+    model: str, device: str, dtype: str, speed: Mapping[str, bool], pool: EstimatorPool | None = None
+) -> Engine:
     from ..diffusion import Engine
 
-    return Engine.open(model, device=device, dtype=dtype, pool=pool)
+    return Engine.open(model, device=device, dtype=dtype, pool=pool, **speed)
 
 
 @app.command(
@@ -160,6 +173,7 @@ Examples:
 @model_flag
 @device_flag
 @dtype_flag
+@speed_flags
 @json_flag
 @flags.setting_flags()
 @flags.depth_flags()
@@ -172,6 +186,7 @@ def generate(
     model: str,
     device: str,
     dtype: str,
+    speed: Mapping[str, bool],
     as_json: bool,
 ) -> None:
     """Generate: depth-to-image, or depth inpainting with --mask. Each picture keeps its own depth."""
@@ -181,7 +196,7 @@ def generate(
     ]
     chosen = _one_each(masks, len(pictures))
     decoded = [read_picture(source) for source in pictures]
-    engine = _engine(model, device, dtype)
+    engine = _engine(model, device, dtype, speed)
     with progress("Generating", quiet=as_json) as tell:
         results = engine.generate(decoded, settings, depth, masks=chosen, on_step=tell)
     values: list[dict[str, Any]] = []
@@ -217,6 +232,7 @@ Examples:
 @model_flag
 @device_flag
 @dtype_flag
+@speed_flags
 @json_flag
 @flags.setting_flags("denoising_strength", *MASK_SETTINGS, *HIRES_SETTINGS)
 # --strength is the row of denoising strengths; there are neither masks nor a hires pass, and a score in any case
@@ -230,6 +246,7 @@ def compare(
     model: str,
     device: str,
     dtype: str,
+    speed: Mapping[str, bool],
     as_json: bool,
 ) -> None:
     """Compare img2img and depth2img on one checkpoint over denoising strengths, as one labelled figure."""
@@ -237,7 +254,7 @@ def compare(
 
     target = picture_path(flags.output_path(output, picture, "-compare.png", several=False))
     decoded = read_picture(picture)
-    engine = _engine(model, device, dtype)
+    engine = _engine(model, device, dtype, speed)
     with progress("Comparing", quiet=as_json) as tell:
         made = comparing.compare(
             engine, decoded, settings, depth, strengths=strengths or comparing.STRENGTHS, on_step=tell
@@ -267,8 +284,16 @@ Examples:
 @model_flag
 @device_flag
 @dtype_flag
+@speed_flags
 def app_command(
-    output: Path | None, port: int, open_browser: bool, estimators: Path | None, model: str, device: str, dtype: str
+    output: Path | None,
+    port: int,
+    open_browser: bool,
+    estimators: Path | None,
+    model: str,
+    device: str,
+    dtype: str,
+    speed: Mapping[str, bool],
 ) -> None:
     """Show the panel as a page on this machine: img2img, inpainting, depth preview."""
     from ..estimators.pool import EstimatorPool
@@ -277,7 +302,7 @@ def app_command(
     if estimators is not None and not estimators.is_dir():
         raise OptionError("estimators", f"There is no folder {estimators}.", fix="Create it first.")
     # What a page sends is no path: only the folder's own names.
-    engine = _engine(model, device, dtype, EstimatorPool(estimators))
+    engine = _engine(model, device, dtype, speed, EstimatorPool(estimators))
     click.echo(f"Serving on http://{page.HOST}:{port}; stop with Ctrl+C.", err=True)
     page.serve(engine, port=port, folder=output, open_browser=open_browser)
 
@@ -293,12 +318,13 @@ Example:
 @model_flag
 @device_flag
 @dtype_flag
+@speed_flags
 @json_flag
-def demo(output: Path, model: str, device: str, dtype: str, as_json: bool) -> None:
+def demo(output: Path, model: str, device: str, dtype: str, speed: Mapping[str, bool], as_json: bool) -> None:
     """Show everything on a sample picture: depth, comparison, another light, repainting and removing an object."""
     from . import demo as showing
 
-    engine = _engine(model, device, dtype)
+    engine = _engine(model, device, dtype, speed)
     with progress("Demo", quiet=as_json) as tell:
         shown = showing.run(engine, output, on_step=tell)
     report(shown.to_json(), shown.lines(), as_json=as_json)

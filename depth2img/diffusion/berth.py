@@ -8,7 +8,6 @@ from typing import Any, Final
 import torch
 from torch import nn
 
-from ..estimators.devices import release_memory
 from ..estimators.midas import MidasEstimator
 from .networks import LATENT_FACTOR, Networks
 
@@ -53,7 +52,8 @@ class Berth:
         for tensor, data in self._originals:
             tensor.data = data
         self.guest, self._originals = None, []
-        release_memory()
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
 
     def invite(self, network: nn.Module) -> None:
         """Let a network come whenever a part of it is called that is asked for by name from outside."""

@@ -23,16 +23,19 @@ def tuned(networks: Networks) -> Networks:
     """The networks as they run fastest on their device without any preparation that takes a user's time."""
     if not is_cuda(networks.device):
         return networks
-    return replayed(fused(channels_last(networks)))
+    return replayed(innermost_norms(channels_last(fused(networks))))
 
 
 def channels_last(networks: Networks) -> Networks:
-    """UNet and autoencoder with their channels innermost, as tensor cores want them; changed in place.
-
-    torch's `GroupNorm` for cards turns its input to channels outermost, so that it takes part too.
-    """
+    """UNet and autoencoder with their channels innermost, as tensor cores want them; changed in place."""
     for network in (networks.unet, networks.vae):
         network.to(memory_format=torch.channels_last)
+    return networks
+
+
+def innermost_norms(networks: Networks) -> Networks:
+    """Norms that keep channels innermost, where torch's own for cards turns them outermost; changed in place."""
+    for network in (networks.unet, networks.vae):
         for owner in list(network.modules()):
             for name, child in list(owner.named_children()):
                 if type(child) is nn.GroupNorm:
