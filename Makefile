@@ -18,7 +18,7 @@ PYTEST := $(BIN)/python -m pytest
 THREADS := OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1}
 
 .DEFAULT_GOAL := help
-.PHONY: help env test quick js browser real slow lint types format fuzz bench demo clean
+.PHONY: help env test quick js browser real slow lint types format fuzz bench gpu demo clean
 
 help: ## this list
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 10
@@ -99,6 +99,10 @@ fuzz: $(STAMP) ## coverage-guided fuzzing of readers and requests: make fuzz [SE
 
 bench: $(STAMP) ## measurements side by side, printed as ratios
 	@set -e; for file in $(wildcard benchmarks/bench_*.py) benchmarks/plot.py; do $(BIN)/python $$file; done
+
+gpu: $(STAMP) ## everything on a graphics card, or small on the CPU: make gpu [OUT=FILE.json] [SECONDS=200]
+	@mkdir -p benchmarks/results
+	@$(BIN)/python -m benchmarks.gpu --out $(or $(OUT),benchmarks/results/gpu.json) --seconds $(or $(SECONDS),200) $(ARGS)
 
 demo: $(STAMP) ## pictures from the bundled model, in demo-output/
 	@$(BIN)/depth2img demo

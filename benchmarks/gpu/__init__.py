@@ -1,0 +1,13 @@
+"""A graphics card's few minutes: does everything run there, how fast, in how much memory, and beside diffusers.
+
+What libraries read when they are loaded is set here: without JAX, which they would load where it is installed, and
+without chatter.
+"""
+
+import os
+import time
+
+BEGUN = time.monotonic()
+"""When the process began, nearly."""
+
+os.environ.update(USE_FLAX="0", USE_TF="0", TRANSFORMERS_VERBOSITY="error", DIFFUSERS_VERBOSITY="error")
