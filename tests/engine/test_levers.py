@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -254,3 +256,31 @@ def test_command_line_with_low_memory(run: Any, tmp_path: Any) -> None:
     assert (tmp_path / "plain.png").read_bytes() == (tmp_path / "low.png").read_bytes()
     both = run("generate", "a.png", "-o", "b.png", "--compile", "--low-memory")
     assert both.code == 2 and "stays on the card" in both.err
+
+
+def test_graphs_share_a_pool_as_long_as_one_lives(monkeypatch: pytest.MonkeyPatch) -> None:
+    """torch refuses to record into a pool whose graphs are all gone."""
+    pools: list[Any] = []
+
+    class Graph:
+        def replay(self) -> None:
+            pass
+
+        def pool(self) -> tuple[int, int]:
+            return 0, 7
+
+    @contextlib.contextmanager
+    def graph(_: Graph, *, pool: Any, capture_error_mode: str) -> Iterator[None]:
+        assert capture_error_mode == "thread_local"
+        pools.append(pool)
+        yield
+
+    monkeypatch.setattr(torch.cuda, "CUDAGraph", Graph)
+    monkeypatch.setattr(torch.cuda, "graph", graph)
+    unet = replay.Replayed(Counting())
+    for rows in (1, 1, 2, 2):
+        asked(unet, 1.0, rows)
+    unet.forget()
+    for _ in range(2):
+        asked(unet, 1.0)
+    assert pools == [None, (0, 7), None]
