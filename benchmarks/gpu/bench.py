@@ -16,6 +16,7 @@ from depth2img.checkpoints.layout.config import Anatomy
 from depth2img.diffusion import Engine, Settings
 from depth2img.diffusion.networks import LATENT_FACTOR, Networks
 from depth2img.diffusion.sampling import make_scheduler
+from depth2img.estimators.midas import NET_SIDE
 from depth2img.io.images import Picture
 from depth2img.options import DepthOptions
 
@@ -140,7 +141,7 @@ class Rival:
 
         from depth2img.checkpoints.layout.tokenizer import _tokenizer
 
-        networks, side = bench.model, int(bench.anatomy.depth_estimator["image_size"])
+        networks, side = bench.model, NET_SIDE  # as published, whatever the small model says
         self._bench, self._own = bench, networks.estimator.network
         estimator = copy.deepcopy(self._own.estimator).to(networks.dtype)
         estimator.dpt.embeddings.image_size = (side, side)  # `DptNetwork` has set it to the last picture's
