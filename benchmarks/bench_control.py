@@ -33,6 +33,7 @@ from typing import Any, Final, Protocol
 import cv2
 import numpy as np
 import numpy.typing as npt
+import torch
 from PIL import Image
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -45,8 +46,10 @@ from depth2img.depth.adjustments import sequence_span  # noqa: E402
 from depth2img.depth.scores import structure  # noqa: E402
 from depth2img.diffusion import Engine, Settings  # noqa: E402
 from depth2img.io.images import Picture  # noqa: E402
-from tools.embedded_model import scenes  # noqa: E402
-from tools.embedded_model.captions import plain_caption  # noqa: E402
+from tools.embedded_model.dataset import render_set  # noqa: E402
+from tools.embedded_model.held_out import held_out as quality_scenes  # noqa: E402
+from tools.embedded_model.plan import Plan  # noqa: E402
+from tools.embedded_model.scenes import TRAINING_SEEDS  # noqa: E402
 
 SIDE: Final = 128
 STEPS: Final = 12
@@ -99,19 +102,16 @@ class Maker(Protocol):
 
 def held_out(count: int) -> tuple[list[Scene], DepthMap]:
     """Scenes that the model was not trained on, and the mean depth of some that it was."""
-    found = []
-    for seed in scenes.HELD_OUT_SEEDS[:count]:
-        geometry, buffers, rng = scenes.sample_visible(seed)
-        look = scenes.sample_look(rng, len(geometry.solids))
-        prompt = plain_caption(geometry, scenes.recolour(rng, look))
-        found.append(Scene(scenes.shade(buffers, look), prompt, relative(buffers)))
-    means = [relative(scenes.sample_visible(seed)[1]).values for seed in scenes.TRAINING_SEEDS[:MEAN_OF]]
-    return found, DepthMap(np.mean(means, axis=0).astype(np.float32))
-
-
-def relative(buffers: scenes.Buffers) -> DepthMap:
-    depth = scenes.inverse_depth(buffers)
-    return DepthMap((depth / depth.max()).astype(np.float32))
+    cpu = torch.device("cpu")
+    drawn = quality_scenes(count, SIDE, cpu)
+    found = [
+        Scene(picture, prompt, DepthMap(depth))
+        for picture, prompt, depth in zip(
+            drawn.seen["pictures"].numpy(), drawn.captions["new"], drawn.relative_depth().numpy(), strict=True
+        )
+    ]
+    trained = render_set(TRAINING_SEEDS[:MEAN_OF], Plan(looks=1, side=SIDE), cpu, workers=1, seconds=600)
+    return found, DepthMap(trained.mean_depth().numpy())
 
 
 class InEngine:

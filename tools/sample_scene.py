@@ -1,56 +1,74 @@
 #!/usr/bin/env python3
 """Render the sample picture that `depth2img demo` works on, with its exact depth and a mask.
 
-    python -m tools.sample_scene --work FOLDER
+    python -m tools.sample_scene --judges FILE
 
-The scene is neither in the training set nor among the evaluated ones. FOLDER keeps the rendered training set, whose
-mean depth is what all scenes have in common; it is the folder of the training, or is filled here in some minutes.
+Two dancers who are neither in the training set nor among the evaluated scenes. FILE is the `judges.safetensors` of the
+training, which holds the mean depth of its scenes: what all scenes have in common.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import cv2
 import numpy as np
 import numpy.typing as npt
+import torch
 from PIL import Image
 
 from depth2img import DepthMap
 from depth2img.cli.demo import SAMPLE
-from tools.embedded_model import scenes
 from tools.embedded_model.captions import plain_caption
-from tools.embedded_model.dataset import load_or_render
+from tools.embedded_model.dataset import render_looks
+from tools.embedded_model.evaluate import Judges
+from tools.embedded_model.looks import Look, sample_look
 from tools.embedded_model.palette import COLOUR_NAMES
-from tools.embedded_model.plan import PLAN
+from tools.embedded_model.plan import Plan
+from tools.embedded_model.scenes import Scene, sample_scene
 
-SEED = 9_000_306
-SOLID = 1
-"""The solid, from the left, that is masked."""
+SEED = 9_000_612
+FIRST = 1
+"""Figures, from the left, that are not masked."""
 DIFFERENCE = 10
-"""Levels of 255 by which a pixel differs with and without the solid, to be masked: the solid and its shadow."""
+"""Levels of 255 by which a pixel differs with and without the masked figure: the figure and its shadow."""
 GROWTH = 3
 """Pixels by which the mask reaches beyond them."""
 
 
-def look(solids: tuple[str, ...], floor: str, sky: str, light: str) -> scenes.Look:
-    """A look by its names."""
+@dataclass(frozen=True)
+class Drawn:
+    """A picture uint8 (S, S, 3) and its inverse depth (S, S), 0..1 relative to the nearest point, which is what the
+    bundled estimator is trained to see."""
+
+    picture: npt.NDArray[np.uint8]
+    depth: npt.NDArray[np.float32]
+
+
+def scene(seed: int, together: str = "") -> tuple[Scene, Look]:
+    """The scene of a seed, by day, and a plain look of it."""
+    rng = np.random.default_rng(seed)
+    geometry = sample_scene(rng, together)
+    return geometry, sample_look(rng, geometry, light="day", style="plain")
+
+
+def draw(geometry: Scene, look: Look) -> Drawn:
+    """Render a scene."""
+    made = render_looks([geometry], [look], Plan.side, torch.device("cpu"), seed=0)
+    values = made["inverse_depth"][0].float().numpy()
+    return Drawn(made["pictures"][0].numpy(), np.asarray(values / values.max(), np.float32))
+
+
+def recoloured(look: Look, figures: tuple[str, ...], floor: str, back: str) -> Look:
+    """The look with other colours, by their names."""
     index = COLOUR_NAMES.index
-    return scenes.Look(tuple(map(index, solids)), index(floor), index(sky), light)
-
-
-OWN = look(("red", "blue"), "green", "cyan", "day")
-OTHER = look(("yellow", "white"), "blue", "red", "day")
-NIGHT = look(("red", "blue"), "green", "cyan", "night")
-REPAINTED = look(("red", "yellow"), "green", "cyan", "day")
-
-
-def relative(buffers: scenes.Buffers) -> npt.NDArray[np.float32]:
-    """Exact inverse depth relative to the nearest point, which is what the bundled estimator is trained to see."""
-    values = scenes.inverse_depth(buffers)
-    return np.asarray(values / values.max(), np.float32)
+    items = tuple(
+        replace(its, colours=(index(name), index(name))) for its, name in zip(look.items, figures, strict=True)
+    )
+    return replace(look, items=items, floor=index(floor), back=index(back), checkered=False)
 
 
 def write_depth(values: npt.NDArray[np.float32], path: Path) -> dict[str, float]:
@@ -64,34 +82,33 @@ def write_depth(values: npt.NDArray[np.float32], path: Path) -> dict[str, float]
 def main() -> None:
     """Write everything to the package's sample folder."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--work", type=Path, required=True, help="folder of the rendered sets")
-    work: Path = parser.parse_args().work
-    geometry, buffers, _ = scenes.sample_visible(SEED)
-    alone = scenes.Geometry(
-        geometry.height, geometry.pitch, geometry.tan_half_view, geometry.sun, geometry.solids[:SOLID]
+    parser.add_argument("--judges", type=Path, required=True, help="judges.safetensors of the training")
+    judges = Judges.load(parser.parse_args().judges, torch.device("cpu"))
+    geometry, drawn_look = scene(SEED, "dancing")
+    dancers = replace(
+        drawn_look, items=tuple(replace(its, outfit="dancer", material="matte") for its in drawn_look.items)
     )
-    removed = scenes.Look(OWN.solids[:SOLID], OWN.floor, OWN.sky, OWN.light)
-    without = scenes.trace(alone)
-    picture = scenes.shade(buffers, OWN)
+    own = recoloured(dancers, ("red", "blue"), "green", "cyan")
+    other = recoloured(dancers, ("yellow", "white"), "blue", "red")
+    repainted = recoloured(dancers, ("red", "yellow"), "green", "cyan")
+    alone, removed = geometry.first(FIRST), replace(own, items=own.items[:FIRST])
+    whole, without = draw(geometry, own), draw(alone, removed)
     SAMPLE.mkdir(exist_ok=True)
-    Image.fromarray(picture).save(SAMPLE / "scene.png", optimize=True)
-    differs = np.abs(picture.astype(int) - scenes.shade(without, removed)).max(axis=2) > DIFFERENCE
-    grown = cv2.dilate(
-        differs.astype(np.uint8) * 255, cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * GROWTH + 1,) * 2)
-    )
+    Image.fromarray(whole.picture).save(SAMPLE / "scene.png", optimize=True)
+    differs = np.abs(whole.picture.astype(int) - without.picture).max(axis=2) > DIFFERENCE
+    shape = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * GROWTH + 1,) * 2)
+    grown = cv2.dilate(differs.astype(np.uint8) * 255, shape)
     Image.fromarray(np.asarray(grown)).save(SAMPLE / "mask.png", optimize=True)
-    training = load_or_render(work / "training.pkl", scenes.TRAINING_SEEDS[: PLAN.geometries], PLAN.looks)
-    mean = training.relative_depth().mean(axis=0)
     notes = {
         "seed": SEED,
-        "depth": write_depth(relative(buffers), SAMPLE / "depth.png"),
-        "removed": write_depth(relative(without), SAMPLE / "removed.png"),
-        "mean": write_depth(mean, SAMPLE / "mean.png"),
+        "depth": write_depth(whole.depth, SAMPLE / "depth.png"),
+        "removed": write_depth(without.depth, SAMPLE / "removed.png"),
+        "mean": write_depth(judges.mean_depth.numpy(), SAMPLE / "mean.png"),
         "prompts": {
-            "own": plain_caption(geometry, OWN),
-            "other": plain_caption(geometry, OTHER),
-            "light": plain_caption(geometry, NIGHT),
-            "repainted": plain_caption(geometry, REPAINTED),
+            "own": plain_caption(geometry, own),
+            "other": plain_caption(geometry, other),
+            "light": plain_caption(geometry, replace(own, light="night")),
+            "repainted": plain_caption(geometry, repainted),
             "removed": plain_caption(alone, removed),
         },
     }

@@ -11,8 +11,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-WORKING_SIDE = 128
-"""Pixels of the shorter side at which the network works; larger inputs are brought down to it."""
+COARSEST_SIDE = 4
+"""Cells of the shorter side at the coarsest level. It sets the size at which a network works, to which larger inputs
+are brought down: 128 pixels with five levels, 256 with six."""
 
 
 def _block(channels_in: int, channels_out: int, stride: int = 1) -> nn.Sequential:
@@ -61,7 +62,7 @@ class TinyDepthNet(nn.Module):
 
     def _working_size(self, height: int, width: int) -> tuple[int, int]:
         step: int = 2 ** len(self.channels)
-        scale = min(1.0, WORKING_SIDE / min(height, width))
+        scale = min(1.0, COARSEST_SIDE * step / min(height, width))
         return max(1, round(height * scale / step)) * step, max(1, round(width * scale / step)) * step
 
     def forward(self, picture: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""Quality on held-out scenes: structure, silhouettes, colours asked for; a table with standard errors and a grid.
+"""Quality on held-out scenes: structure, silhouettes, colours, poses, styles; a table with standard errors and a sheet.
 
 Structure is the correlation of the input's true relative inverse depth with the depth estimated from
 the output, after the training set's mean map is taken off both: what all scenes share does not count.
@@ -8,181 +8,234 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Sequence
+import math
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Final
 
-import numpy as np
-import numpy.typing as npt
 import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
 from torch import Tensor
-from tqdm import tqdm
 
-from depth2img import DepthMap
-from depth2img.depth.scores import structure
-from tools.embedded_model.captions import plain_caption
-from tools.embedded_model.dataset import Rendered, load_or_render
+from tools.embedded_model.dataset import visible_joints
 from tools.embedded_model.export import Networks, read
-from tools.embedded_model.grid import save_grid
-from tools.embedded_model.loop import one_thread
-from tools.embedded_model.palette import LIGHT_NAMES, nearest_colour
-from tools.embedded_model.plan import PLAN
+from tools.embedded_model.held_out import OTHER_LIGHT, ROWS_OF_PAIRS, Case, HeldOut, dancers, held_out
+from tools.embedded_model.judges import JointNet, StyleNet, found_joints
+from tools.embedded_model.looks import STYLES, tabulate
+from tools.embedded_model.loop import half_precision
+from tools.embedded_model.palette import LIGHT_NAMES, light_table, nearest_colour
+from tools.embedded_model.plan import Plan
 from tools.embedded_model.sampling import generate
-from tools.embedded_model.scenes import HELD_OUT_SEEDS, TRAINING_SEEDS, Look, recolour
+from tools.embedded_model.scenes import SLOT, SURROUNDINGS
+from tools.embedded_model.sheet import save_sheet
 from tools.embedded_model.stage_latents import conditioning
-from tools.embedded_model.stage_vae import psnr, to_tensor
+from tools.embedded_model.stage_vae import psnr, to_bytes, to_tensor
 
-Scores = dict[str, float]
-Table = dict[str, dict[str, tuple[float, float]]]
-BATCH = 32
-OTHER_LIGHT = 64
-"""Scenes of the last row, which changes the light word as well."""
+Scores = dict[str, Tensor]
+KEYS: Final = ("structure", "iou", "objects", "floor", "back", "pose", "style", "light")
+BATCH: Final = {"cpu": 8, "cuda": 128}
 
 
 @dataclass(frozen=True)
-class Case:
-    """One row of the table: pictures uint8 (N, S, S, 3) and the looks they should show."""
+class Judges:
+    """What judges pictures: the two networks and the mean relative depth (S, S) of the training scenes."""
 
-    name: str
-    pictures: Tensor
-    looks: Sequence[Look]
+    style: StyleNet
+    joints: JointNet
+    mean_depth: Tensor
+
+    def save(self, path: Path) -> None:
+        """Keep them in fp16 in one safetensors file."""
+        nets = (("style.", self.style), ("joints.", self.joints))
+        state = {name + key: value for name, net in nets for key, value in net.state_dict().items()}
+        state["mean_depth"] = self.mean_depth
+        save_file(
+            {
+                key: (value.half() if value.is_floating_point() else value).cpu().contiguous()
+                for key, value in state.items()
+            },
+            path,
+        )
+
+    @classmethod
+    def load(cls, path: Path, device: torch.device) -> Judges:
+        """From `save`."""
+        with safe_open(path, framework="pt") as file:
+            state = {key: file.get_tensor(key) for key in file.keys()}
+        style, joints = StyleNet(), JointNet()
+        for name, net in (("style.", style), ("joints.", joints)):
+            net.load_state_dict({key.removeprefix(name): value for key, value in state.items() if key.startswith(name)})
+            net.eval().requires_grad_(False).to(device)
+        return cls(style, joints, state["mean_depth"].float().to(device))
 
 
-def overlap(one: npt.NDArray[np.bool_], two: npt.NDArray[np.bool_]) -> float:
-    """Intersection over union of two masks."""
-    return float((one & two).sum() / max(int((one | two).sum()), 1))
+def centred_correlation(one: Tensor, two: Tensor, mean: Tensor) -> Tensor:
+    """Pearson's correlation (B,) of maps (B, S, S) after the mean map is taken off both."""
+    first, second = ((values - mean).flatten(1).double() for values in (one, two))
+    first, second = first - first.mean(dim=1, keepdim=True), second - second.mean(dim=1, keepdim=True)
+    return (first * second).sum(dim=1) / (first.norm(dim=1) * second.norm(dim=1)).clamp_min(1e-12)
 
 
-def colour_scores(
-    picture: npt.NDArray[np.uint8], look: Look, regions: npt.NDArray[np.uint8], inverse_depth: npt.NDArray[np.float32]
-) -> Scores:
-    """Share of each region's pixels that show the colour the look asks for there."""
-    shown = nearest_colour(picture.astype(np.float32) / 255, look.light, inverse_depth)
-    asked = np.array([look.sky, look.floor, *look.solids])[regions]
-    right = shown == asked
+def _share(right: Tensor, where: Tensor) -> Tensor:
+    """Mean of `right` over `where`, (B,); NaN where a picture has no such pixels."""
+    return (right & where).sum(dim=(1, 2)).double() / where.sum(dim=(1, 2)).double()
+
+
+def colour_scores(pictures: Tensor, case: Case, here: slice) -> Scores:
+    """Share of each region's pixels that show the colour the look asks for there, by the true regions."""
+    device = pictures.device
+    looks, scenes, seen = case.looks[here], case.scenes.scenes[here], case.scenes.seen
+    tables = [tabulate(scene, look) for scene, look in zip(scenes, looks, strict=True)]
+    names = torch.stack([torch.from_numpy(table.name) for table in tables]).to(device).long()
+    slots = seen["slots"][here].long()
+    asked = names.gather(1, slots.flatten(1)).view_as(slots)
+    lights = light_table(device)[[LIGHT_NAMES.index(look.light) for look in looks]]
+    shown = nearest_colour(pictures.permute(0, 3, 1, 2).float() / 255, lights, seen["inverse_depth"][here].float())
+    right, named = shown == asked, asked >= 0
     return {
-        "objects": float(right[regions >= 2].mean()),
-        "floor": float(right[regions == 1].mean()),
-        "sky": float(right[regions == 0].mean()),
+        "objects": _share(right, named & (slots >= len(SURROUNDINGS))),
+        "floor": _share(right, named & (slots == SLOT["floor"])),
+        "back": _share(right, named & ((slots == SLOT["sky"]) | (slots == SLOT["wall"]))),
     }
 
 
+def pose_scores(heat: Tensor, scenes: HeldOut, here: slice) -> Tensor:
+    """PCK of each picture (B,); NaN where there is no figure."""
+    joints, depth = scenes.seen["joints"][here].cpu(), scenes.seen["inverse_depth"][here].float().cpu()
+    visible = visible_joints(joints, depth)
+    values = []
+    for maps, its, seen in zip(heat.float().cpu(), joints, visible, strict=True):
+        found, total = found_joints(maps, its, seen)
+        values.append(found / total if total else math.nan)
+    return torch.tensor(values, dtype=torch.float64)
+
+
 @torch.no_grad()
-def score(
-    case: Case, held_out: Rendered, networks: Networks, mean: npt.NDArray[np.float32]
-) -> dict[str, tuple[float, float]]:
+def score(case: Case, networks: Networks, judges: Judges) -> dict[str, tuple[float, float]]:
     """Mean and standard error of each figure over the scenes of a case."""
-    rows: list[Scores] = []
-    relative = held_out.relative_depth()
-    for start in range(0, len(case.pictures), BATCH):
-        part = case.pictures[start : start + BATCH]
-        depth, logit = networks.depth.both(to_tensor(part))
-        for offset in range(len(part)):
-            index = start + offset
-            regions, true = held_out.regions[index], held_out.inverse_depth[index].astype(np.float32)
-            found = colour_scores(part[offset].numpy(), case.looks[index], regions, true)
-            maps = (relative[index], depth[offset, 0].numpy(), mean)
-            found["structure"] = structure(*(DepthMap(values) for values in maps))
-            found["iou"] = overlap(regions >= 2, logit[offset, 0].numpy() > 0)
-            rows.append(found)
-    return {key: mean_and_error([row[key] for row in rows]) for key in ("structure", "iou", "objects", "floor", "sky")}
+    device = case.pictures.device
+    parts: list[Scores] = []
+    relative, items = case.scenes.relative_depth(), case.scenes.seen["items"]
+    for start in range(0, len(case.pictures), BATCH[device.type]):
+        here = slice(start, min(start + BATCH[device.type], len(case.pictures)))
+        pictures = case.pictures[here]
+        seen = to_tensor(pictures)
+        depth, logit = networks.depth.both(seen)
+        solid, found = items[here] > 0, logit[:, 0] > 0
+        styles, lights = judges.style(seen)
+        wanted_style = torch.tensor([STYLES.index(look.style) for look in case.looks[here]], device=device)
+        wanted_light = torch.tensor([LIGHT_NAMES.index(look.light) for look in case.looks[here]], device=device)
+        rows = colour_scores(pictures, case, here)
+        rows["structure"] = centred_correlation(relative[here], depth[:, 0], judges.mean_depth)
+        rows["iou"] = (solid & found).sum(dim=(1, 2)).double() / (solid | found).sum(dim=(1, 2)).clamp_min(1)
+        rows["pose"] = pose_scores(judges.joints(seen), case.scenes, here)
+        rows["style"] = (styles.argmax(dim=1) == wanted_style).double()
+        rows["light"] = (lights.argmax(dim=1) == wanted_light).double()
+        parts.append(rows)
+    whole = {key: torch.cat([part[key].cpu() for part in parts]) for key in KEYS if key not in case.without}
+    return {key: mean_and_error(values) for key, values in whole.items()}
 
 
-def mean_and_error(values: Sequence[float]) -> tuple[float, float]:
+def mean_and_error(values: Tensor) -> tuple[float, float]:
     """Mean and its standard error, leaving out regions that a scene does not have (NaN)."""
-    known = np.array([value for value in values if np.isfinite(value)], dtype=np.float64)
-    return float(known.mean()), float(known.std(ddof=1) / np.sqrt(len(known)))
+    known = values[torch.isfinite(values)].double()
+    if len(known) < 2:
+        return math.nan, math.nan
+    return float(known.mean()), float(known.std() / math.sqrt(len(known)))
 
 
 @torch.no_grad()
-def build_cases(networks: Networks, held_out: Rendered, count: int, guidance: float) -> tuple[list[Case], Tensor]:
-    """The rows of the table, and the depth conditioning (N, 1, h, w) that was used."""
-    pictures = torch.from_numpy(held_out.pictures[:count, 0])
-    own = [looks[0] for looks in held_out.looks[:count]]
-    rng = np.random.default_rng(PLAN.seed)
-    new = [recolour(rng, look) for look in own]
-    other_light = [
-        Look(look.solids, look.floor, look.sky, LIGHT_NAMES[(LIGHT_NAMES.index(look.light) + 1 + n % 3) % 4])
-        for n, look in enumerate(new)
-    ]
-    captions = {
-        name: [plain_caption(geometry, look) for geometry, look in zip(held_out.geometries, looks, strict=False)]
-        for name, looks in (("new", new), ("light", other_light))
+def _prepare(networks: Networks, pictures: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Scaled latents, conditioning and reconstructions of uint8 pictures."""
+    latents, depths, rebuilt = [], [], []
+    for part in pictures.split(BATCH[pictures.device.type]):
+        seen = to_tensor(part)
+        with half_precision(pictures.device):
+            mean = networks.vae.encode(seen).latent_dist.mean.float()
+            rebuilt.append(to_bytes(networks.vae.decode(mean).sample))
+        latents.append(mean * networks.scaling_factor)
+        depths.append(conditioning(networks.depth(seen), (mean.shape[2], mean.shape[3])))
+    return torch.cat(latents), torch.cat(depths), torch.cat(rebuilt)
+
+
+def _made(networks: Networks, latents: Tensor, depth: Tensor, captions: list[str], guidance: float) -> Tensor:
+    batch = BATCH[latents.device.type]
+    parts = [slice(start, start + batch) for start in range(0, len(latents), batch)]
+    return torch.cat(
+        [generate(networks, latents[n], depth[n], captions[n], seed=n.start, guidance=guidance) for n in parts]
+    )
+
+
+def build_cases(
+    networks: Networks, main: HeldOut, pairs: HeldOut, guidance: float
+) -> tuple[list[Case], Tensor, Tensor]:
+    """The rows of the table, and the depth conditioning (N, 1, h, w) of both sets."""
+    pictures, own, new = main.seen["pictures"], main.looks["own"], main.looks["new"]
+    latents, depth, rebuilt = _prepare(networks, pictures)
+    few = min(OTHER_LIGHT, len(pictures))
+    made = {
+        "on": _made(networks, latents, depth, main.captions["new"], guidance),
+        "off": _made(networks, latents, torch.zeros_like(depth), main.captions["new"], guidance),
+        "style": _made(networks, latents, depth, main.captions["style"], guidance),
+        "light": _made(networks, latents[:few], depth[:few], main.captions["light"][:few], guidance),
     }
-    made: dict[str, list[Tensor]] = {"rebuilt": [], "on": [], "off": [], "light": []}
-    depths = []
-    for start in tqdm(range(0, count, BATCH), desc="evaluate", mininterval=10):
-        seen = to_tensor(pictures[start : start + BATCH])
-        latents = networks.vae.encode(seen).latent_dist.mean * networks.scaling_factor
-        depth = conditioning(networks.depth(seen), (latents.shape[2], latents.shape[3]))
-        depths.append(depth)
-        rebuilt = networks.vae.decode(latents / networks.scaling_factor).sample
-        made["rebuilt"].append(rebuilt.add(1).mul(127.5).round().clamp(0, 255).byte().permute(0, 2, 3, 1))
-        here = slice(start, start + BATCH)
-        runs = {"on": (depth, "new"), "off": (torch.zeros_like(depth), "new")}
-        if start < OTHER_LIGHT:
-            runs["light"] = (depth, "light")
-        for name, (its_depth, text) in runs.items():
-            made[name].append(
-                generate(networks, latents, its_depth, captions[text][here], seed=start, guidance=guidance)
-            )
-    joined = {name: torch.cat(parts) for name, parts in made.items()}
-    cases = [
-        Case("input, own caption", pictures, own),
-        Case("autoencoder, own caption", joined["rebuilt"], own),
-        Case("another scene, own caption", pictures.roll(1, 0), own),
-        Case("depth on, new caption", joined["on"], new),
-        Case("depth off, new caption", joined["off"], new),
-        Case("depth on, new caption, other light", joined["light"], other_light),
-    ]
-    return cases, torch.cat(depths)
+    danced, pair_depth, _ = _prepare(networks, pairs.seen["pictures"])
+    wrestled = _made(networks, danced, pair_depth, pairs.captions["new"], guidance)
+    colours = frozenset(("objects", "floor", "back", "light"))
+    return [
+        Case("input, own caption", main, pictures, own),
+        Case("autoencoder, own caption", main, rebuilt, own),
+        Case("another scene, own caption", main, pictures.roll(1, 0), own),
+        Case("depth on, new caption", main, made["on"], new),
+        Case("depth off, new caption", main, made["off"], new),
+        Case("depth on, other light", main, made["light"], main.looks["light"][:few]),
+        Case("depth on, other style", main, made["style"], main.looks["style"], colours),
+        Case("dancers, own caption", pairs, pairs.seen["pictures"], pairs.looks["own"]),
+        Case("wrestlers out of dancers", pairs, wrestled, pairs.looks["new"]),
+    ], depth, pair_depth  # fmt: skip
 
 
-def format_table(table: Table, quality: tuple[float, float]) -> str:
+def format_table(table: dict[str, dict[str, tuple[float, float]]], quality: tuple[float, float]) -> str:
     """The table as Markdown."""
-    keys = ("structure", "iou", "objects", "floor", "sky")
-    lines = ["| case | structure | IoU | objects | floor | sky |", "| --- | --- | --- | --- | --- | --- |"]
-    lines += [
-        f"| {name} | " + " | ".join(f"{row[k][0]:.3f} ± {row[k][1]:.3f}" for k in keys) + " |"
-        for name, row in table.items()
-    ]
+    lines = ["| case | " + " | ".join(KEYS) + " |", "| --- " * (len(KEYS) + 1) + "|"]
+    for name, row in table.items():
+        cells = [f"{row[key][0]:.3f} ± {row[key][1]:.3f}" if key in row else "" for key in KEYS]
+        lines.append(f"| {name} | " + " | ".join(cells) + " |")
     return "\n".join([*lines, "", f"Autoencoder: {quality[0]:.2f} ± {quality[1]:.2f} dB PSNR"])
 
 
 def evaluate(
-    networks: Networks, training: Rendered, held_out: Rendered, folder: Path, *, count: int = 256, guidance: float = 4.0
-) -> str:
-    """Write metrics.json, metrics.md and grid.png to `folder`; return the table."""
-    folder.mkdir(parents=True, exist_ok=True)
-    mean = training.relative_depth().mean(axis=0)
-    cases, depth = build_cases(networks, held_out, count, guidance)
-    table = {case.name: score(case, held_out, networks, mean) for case in cases}
-    quality = mean_and_error(psnr(networks.vae, cases[0].pictures).tolist())
-    text = format_table(table, quality)
-    metrics = {"scenes": count, "steps": 20, "strength": 1.0, "guidance": guidance, "psnr_db": quality, "table": table}
-    (folder / "metrics.json").write_text(json.dumps(metrics, indent=2) + "\n", encoding="utf-8")
-    (folder / "metrics.md").write_text(text + "\n", encoding="utf-8")
-    save_grid(cases, depth, held_out, folder / "grid.png")
-    return text
+    networks: Networks, judges: Judges, folder: Path, count: int, side: int, guidance: float = 4.0
+) -> dict[str, Any]:
+    """Write sheet.png to `folder`; return the figures."""
+    device = judges.mean_depth.device
+    main, pairs = held_out(count, side, device), dancers(min(ROWS_OF_PAIRS, count), side, device)
+    cases, depth, pair_depth = build_cases(networks, main, pairs, guidance)
+    save_sheet(cases, depth, pair_depth, folder / "sheet.png")
+    table = {case.name: score(case, networks, judges) for case in cases}
+    quality = mean_and_error(psnr(networks.vae, main.seen["pictures"], BATCH[device.type]).cpu())
+    return {"scenes": len(main.scenes), "pairs": len(pairs.scenes), "steps": 20, "strength": 1.0, "guidance": guidance,
+               "psnr_db": quality, "table": table}  # fmt: skip
 
 
 def main() -> None:
-    """Evaluate a file: `python -m tools.embedded_model.evaluate FILE --work FOLDER --out FOLDER`."""
+    """Evaluate a file: `python -m tools.embedded_model.evaluate FILE --judges FILE --out FOLDER`."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("file", type=Path)
-    parser.add_argument("--work", type=Path, required=True, help="folder of the rendered sets")
+    parser.add_argument("--judges", type=Path, required=True, help="judges.safetensors, made by the training")
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--count", type=int, default=PLAN.held_out)
+    parser.add_argument("--count", type=int, default=Plan.held_out)
+    parser.add_argument("--side", type=int, default=Plan.side)
     parser.add_argument("--guidance", type=float, default=4.0)
+    parser.add_argument("--device", default="cpu")
     arguments = parser.parse_args()
-    one_thread()
-    training = load_or_render(arguments.work / "training.pkl", TRAINING_SEEDS[: PLAN.geometries], PLAN.looks)
-    held_out = load_or_render(arguments.work / "held-out.pkl", HELD_OUT_SEEDS[: PLAN.held_out], 1)
-    print(
-        evaluate(
-            read(arguments.file), training, held_out, arguments.out, count=arguments.count, guidance=arguments.guidance
-        )
-    )
+    device = torch.device(arguments.device)
+    networks, judges = read(arguments.file).to(device), Judges.load(arguments.judges, device)
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    metrics = evaluate(networks, judges, arguments.out, arguments.count, arguments.side, arguments.guidance)
+    (arguments.out / "metrics.json").write_text(json.dumps(metrics, indent=2) + "\n", encoding="utf-8")
+    print(format_table(metrics["table"], metrics["psnr_db"]))
 
 
 if __name__ == "__main__":

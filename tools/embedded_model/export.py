@@ -12,7 +12,9 @@ Row i belongs to CLIP id row_ids[i]; the last row is shared by every other of th
 
 from __future__ import annotations
 
+import argparse
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -37,7 +39,8 @@ from tools.embedded_model.models import (
 from tools.embedded_model.tokens import CLIP_ROWS, trained_ids
 
 FORMAT: Final = "depth2img-embedded"
-LIMIT_BYTES: Final = 16_000_000
+LIMIT_BYTES: Final = 24_000_000
+PART_BYTES: Final = 14_000_000
 TOKEN_TABLE: Final = "text_model.embeddings.token_embedding."
 SCHEDULER_CONFIG: Final[dict[str, Any]] = {
     "_class_name": "DDIMScheduler",
@@ -63,12 +66,18 @@ class Networks:
     depth: TinyDepthNet
     scaling_factor: float
 
+    def to(self, device: torch.device) -> Networks:
+        """The same on another device."""
+        for net in (self.unet, self.vae, self.text, self.depth):
+            net.to(device)
+        return self
+
 
 def _with_prefix(prefix: str, module: nn.Module) -> dict[str, Tensor]:
     state = {}
     for key, value in module.state_dict().items():
         stored = value.half() if value.dtype.is_floating_point else value
-        state[prefix + key] = stored.contiguous().clone()
+        state[prefix + key] = stored.cpu().contiguous().clone()
     return state
 
 
@@ -93,14 +102,51 @@ def write(networks: Networks, path: Path, notes: dict[str, Any]) -> int:
     metadata = {"format": "pt", "kind": FORMAT, "version": "1"} | {
         key: json.dumps(value) for key, value in configs.items()
     }
+    for key, value in state.items():
+        if value.is_floating_point() and not bool(torch.isfinite(value).all()):
+            raise ValueError(f"{key} holds values that are not finite in fp16: the training has failed")
+    size = _save(state, path, metadata)
+    if size > LIMIT_BYTES:
+        raise ValueError(f"{path.name} holds {size} bytes, more than {LIMIT_BYTES}: choose smaller networks")
+    return size
+
+
+def _save(state: dict[str, Tensor], path: Path, metadata: dict[str, str]) -> int:
     beside = path.with_suffix(".part")
     save_file(state, beside, metadata=metadata)
-    size = beside.stat().st_size
-    if size > LIMIT_BYTES:
-        raise ValueError(f"{path.name} would hold {size} bytes, more than {LIMIT_BYTES}: choose smaller networks")
     beside.chmod(0o644)
     beside.replace(path)
-    return size
+    return path.stat().st_size
+
+
+def split(path: Path, folder: Path, most: int = PART_BYTES) -> list[Path]:
+    """Write a file as parts of at most about `most` bytes, each a safetensors file with the whole metadata."""
+    with safe_open(path, framework="pt") as file:
+        metadata, state = file.metadata(), {key: file.get_tensor(key) for key in file.keys()}
+    groups: list[dict[str, Tensor]] = [{}]
+    held = 0
+    for key, value in sorted(state.items()):
+        if held + value.nbytes > most and groups[-1]:
+            groups.append({})
+            held = 0
+        groups[-1][key] = value
+        held += value.nbytes
+    parts = [folder / f"{path.stem}.part{number}.safetensors" for number in range(1, len(groups) + 1)]
+    for part, group in zip(parts, groups, strict=True):
+        _save(group, part, metadata | {"parts": str(len(groups))})
+    return parts
+
+
+def join(parts: Sequence[Path], path: Path) -> int:
+    """One file again out of its parts; return its bytes."""
+    state: dict[str, Tensor] = {}
+    for part in parts:
+        with safe_open(part, framework="pt") as file:
+            metadata = file.metadata()
+            state |= {key: file.get_tensor(key) for key in file.keys()}
+    if int(metadata.pop("parts")) != len(parts):
+        raise ValueError(f"{path.name}: {len(parts)} parts were given, but it has another number of them")
+    return _save(state, path, metadata)
 
 
 def _take(state: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
@@ -133,3 +179,16 @@ def read(path: Path) -> Networks:
 
 def _plain(config: dict[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in config.items() if not key.startswith("_")}
+
+
+def main() -> None:
+    """Join parts: `python -m tools.embedded_model.export FILE PART PART ...`."""
+    parser = argparse.ArgumentParser(description="Join the parts of an exported model.")
+    parser.add_argument("file", type=Path)
+    parser.add_argument("parts", type=Path, nargs="+")
+    arguments = parser.parse_args()
+    print(f"{arguments.file}: {join(arguments.parts, arguments.file)} bytes")
+
+
+if __name__ == "__main__":
+    main()

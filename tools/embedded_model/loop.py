@@ -1,59 +1,49 @@
-"""One training loop for every stage: one or more single-threaded workers on shared weights.
+"""One training loop for every stage: seconds, not samples, are its budget.
 
-With more than one worker the weights are updated without a lock (Hogwild, Niu et al. 2011): each
-worker has its own AdamW moments, worker 0 keeps the running mean of the weights, writes
-checkpoints and shows progress. A run continues from its checkpoint if there is one.
+The rate follows the clock: warm-up, constant, half a cosine. A running mean of the weights is what a stage gives on.
+Everything is kept in the work folder, so that a stage that was cut off goes on, and one that is over is passed over.
 """
 
 from __future__ import annotations
 
 import copy
+import logging
 import math
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import torch
-import torch.multiprocessing as mp
 from torch import Tensor, nn
-from tqdm import tqdm
+from torch.nn import functional
 
-StepLoss = Callable[[nn.Module, torch.Generator, float], tuple[Tensor, dict[str, float]]]
+LOG: Final = logging.getLogger("training")
+StepLoss = Callable[[nn.Module, torch.Generator, float], tuple[Tensor, dict[str, Tensor]]]
 """(model, generator, progress 0..1) -> loss to descend, and figures to show."""
-
-MEAN_EVERY = 5
-BUSY = 1.6
-"""Load a core (one-minute mean) above which every worker but the first stands aside."""
 
 
 @dataclass(frozen=True)
 class Schedule:
-    """Length and rate of one stage. `deadline` (seconds since the epoch, 0 = none) shortens it: the rate's
-    decay then follows the clock if that is ahead of the samples."""
+    """Length and rate of one stage."""
 
     name: str
-    samples: int
-    batch: int
+    seconds: float
     rate: float
     seed: int
-    warm_up: int = 60
+    warm_up: int = 50
     constant: float = 0.4
     floor: float = 0.02
     weight_decay: float = 0.01
     mean_decay: float = 0.999
-    checkpoint_seconds: float = 120.0
-    deadline: float = 0.0
-
-    def complete(self, samples: int, cut_short_of: int) -> bool:
-        """Whether a stage that saw `samples`, and if cut short by a deadline was to see `cut_short_of`, is over: then
-        later stages rest on it. A schedule that has grown since goes on."""
-        return samples >= self.samples or cut_short_of >= self.samples
+    show_seconds: float = 10.0
+    keep_seconds: float = 60.0
 
     def rate_at(self, step: int, progress: float) -> float:
-        """Warm-up, constant until `constant`, then half a cosine down to `floor` of the rate."""
+        """Warm-up by steps, constant until `constant`, then half a cosine down to `floor` of the rate."""
         fall = max(0.0, progress - self.constant) / (1.0 - self.constant)
         shape = self.floor + (1 - self.floor) * 0.5 * (1 + math.cos(math.pi * min(1.0, fall)))
         return self.rate * shape * min(1.0, (step + 1) / self.warm_up)
@@ -66,130 +56,95 @@ def save_atomically(value: Any, path: Path) -> None:
     beside.replace(path)
 
 
-def one_thread() -> None:
-    """Keep torch to one thread: two many-threaded jobs on two cores slow each other tenfold."""
-    torch.set_num_threads(1)
+class LowGroupNorm(nn.GroupNorm):
+    """`nn.GroupNorm` that stays in its input's precision under autocast; sums are in float32 either way."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        """(B, C, ...) -> the same."""
+        with torch.autocast(input.device.type, enabled=False):
+            return functional.group_norm(
+                input, self.num_groups, self.weight.to(input.dtype), self.bias.to(input.dtype), self.eps
+            )
 
 
-@torch.no_grad()
-def _follow(mean: nn.Module, model: nn.Module, decay: float) -> None:
-    for old, new in zip(mean.state_dict().values(), model.state_dict().values(), strict=True):
-        if old.dtype.is_floating_point:
-            old.lerp_(new, 1 - decay)
-        else:
-            old.copy_(new)
+def normalise_in_place(model: nn.Module) -> None:
+    """Let every group normalisation of a model work in the precision of what it is given."""
+    for module in model.modules():
+        if type(module) is nn.GroupNorm:
+            module.__class__ = LowGroupNorm
 
 
-def _work(
-    rank: int,
-    workers: int,
-    model: nn.Module,
-    mean: nn.Module,
-    step_loss: StepLoss,
-    schedule: Schedule,
-    folder: Path,
-    counter: Any,
-    moments: dict[str, Any] | None,
-) -> None:
-    one_thread()
-    torch.manual_seed(schedule.seed + 7919 * rank)
-    generator = torch.Generator().manual_seed(schedule.seed + 104_729 * rank + counter.value)
+@contextmanager
+def half_precision(device: torch.device) -> Iterator[None]:
+    """bfloat16 products on a graphics card, float32 elsewhere."""
+    with torch.autocast("cuda", dtype=torch.bfloat16, enabled=device.type == "cuda"):
+        yield
+
+
+class Mean:
+    """Running mean of a model's weights and statistics."""
+
+    def __init__(self, model: nn.Module) -> None:
+        self.model = copy.deepcopy(model)
+        pairs = zip(self.model.state_dict().values(), model.state_dict().values(), strict=True)
+        self.pairs = [(old, new) for old, new in pairs if old.dtype.is_floating_point]
+
+    @torch.no_grad()
+    def follow(self, decay: float) -> None:
+        """Take in the model as it is now."""
+        torch._foreach_lerp_([old for old, _ in self.pairs], [new for _, new in self.pairs], 1 - decay)
+
+
+def train(model: nn.Module, step_loss: StepLoss, schedule: Schedule, folder: Path) -> nn.Module:
+    """Train until the seconds are used up, those of an earlier run counted in; return the mean of the weights.
+
+    A stage that was over once stays as it is, whatever the seconds: what comes after it rests on its weights.
+    """
+    path, device = folder / f"{schedule.name}.ckpt", next(model.parameters()).device
+    mean = Mean(model)
     optimiser = torch.optim.AdamW(
         model.parameters(), lr=schedule.rate, betas=(0.9, 0.99), weight_decay=schedule.weight_decay, fused=True
     )
-    if moments is not None and rank == 0:
-        optimiser.load_state_dict(moments)
+    step, spent, over = 0, 0.0, False
+    if path.exists():
+        state = torch.load(path, weights_only=True, map_location=device)
+        model.load_state_dict(state["model"])
+        mean.model.load_state_dict(state["mean"])
+        optimiser.load_state_dict(state["moments"])
+        step, spent, over = state["step"], state["seconds"], state["over"]
+    if over or spent >= schedule.seconds:
+        return mean.model.eval().requires_grad_(False)
     model.train()
-    step = 0 if counter.value == 0 else schedule.warm_up
-    begin, saved = time.time(), time.time()
-    first = counter.value / schedule.samples
-    shown: dict[str, float] = {}
-    bar = tqdm(
-        total=schedule.samples, initial=counter.value, desc=schedule.name, unit="img", disable=rank > 0, mininterval=10
-    )
-    while True:
-        progress = counter.value / schedule.samples
-        if schedule.deadline:
-            clock = (time.time() - begin) / max(1.0, schedule.deadline - begin)
-            progress = max(progress, first + (1 - first) * clock)
-        if progress >= 1.0 or (rank > 0 and (folder / "one-worker").exists()):
-            break
-        if rank > 0 and os.getloadavg()[0] > BUSY * (os.cpu_count() or 1):
-            time.sleep(5)
-            continue
+    generator = torch.Generator(device).manual_seed(schedule.seed + step)
+    torch.manual_seed(schedule.seed + step)
+    begun, first = time.monotonic() - spent, step
+    shown = kept = time.monotonic()
+
+    def keep(seconds: float, *, over: bool = False) -> None:
+        states = {"model": model.state_dict(), "mean": mean.model.state_dict(), "moments": optimiser.state_dict()}
+        save_atomically({**states, "step": step, "seconds": seconds, "over": over}, path)
+
+    figures: dict[str, Tensor] = {}
+    while (progress := (time.monotonic() - begun) / schedule.seconds) < 1.0:
         for group in optimiser.param_groups:
             group["lr"] = schedule.rate_at(step, progress)
-        loss, figures = step_loss(model, generator, progress)
+        with half_precision(device):
+            loss, figures = step_loss(model, generator, progress)
         optimiser.zero_grad(set_to_none=True)
-        loss.backward()
+        torch.autograd.backward(loss)
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimiser.step()
         step += 1
-        with counter.get_lock():
-            counter.value += schedule.batch
-        if rank > 0:
-            continue
-        if step % MEAN_EVERY == 0:
-            _follow(mean, model, min(schedule.mean_decay**MEAN_EVERY, (step + 1) / (step + 100)))
-        for key, value in figures.items():
-            shown[key] = 0.98 * shown.get(key, value) + 0.02 * value
-        bar.n = counter.value
-        bar.set_postfix({key: f"{value:.4f}" for key, value in shown.items()}, refresh=False)
-        bar.update(0)
-        if time.time() - saved > schedule.checkpoint_seconds:
-            _checkpoint(model, mean, optimiser, counter.value, folder / f"{schedule.name}.ckpt")
-            saved = time.time()
-            rate = optimiser.param_groups[0]["lr"]
-            line = f"{time.strftime('%H:%M:%S')} {counter.value} {progress:.3f} lr {rate:.2e} {shown}"
-            with (folder / f"{schedule.name}.log").open("a", encoding="utf-8") as log:
-                print(line, file=log)
-    if rank == 0:
-        bar.close()
-        path = folder / f"{schedule.name}.ckpt"
-        _checkpoint(model, mean, optimiser, counter.value, path, cut_short_of=schedule.samples)
-
-
-def _checkpoint(
-    model: nn.Module,
-    mean: nn.Module,
-    optimiser: torch.optim.Optimizer,
-    samples: int,
-    path: Path,
-    *,
-    cut_short_of: int = 0,
-) -> None:
-    state = {
-        "model": model.state_dict(),
-        "mean": mean.state_dict(),
-        "moments": optimiser.state_dict(),
-        "samples": samples,
-        "cut_short_of": cut_short_of,
-    }
-    save_atomically(state, path)
-
-
-def train(model: nn.Module, step_loss: StepLoss, schedule: Schedule, folder: Path, *, workers: int = 1) -> nn.Module:
-    """Train until the samples are used up or the deadline has come; return the running mean of the weights."""
-    path = folder / f"{schedule.name}.ckpt"
-    mean = copy.deepcopy(model)
-    counter = mp.Value("q", 0)
-    moments, cut_short_of = None, 0
-    if path.exists():
-        state = torch.load(path, weights_only=True)
-        model.load_state_dict(state["model"])
-        mean.load_state_dict(state["mean"])
-        counter.value, moments, cut_short_of = state["samples"], state["moments"], state["cut_short_of"]
-    if not schedule.complete(counter.value, cut_short_of):
-        model.share_memory()
-        others = [
-            mp.get_context("fork").Process(
-                target=_work, args=(rank, workers, model, mean, step_loss, schedule, folder, counter, None)
-            )
-            for rank in range(1, workers)
-        ]
-        for other in others:
-            other.start()
-        _work(0, workers, model, mean, step_loss, schedule, folder, counter, moments)
-        for other in others:
-            other.join()
-    return mean.eval().requires_grad_(False)
+        mean.follow(min(schedule.mean_decay, (step + 1) / (step + 12)))
+        now = time.monotonic()
+        if step <= first + 2 or now - shown > schedule.show_seconds:
+            values = ", ".join(f"{key} {float(value):.4f}" for key, value in figures.items())
+            LOG.info("%s: step %d, %.0f %%, %.1f s, %s", schedule.name, step, 100 * progress, now - begun, values)
+            shown = time.monotonic()
+        if now - kept > schedule.keep_seconds:
+            keep(now - begun)
+            kept = time.monotonic()
+    keep(schedule.seconds, over=True)
+    values = ", ".join(f"{key} {float(value):.4f}" for key, value in figures.items())
+    LOG.info("%s: over after %d steps, %s", schedule.name, step, values)
+    return mean.model.eval().requires_grad_(False)

@@ -9,10 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
-import numpy as np
-import numpy.typing as npt
-
-FloatArray = npt.NDArray[np.float32]
+import torch
+from torch import Tensor
 
 COLOURS: Final[dict[str, tuple[float, float, float]]] = {
     "red": (0.86, 0.11, 0.12),
@@ -23,20 +21,36 @@ COLOURS: Final[dict[str, tuple[float, float, float]]] = {
     "blue": (0.12, 0.22, 0.86),
     "purple": (0.56, 0.14, 0.72),
     "white": (0.92, 0.92, 0.92),
+    "pink": (0.96, 0.50, 0.70),
+    "black": (0.10, 0.10, 0.11),
 }
 COLOUR_NAMES: Final = tuple(COLOURS)
-COLOUR_TABLE: Final[FloatArray] = np.array([COLOURS[name] for name in COLOUR_NAMES], dtype=np.float32)
+BLACK: Final = COLOUR_NAMES.index("black")
+BACKGROUND_COLOURS: Final = 8
+"""Floors, walls and skies take one of the first so many."""
+DARK: Final = 0.2
+"""Largest channel below which a pixel counts as black."""
 
-FOG_COLOUR: Final[FloatArray] = np.array([0.78, 0.80, 0.82], dtype=np.float32)
+SKINS: Final = ((0.95, 0.78, 0.66), (0.85, 0.64, 0.48), (0.62, 0.42, 0.29), (0.40, 0.26, 0.18))
+HAIRS: Final = ((0.10, 0.08, 0.07), (0.32, 0.19, 0.10), (0.80, 0.62, 0.28), (0.58, 0.24, 0.10), (0.70, 0.70, 0.70))
+SHOES: Final = ((0.14, 0.12, 0.12), (0.30, 0.18, 0.10), (0.80, 0.80, 0.80))
+LEAVES: Final = ((0.10, 0.42, 0.16), (0.20, 0.50, 0.14), (0.62, 0.36, 0.10))
+HILLS: Final = ((0.34, 0.52, 0.34), (0.45, 0.50, 0.60), (0.55, 0.48, 0.36))
+TRUNK: Final = (0.36, 0.24, 0.14)
+FURNITURE: Final = ((0.45, 0.29, 0.16), (0.60, 0.44, 0.28), (0.38, 0.38, 0.40), (0.80, 0.78, 0.74))
+WINDOW: Final = (0.80, 0.93, 1.0)
+STONE: Final = (0.80, 0.79, 0.75)
+STEEL: Final = (0.62, 0.65, 0.70)
+FOG_COLOUR: Final = (0.78, 0.80, 0.82)
 
 
 @dataclass(frozen=True)
 class Light:
     """How a light word changes a picture.
 
-    `tint` multiplies every colour. `fog_density` (1/scene unit) gives the share of fog
+    `tint` multiplies every colour. `fog_density` (1/metre) gives the share of fog
     1 - exp(-density * depth), at most `fog_limit`; the sky, infinitely far, has `fog_limit`.
-    `ambient` and `diffuse` are the two terms of Lambert's law on the solids.
+    `ambient` and `diffuse` are the two terms of Lambert's law.
     """
 
     tint: tuple[float, float, float]
@@ -55,37 +69,46 @@ LIGHTS: Final[dict[str, Light]] = {
 LIGHT_NAMES: Final = tuple(LIGHTS)
 
 
-def fog_share(light: Light, inverse_depth: FloatArray) -> FloatArray:
-    """Share of fog per pixel, 0..1; `inverse_depth` in 1/scene units, 0 = sky."""
-    if light.fog_density == 0.0:
-        return np.zeros_like(inverse_depth)
-    depth = 1.0 / np.maximum(inverse_depth, 1e-6)
-    return np.minimum(1.0 - np.exp(-light.fog_density * depth), light.fog_limit).astype(np.float32)
+def light_table(device: torch.device) -> Tensor:
+    """(lights, 7): tint, ambient, diffuse, fog density, fog limit."""
+    rows = [
+        (*light.tint, light.ambient, light.diffuse, light.fog_density, light.fog_limit) for light in LIGHTS.values()
+    ]
+    return torch.tensor(rows, device=device)
 
 
-def apply_light(colour: FloatArray, light_name: str, inverse_depth: FloatArray) -> FloatArray:
-    """Shaded colours (H, W, 3) 0..1 and inverse depth (H, W) -> colours seen under the light."""
-    light = LIGHTS[light_name]
-    share = fog_share(light, inverse_depth)[..., None]
-    tinted = colour * np.array(light.tint, dtype=np.float32)
-    return ((1.0 - share) * tinted + share * FOG_COLOUR).astype(np.float32)
+def fog_share(light: Tensor, inverse_depth: Tensor) -> Tensor:
+    """Share of fog per pixel (B, 1, H, W), 0..1; `light` (B, 7), `inverse_depth` (B, H, W) in 1/metres, 0 = sky."""
+    depth = 1.0 / inverse_depth.clamp_min(1e-6)
+    density, limit = light[:, 5, None, None], light[:, 6, None, None]
+    return torch.minimum(1.0 - torch.exp(-density * depth), limit)[:, None]
 
 
-def undo_light(picture: FloatArray, light_name: str, inverse_depth: FloatArray) -> FloatArray:
+def apply_light(colour: Tensor, light: Tensor, inverse_depth: Tensor) -> Tensor:
+    """Shaded colours (B, 3, H, W) 0..1 -> colours seen under the light."""
+    share = fog_share(light, inverse_depth)
+    fog = colour.new_tensor(FOG_COLOUR)[:, None, None]
+    return (1.0 - share) * colour * light[:, :3, None, None] + share * fog
+
+
+def undo_light(picture: Tensor, light: Tensor, inverse_depth: Tensor) -> Tensor:
     """Inverse of `apply_light`, clipped at 0 (a pixel may be darker than its fog allows)."""
-    light = LIGHTS[light_name]
-    share = fog_share(light, inverse_depth)[..., None]
-    clear = np.maximum(picture - share * FOG_COLOUR, 0.0) / (1.0 - share)
-    return (clear / np.array(light.tint, dtype=np.float32)).astype(np.float32)
+    share = fog_share(light, inverse_depth)
+    clear = (picture - share * picture.new_tensor(FOG_COLOUR)[:, None, None]).clamp_min(0) / (1.0 - share)
+    return clear / light[:, :3, None, None]
 
 
-def nearest_colour(picture: FloatArray, light_name: str, inverse_depth: FloatArray) -> npt.NDArray[np.int64]:
-    """Index into COLOUR_NAMES per pixel, (H, W): smallest angle in RGB once the light is undone.
+def nearest_colour(picture: Tensor, light: Tensor, inverse_depth: Tensor) -> Tensor:
+    """Index into COLOUR_NAMES per pixel, (B, H, W): smallest angle in RGB once the light is undone; black where dark.
 
-    The angle ignores shading, which scales a colour without turning it. `picture` is (H, W, 3)
-    in 0..1; `inverse_depth` is that of the scene the picture should show.
+    The angle ignores shading, which scales a colour without turning it.
+
+    Args:
+        picture: (B, 3, H, W) in 0..1.
+        light: (B, 7), rows of `light_table`.
+        inverse_depth: (B, H, W), of the scene that the picture should show.
     """
-    clear = undo_light(picture, light_name, inverse_depth)
-    length = np.linalg.norm(clear, axis=-1, keepdims=True)
-    table = COLOUR_TABLE / np.linalg.norm(COLOUR_TABLE, axis=1, keepdims=True)
-    return np.argmax(clear / np.maximum(length, 1e-6) @ table.T, axis=-1)
+    clear = undo_light(picture, light, inverse_depth)
+    table = torch.nn.functional.normalize(picture.new_tensor(list(COLOURS.values()))[:BLACK], dim=1)
+    angle = torch.einsum("bchw,kc->bkhw", torch.nn.functional.normalize(clear, dim=1, eps=1e-6), table)
+    return torch.where(clear.amax(dim=1) < DARK, BLACK, angle.argmax(dim=1))

@@ -7,6 +7,8 @@ from diffusers import DDIMScheduler
 from torch import Tensor
 
 from tools.embedded_model.export import SCHEDULER_CONFIG, Networks
+from tools.embedded_model.loop import half_precision
+from tools.embedded_model.stage_vae import to_bytes
 from tools.embedded_model.tokens import encode
 
 
@@ -15,7 +17,7 @@ def noise_like(latents: Tensor, seed: int) -> Tensor:
     parts = [
         torch.randn(latents.shape[1:], generator=torch.Generator().manual_seed(seed + i)) for i in range(len(latents))
     ]
-    return torch.stack(parts)
+    return torch.stack(parts).to(latents.device)
 
 
 @torch.no_grad()
@@ -36,11 +38,13 @@ def generate(
     """
     scheduler = DDIMScheduler(**{key: value for key, value in SCHEDULER_CONFIG.items() if not key.startswith("_")})
     scheduler.set_timesteps(steps)
-    states = networks.text(input_ids=encode(captions + [""] * len(captions))).last_hidden_state
-    state = scheduler.add_noise(latents, noise_like(latents, seed), scheduler.timesteps[:1])
-    for step in scheduler.timesteps:
-        both = torch.cat([torch.cat([state, depth], dim=1)] * 2)
-        asked, empty = networks.unet(both, step, encoder_hidden_states=states).sample.chunk(2)
-        state = scheduler.step(empty + guidance * (asked - empty), step, state).prev_sample
-    decoded = networks.vae.decode(state / networks.scaling_factor).sample
-    return decoded.add(1).mul(127.5).round().clamp(0, 255).byte().permute(0, 2, 3, 1)
+    ids = encode(captions + [""] * len(captions)).to(latents.device)
+    with half_precision(latents.device):
+        states = networks.text(input_ids=ids).last_hidden_state
+        state = scheduler.add_noise(latents.float(), noise_like(latents, seed), scheduler.timesteps[:1])
+        for step in scheduler.timesteps:
+            both = torch.cat([torch.cat([state, depth], dim=1)] * 2)
+            at = torch.full((len(both),), int(step), device=latents.device)
+            asked, empty = networks.unet(both, at, encoder_hidden_states=states).sample.float().chunk(2)
+            state = scheduler.step(empty + guidance * (asked - empty), step, state).prev_sample
+        return to_bytes(networks.vae.decode(state / networks.scaling_factor).sample)

@@ -1,4 +1,4 @@
-"""Stage 5: the UNet and the text encoder, together, on eps-prediction."""
+"""The UNet and the text encoder, together, on eps-prediction."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from diffusers import UNet2DConditionModel
 from torch import Tensor, nn
 from transformers import CLIPTextModel
 
+from tools.embedded_model.export import TOKEN_TABLE, Networks
 from tools.embedded_model.loop import Schedule, StepLoss, train
 from tools.embedded_model.models import BETA_END, BETA_START, TRAINING_STEPS, build_text, build_unet
 from tools.embedded_model.plan import Plan
-from tools.embedded_model.products import multiply_in_bfloat16, supported
 from tools.embedded_model.stage_latents import Encoded
-from tools.embedded_model.tokens import encode, row_of_id
+from tools.embedded_model.tokens import encode_array, row_of_id, trained_ids
 
 
 class Denoiser(nn.Module):
@@ -25,6 +25,18 @@ class Denoiser(nn.Module):
         super().__init__()
         self.unet: UNet2DConditionModel = build_unet()
         self.text: CLIPTextModel = build_text()
+
+    @classmethod
+    def of(cls, networks: Networks) -> Denoiser:
+        """UNet and text encoder of an exported model, to train on."""
+        out = cls()
+        out.unet.load_state_dict(networks.unet.state_dict())
+        state = networks.text.state_dict()
+        table = state[f"{TOKEN_TABLE}weight"]
+        others = next(n for n in range(len(table)) if n not in trained_ids())
+        state[f"{TOKEN_TABLE}weight"] = table[[*trained_ids(), others]]
+        out.text.load_state_dict(state)
+        return out
 
     def forward(self, noisy: Tensor, depth: Tensor, step: Tensor, rows: Tensor) -> Tensor:
         """Noisy latents (B, 4, h, w), depth (B, 1, h, w), step (B,), token rows (B, 77) -> noise (B, 4, h, w)."""
@@ -47,55 +59,53 @@ def v_weight(signal: Tensor) -> Tensor:
 
 def _depth_input(encoded: Encoded, which: Tensor, generator: torch.Generator) -> Tensor:
     """Conditioning (B, 1, h, w): 70 % estimated, 30 % exact; some of it bent by a power or slightly noisy;
-    17 % neutral (zeros)."""
-    batch = len(which)
-    rolls = torch.rand(batch, 4, 1, 1, 1, generator=generator)
-    depth = torch.where(rolls[:, 0] < 0.3, encoded.exact[which], encoded.estimated[which])
-    power = torch.where(rolls[:, 1] < 0.4, 2 ** (2 * rolls[:, 1] / 0.4 - 1), torch.ones(()))
+    16 % neutral (zeros)."""
+    device = which.device
+    rolls = torch.rand(len(which), 4, 1, 1, 1, generator=generator, device=device)
+    estimated = encoded.estimated_elsewhere(which, generator)
+    depth = torch.where(rolls[:, 0] < 0.3, encoded.exact[which].float(), estimated)
+    power = torch.where(rolls[:, 1] < 0.4, 2 ** (2 * rolls[:, 1] / 0.4 - 1), 1.0)
     depth = ((depth + 1) / 2).clamp_min(0).pow(power) * 2 - 1
-    noise = 0.04 * (rolls[:, 2] < 0.4) * torch.randn(depth.shape, generator=generator)
-    return torch.where(rolls[:, 3] < 0.17, torch.zeros(()), (depth + noise).clamp(-1, 1))
+    noise = 0.04 * (rolls[:, 2] < 0.4) * torch.randn(depth.shape, generator=generator, device=device)
+    return torch.where(rolls[:, 3] < 0.16, 0.0, (depth + noise).clamp(-1, 1))
 
 
 def denoising_loss(encoded: Encoded, plan: Plan) -> StepLoss:
     """v-weighted error of the predicted noise; half the steps from 650..999; noise with a random mean per channel
-    for the first 85 % of the training, so that a region's colour cannot be read from the noisy latent and has to
+    for the first 87 % of the training, so that a region's colour cannot be read from the noisy latent and has to
     be taken from the caption; captions dropped for 10 %."""
-    signal, empty = cumulative_signal(), row_of_id()[encode([""])]
+    device, batch = encoded.latents.device, plan.unet_batch
+    signal = cumulative_signal().to(device)
+    empty = torch.from_numpy(row_of_id()[encode_array([""])]).long().to(device)
     weights = v_weight(signal)
 
-    def step(model: nn.Module, generator: torch.Generator, progress: float) -> tuple[Tensor, dict[str, float]]:
-        batch = plan.unet_batch
-        which = torch.randint(len(encoded.latents), (batch,), generator=generator)
-        version = torch.randint(encoded.rows.shape[1], (batch,), generator=generator)
-        rows = encoded.rows[which, version].long()
-        rows = torch.where(torch.rand(batch, 1, generator=generator) < 0.1, empty, rows)
-        late = torch.randint(650, TRAINING_STEPS, (batch,), generator=generator)
-        any_step = torch.randint(0, TRAINING_STEPS, (batch,), generator=generator)
-        t = torch.where(torch.rand(batch, generator=generator) < 0.5, late, any_step)
-        clean = encoded.latents[which]
-        noise = torch.randn(clean.shape, generator=generator)
-        if progress < 0.85:
-            noise = noise + 0.15 * torch.randn(batch, 4, 1, 1, generator=generator)
+    def step(model: nn.Module, generator: torch.Generator, progress: float) -> tuple[Tensor, dict[str, Tensor]]:
+        def chance(share: float, *more: int) -> Tensor:
+            return torch.rand(batch, *more, generator=generator, device=device) < share
+
+        def below(low: int, high: int) -> Tensor:
+            return torch.randint(low, high, (batch,), generator=generator, device=device)
+
+        which = below(0, len(encoded.latents))
+        rows = encoded.rows[which, below(0, encoded.rows.shape[1])].long()
+        rows = torch.where(chance(0.1, 1), empty, rows)
+        t = torch.where(chance(0.5), below(650, TRAINING_STEPS), below(0, TRAINING_STEPS))
+        clean = encoded.latents[which].float()
+        noise = torch.randn(clean.shape, generator=generator, device=device)
+        if progress < 0.87:
+            noise = noise + 0.15 * torch.randn(batch, 4, 1, 1, generator=generator, device=device)
         alpha = signal[t][:, None, None, None]
         noisy = alpha.sqrt() * clean + (1 - alpha).sqrt() * noise
-        error = (model(noisy, _depth_input(encoded, which, generator), t, rows) - noise).pow(2).mean(dim=(1, 2, 3))
-        loss = (weights[t] * error).mean()
-        late_error = error.detach()[t >= 650].mean().item() if bool((t >= 650).any()) else 0.0
-        return loss, {"loss": loss.item(), "eps": error.detach().mean().item(), "late": late_error}
+        predicted = model(noisy, _depth_input(encoded, which, generator), t, rows).float()
+        error = (predicted - noise).pow(2).mean(dim=(1, 2, 3))
+        late = (t >= 650).float()
+        figures = {"eps": error.detach().mean(), "late": (error.detach() * late).sum() / late.sum().clamp_min(1)}
+        return (weights[t] * error).mean(), figures
 
     return step
 
 
-def train_denoiser(encoded: Encoded, plan: Plan, folder: Path, *, workers: int, deadline: float = 0.0) -> Denoiser:
+def train_denoiser(denoiser: Denoiser, encoded: Encoded, plan: Plan, folder: Path, seconds: float) -> Denoiser:
     """The trained UNet and text encoder (running mean of the weights)."""
-    schedule = Schedule(
-        "unet", plan.unet_samples, plan.unet_batch, plan.unet_rate, plan.seed + 3, warm_up=100, constant=0.4,
-        weight_decay=0.01, mean_decay=0.997, checkpoint_seconds=plan.checkpoint_seconds, deadline=deadline,
-    )  # fmt: skip
-    denoiser = Denoiser()
-    if supported():
-        multiply_in_bfloat16(denoiser)
-    denoiser = train(denoiser, denoising_loss(encoded, plan), schedule, folder, workers=workers)
-    assert isinstance(denoiser, Denoiser)
-    return denoiser
+    schedule = Schedule("unet", seconds, plan.unet_rate, plan.seed + 3, warm_up=100, constant=0.4, mean_decay=0.998)
+    return cast(Denoiser, train(denoiser, denoising_loss(encoded, plan), schedule, folder))
