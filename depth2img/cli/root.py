@@ -192,7 +192,7 @@ def generate(
     """Generate: depth-to-image, or depth inpainting with --mask. Each picture keeps its own depth."""
     several = len(pictures) > 1
     targets = [
-        picture_path(flags.output_path(output, source, "-depth2img.io.png", several=several)) for source in pictures
+        picture_path(flags.output_path(output, source, "-depth2img.png", several=several)) for source in pictures
     ]
     chosen = _one_each(masks, len(pictures))
     decoded = [read_picture(source) for source in pictures]

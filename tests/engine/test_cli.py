@@ -128,7 +128,7 @@ def test_generate_with_mask_own_map_and_saved_map(
         *("--masked-content", "fill", "--save-map", "--append-map", "--inpaint-area", "only masked"),
     )
     assert result.code == 0, result.err
-    done = np.asarray(Image.open(tmp_path / "picture-depth2img.io.png"))
+    done = np.asarray(Image.open(tmp_path / "picture-depth2img.png"))
     kept = np.asarray(Image.open(mask)) == 0
     assert np.array_equal(done[kept], np.asarray(Image.open(picture))[kept])
     saved = read_depth_map(tmp_path / "picture-depth2img-depth.png")

@@ -257,7 +257,7 @@ def test_command_line(tmp_path: Path) -> None:
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     [result] = json.loads(done.stdout)["results"]
-    with Image.open(tmp_path / "a-depth2img.io.png") as made, Image.open(tmp_path / "a-depth2img-depth.png") as depth:
+    with Image.open(tmp_path / "a-depth2img.png") as made, Image.open(tmp_path / "a-depth2img-depth.png") as depth:
         assert made.size == depth.size == (160, 160)
         assert made.text["parameters"] == result["infotext"]
         assert "Depth hires: estimate" in result["infotext"]
