@@ -37,12 +37,14 @@ from safetensors.torch import load_file, save_file
 
 from depth2img.checkpoints import convert, merge, open_model
 from depth2img.checkpoints.conversion import lazy_list, write_single_file
-from depth2img.checkpoints.layout import keys, shapes
+from depth2img.checkpoints.layout import keys
+from depth2img.checkpoints.layout.key_map import DPT_HYBRID
 from depth2img.checkpoints.layout.keys import INPUT
 from depth2img.checkpoints.layout.ldm_yaml import SD2, text_config
 from depth2img.checkpoints.model import WEIGHTS, ToLdm
-from depth2img.checkpoints.storage.tensors import Renamed, open_file
-from depth2img.checkpoints.storage.writing import Lazy, write_safetensors
+from depth2img.checkpoints.storage.opening import open_checkpoint
+from depth2img.checkpoints.storage.tensors import Lazy, selected
+from depth2img.checkpoints.storage.writing import write_safetensors
 
 BOUND = 1.3
 
@@ -53,7 +55,7 @@ BOUND = 1.3
 def in_memory(source: Path, target: Path) -> None:
     """Folder -> file with everything in memory, as a short script does it."""
     parts = {name: load_file(source / name / f"{stem}.safetensors") for name, stem in WEIGHTS.items()}
-    table = open_model(source).pairs
+    table = open_model(source).key_map
     state = {pair.ldm: pair.to_ldm([parts[pair.component][name] for name in pair.names]) for pair in table}
     save_file({name: value.contiguous() for name, value in state.items()}, target)
 
@@ -110,7 +112,7 @@ def run(task: str, *given: Path, target: Path) -> dict[str, Any]:
 
 def random_checkpoint(path: Path) -> None:
     """A depth checkpoint in float32 that is narrower than Stable Diffusion 2, with noise for weights."""
-    anatomy = dataclasses.replace(
+    config = dataclasses.replace(
         SD2,
         unet={
             **SD2.unet,
@@ -120,22 +122,22 @@ def random_checkpoint(path: Path) -> None:
         },
         vae={**SD2.vae, "block_out_channels": [64, 128, 256, 256]},
         text_encoder=text_config(width=512, heads=8, layers=23),
-        depth_estimator=dict(shapes.DPT_HYBRID),
+        depth_estimator=dict(DPT_HYBRID),
     )
-    wanted = shapes.required(anatomy)
+    wanted = config.required()
     lazies = [Lazy(name, torch.float32, shape, partial(torch.rand, shape)) for name, shape in wanted.items()]
-    write_single_file(path, lazies, anatomy, {})
+    write_single_file(path, lazies, config, {})
 
 
 def shard(folder: Path) -> None:
     """Split the UNet of a folder into three files with an index, as diffusers does."""
     whole = folder / "unet" / "diffusion_pytorch_model.safetensors"
-    tensors = open_file(whole)
+    tensors = open_checkpoint(whole)
     names, table = list(tensors.keys()), {}
     for number in range(3):
         name = f"diffusion_pytorch_model-0000{number + 1}-of-00003.safetensors"
         part = names[number::3]
-        write_safetensors(whole.with_name(name), lazy_list(Renamed(tensors, {key: key for key in part})), {})
+        write_safetensors(whole.with_name(name), lazy_list(selected(tensors, part.__contains__)), {})
         table |= dict.fromkeys(part, name)
     whole.unlink()
     whole.with_name(f"{whole.name}.index.json").write_text(json.dumps({"weight_map": table}))
@@ -152,14 +154,14 @@ def largest(path: Path, halves: bool = False) -> tuple[int, int]:
     """Bytes of the largest tensor of a file's single-file view, and of the largest with what it is made of."""
     model = open_model(path)
     sizes = []
-    for lazy in lazy_list(ToLdm(model.parts, model.pairs)):
+    for lazy in lazy_list(ToLdm(model.parts, model.key_map)):
         sizes.append((lazy.size // 2, lazy.size // 2 + lazy.size) if halves else (lazy.size, lazy.size))
     return max(size for size, _ in sizes), max(group for _, group in sizes)
 
 
 def without_depth(source: Path, target: Path) -> None:
     """The same weights as a checkpoint with 4 input channels."""
-    tensors = open_file(source)
+    tensors = open_checkpoint(source)
     cut = {z.key: z for z in lazy_list(tensors) if not z.key.startswith(keys.DEPTH)}
     convolution = cut[INPUT]
     shape = (convolution.shape[0], 4, *convolution.shape[2:])

@@ -33,8 +33,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from depth2img.checkpoints import convert, merge, open_model
-from depth2img.checkpoints.known import sha256_of
 from depth2img.checkpoints.layout.keys import INPUT
+from depth2img.checkpoints.storage.hashes import sha256_of
 from depth2img.embedded import install
 from depth2img.errors import CheckpointError
 

@@ -23,7 +23,7 @@ import yaml
 from depth2img import CheckpointError
 from depth2img.checkpoints import inspect
 from depth2img.checkpoints.layout import keys
-from depth2img.checkpoints.layout.ldm_yaml import SD2_DESCRIPTION
+from depth2img.checkpoints.layout.ldm_yaml import SD2_YAML
 from tests.library import sparse
 
 NAMES = sparse.sd2()
@@ -94,14 +94,14 @@ def huge_header(folder: Path, chance: random.Random) -> Path:
 
 
 def wrong_yaml(folder: Path, chance: random.Random) -> Path:
-    path, text = safetensors(folder), json.loads(json.dumps(SD2_DESCRIPTION))
+    path, text = safetensors(folder), json.loads(json.dumps(SD2_YAML))
     text["model"]["params"]["unet_config"]["params"]["in_channels"] = chance.choice([4, 8, 9])
     path.with_suffix(".yaml").write_text(yaml.safe_dump(text))
     return path
 
 
 def hostile_yaml(folder: Path, chance: random.Random) -> Path:
-    path, text = safetensors(folder), json.loads(json.dumps(SD2_DESCRIPTION))
+    path, text = safetensors(folder), json.loads(json.dumps(SD2_YAML))
     part = chance.choice(["unet_config", "first_stage_config", "cond_stage_config", "depth_stage_config"])
     text["model"]["params"][part]["target"] = chance.choice(["os.system", "subprocess.run", "builtins.eval"])
     path.with_suffix(".yaml").write_text(yaml.safe_dump(text))

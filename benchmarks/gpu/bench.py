@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from depth2img.checkpoints.layout.config import Anatomy
+from depth2img.checkpoints.layout.config import ModelConfig
 from depth2img.diffusion import Engine, Settings
 from depth2img.diffusion.networks import LATENT_FACTOR, Networks
 from depth2img.diffusion.sampling import make_scheduler
@@ -33,7 +33,7 @@ class Bench:
     Attributes:
         device: where.
         dtype: of all rows that name no other.
-        anatomy: the model's.
+        config: the model's.
         side: of the pictures, in pixels.
         steps: of a sampler for a rate.
         batches: how many pictures at a time.
@@ -43,7 +43,7 @@ class Bench:
 
     device: torch.device
     dtype: torch.dtype
-    anatomy: Anatomy
+    config: ModelConfig
     side: int
     steps: int
     batches: tuple[int, ...]
@@ -79,7 +79,7 @@ class Bench:
         """A model as it is built, in place of the one before."""
         self.networks = None
         measure.clean(self.device)
-        self.networks = models.networks(self.anatomy, self.device, dtype)
+        self.networks = models.networks(self.config, self.device, dtype)
         measure.wait(self.device)
         return self.networks
 
@@ -109,7 +109,7 @@ class Bench:
 
     def unet_call(self, unet: Any, count: int) -> Callable[[], torch.Tensor]:
         """One step of so many pictures: both halves of the guidance."""
-        side, width = self.side // LATENT_FACTOR, int(self.anatomy.unet["cross_attention_dim"])
+        side, width = self.side // LATENT_FACTOR, int(self.config.unet["cross_attention_dim"])
         shapes = (2 * count, 5, side, side), (2 * count, 77, width)
         latents, text = (self.random(shape) for shape in shapes)
         timestep = torch.tensor(501, device=self.device)

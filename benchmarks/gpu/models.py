@@ -8,9 +8,9 @@ from typing import Any
 
 import torch
 
-from depth2img.checkpoints.layout.config import Anatomy
+from depth2img.checkpoints.layout.config import ModelConfig
 from depth2img.checkpoints.layout.ldm_yaml import (
-    SD2_DESCRIPTION,
+    SD2_YAML,
     scheduler_config,
     text_config,
     unet_from_ldm,
@@ -60,23 +60,23 @@ def dpt(width: int, heads: int, sizes: Sequence[int], depths: Sequence[int], nec
 SCHEDULER = scheduler_config(beta_start=0.00085, beta_end=0.012, steps=1000, prediction="epsilon")
 
 
-def full() -> Anatomy:
+def full() -> ModelConfig:
     """Stable Diffusion 2's depth model."""
-    params = SD2_DESCRIPTION["model"]["params"]
+    params = SD2_YAML["model"]["params"]
     depth = dpt(768, 12, (256, 512, 1024), (3, 4, 9), (256, 512, 768, 768), 384)
     text = text_config(width=1024, heads=16, layers=23)
-    return Anatomy(unet_from_ldm(params), vae_from_ldm(params), text, depth, SCHEDULER, penultimate=False)
+    return ModelConfig(unet_from_ldm(params), vae_from_ldm(params), text, depth, SCHEDULER, penultimate=False)
 
 
-def small() -> Anatomy:
-    """The same anatomy with narrow layers, for a CPU."""
-    params = SD2_DESCRIPTION["model"]["params"]
+def small() -> ModelConfig:
+    """The same config with narrow layers, for a CPU."""
+    params = SD2_YAML["model"]["params"]
     unet = {**unet_from_ldm(params), "block_out_channels": [32, 64, 64, 64], "attention_head_dim": [1, 2, 2, 2]}
     unet |= {"cross_attention_dim": 64, "sample_size": 8, "layers_per_block": 1}
     vae = {**vae_from_ldm(params), "block_out_channels": [32, 32, 64, 64], "layers_per_block": 1}
     depth = dpt(64, 1, (128, 256, 256), (1, 1, 2), (128, 256, 64, 64), 64)
     depth["fusion_hidden_size"] = 32
-    return Anatomy(unet, vae, text_config(width=64, heads=2, layers=3), depth, SCHEDULER, penultimate=False)
+    return ModelConfig(unet, vae, text_config(width=64, heads=2, layers=3), depth, SCHEDULER, penultimate=False)
 
 
 @dataclass(frozen=True)
@@ -120,10 +120,10 @@ class Random:
         return (noise * scale).to(self.dtype)
 
 
-def networks(anatomy: Anatomy, device: torch.device, dtype: torch.dtype) -> Networks:
+def networks(config: ModelConfig, device: torch.device, dtype: torch.dtype) -> Networks:
     """The model, its depth network drawn on the CPU: there it is compared."""
     parts: dict[str, Any] = {}
-    for seed, (name, shapes) in enumerate(empty(anatomy)):
+    for seed, (name, shapes) in enumerate(empty(config)):
         depth = name == "depth_estimator"
         where, kind = (torch.device("cpu"), torch.float32) if depth else (device, dtype)
         parts[name] = Random(shapes, where, kind, 10_000 * seed)
@@ -132,20 +132,20 @@ def networks(anatomy: Anatomy, device: torch.device, dtype: torch.dtype) -> Netw
     state["head.head.4.weight"].abs_()
     state["head.head.4.bias"].fill_(1.0)
     parts["depth_estimator"] = InMemory(state)
-    model = Model(name="random", anatomy=anatomy, parts=parts, pairs=(), aside=InMemory({}))
+    model = Model(name="random", config=config, parts=parts, key_map=(), aside=InMemory({}))
     return build(model, device=device, dtype=dtype)
 
 
-def empty(anatomy: Anatomy) -> Iterator[tuple[str, dict[str, tuple[int, ...]]]]:
+def empty(config: ModelConfig) -> Iterator[tuple[str, dict[str, tuple[int, ...]]]]:
     """Each part's name and the shapes of its tensors."""
     from diffusers import AutoencoderKL, UNet2DConditionModel
     from transformers import CLIPTextConfig, CLIPTextModel, DPTConfig, DPTForDepthEstimation
 
     made = {
-        "unet": lambda: UNet2DConditionModel.from_config(public_config(anatomy.unet)),
-        "vae": lambda: AutoencoderKL.from_config(public_config(anatomy.vae)),
-        "text_encoder": lambda: CLIPTextModel(CLIPTextConfig(**public_config(anatomy.text_encoder))),
-        "depth_estimator": lambda: DPTForDepthEstimation(DPTConfig(**public_config(anatomy.depth_estimator))),
+        "unet": lambda: UNet2DConditionModel.from_config(public_config(config.unet)),
+        "vae": lambda: AutoencoderKL.from_config(public_config(config.vae)),
+        "text_encoder": lambda: CLIPTextModel(CLIPTextConfig(**public_config(config.text_encoder))),
+        "depth_estimator": lambda: DPTForDepthEstimation(DPTConfig(**public_config(config.depth_estimator))),
     }
     for name, make in made.items():
         with torch.device("meta"):

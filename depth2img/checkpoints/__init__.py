@@ -1,4 +1,4 @@
-"""Depth checkpoints: what they are and what is wrong with them; getting, setting up, converting and merging them."""
+"""Depth checkpoints: inspect, get, set up, convert and merge them."""
 
 from __future__ import annotations
 
@@ -10,14 +10,16 @@ from .conversion import to_single_file as to_single_file
 from .inspection.inspect import inspect as inspect
 from .inspection.report import Fault as Fault
 from .inspection.report import Report as Report
-from .layout.config import Anatomy as Anatomy
+from .layout.config import ModelConfig as ModelConfig
 from .layout.ldm_yaml import open_clip_config as open_clip_config
 from .merging import Merged as Merged
 from .merging import merge as merge
 from .model import Model as Model
 from .model import open_midas as open_midas
 from .model import open_model as open_model
-from .setup import Plan as Plan
+from .setup import SetupPlan as SetupPlan
 from .setup import carry_out as carry_out
 from .setup import plan_setup as plan_setup
 from .setup import webui_folders as webui_folders
+from .storage.opening import CheckpointFile as CheckpointFile
+from .storage.opening import open_checkpoint as open_checkpoint

@@ -11,8 +11,9 @@ from __future__ import annotations
 import json
 import math
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Final, Literal
 
@@ -20,29 +21,28 @@ import torch
 import yaml
 
 from ..errors import CheckpointError, OptionError
-from . import known
 from .conversion import END_THE_NAME, NETWORKS, is_single_file, room_for, write_single_file
 from .inspection.inspect import inspect
 from .layout import keys
-from .layout.config import Anatomy, read_text
+from .layout.config import ModelConfig, read_text, reading
 from .layout.ldm_yaml import METADATA
 from .model import RECREATED, open_single_file
-from .storage.tensors import Progress, Tensors, open_file, part_of
-from .storage.writing import Lazy, as_type
+from .storage.opening import CheckpointFile, open_checkpoint
+from .storage.tensors import Lazy, Progress, as_type, part_of
 
-What = Literal["merged", "merged but for depth", "kept", "left out"]
+Fate = Literal["merged", "merged but for depth", "kept", "left out"]
 Letter = Literal["A", "B", "C"]
 
 PLAIN_CHANNELS: Final = 4
 MERGED: Final = (keys.UNET, keys.TEXT, "model_ema.")
-"""What the formula is applied to; all else is kept."""
+"""Prefixes of what the formula is applied to; all else is kept."""
 
 PRECISIONS: Final = {"float16": torch.float16, "float32": torch.float32}
 
 
 @dataclass(frozen=True)
-class Line:
-    """What became of one tensor.
+class MergedTensor:
+    """The fate of one tensor.
 
     Attributes:
         name: its name in the single file.
@@ -53,40 +53,39 @@ class Line:
 
     name: str
     sources: tuple[Letter, ...]
-    what: What
+    what: Fate
 
 
 @dataclass(frozen=True)
 class Merged:
-    """What a merge wrote.
+    """The result of a merge.
 
     Attributes:
-        lines: one for each tensor of any of the models.
+        tensors: one entry for each tensor of any of the models.
         bytes: of all tensors, as written.
         sha256: of the file.
         recipe: as in its metadata under `sd_merge_recipe`.
     """
 
-    lines: Sequence[Line]
+    tensors: Sequence[MergedTensor]
     bytes: int
     sha256: str
     recipe: Mapping[str, Any]
 
     def counts(self) -> dict[str, int]:
-        """How many lines there are of each kind."""
-        return dict(Counter(line.what for line in self.lines))
+        """Count the tensors by their fate."""
+        return dict(Counter(tensor.what for tensor in self.tensors))
 
     def to_json(self) -> dict[str, Any]:
-        """All of it as plain data."""
-        lines = [{"name": line.name, "sources": list(line.sources), "what": line.what} for line in self.lines]
+        """Return all of it as plain data."""
+        tensors = [{"name": one.name, "sources": list(one.sources), "what": one.what} for one in self.tensors]
         values = {"counts": self.counts(), "bytes": self.bytes, "sha256": self.sha256, "recipe": dict(self.recipe)}
-        return {"tensors": lines, **values}
+        return {"tensors": tensors, **values}
 
 
 @dataclass(frozen=True)
 class _Source:
-    path: Path
-    tensors: Tensors
+    file: CheckpointFile
     names: frozenset[str]
     is_depth: bool
 
@@ -105,12 +104,12 @@ def merge(
     precision: str | None = None,
     progress: Progress | None = None,
 ) -> Merged:
-    """Write a depth checkpoint that is merged of two or three; its YAML goes beside it, the recipe into its metadata.
+    """Merge two or three checkpoints into a depth checkpoint; its YAML goes beside it, the recipe into its metadata.
 
     At least one of A and B is a depth checkpoint. With both, the fifth channel is merged like the others.
 
     Args:
-        primary: A, a `.safetensors` or `.ckpt` file.
+        primary: A, a checkpoint file, safetensors or pickle.
         secondary: B, likewise.
         target: the `.safetensors` file to write.
         multiplier: M, 0..1.
@@ -120,7 +119,7 @@ def merge(
         progress: told the bytes done and the bytes in all, those of the models' SHA-256 included.
 
     Raises:
-        CheckpointError: a model is no Stable Diffusion 2 checkpoint, they do not fit together, or the target cannot
+        CheckpointError: a model is not a Stable Diffusion 2 checkpoint, they do not fit together, or the target cannot
             be written.
         OptionError: an option is out of range.
     """
@@ -128,28 +127,28 @@ def merge(
     paths: dict[Letter, Path] = {"A": primary, "B": secondary, **({"C": tertiary} if tertiary else {})}
     sources: dict[Letter, _Source] = {letter: _open(path) for letter, path in paths.items()}
     depth = _depth_side(sources)
-    model = open_single_file(sources[depth].path)
-    _fit(sources, model.anatomy)
-    lazies, lines = _plan(sources, depth, multiplier, vae)
+    model = open_single_file(sources[depth].file)
+    _fit(sources, model.config)
+    lazies, fates = _tensors(sources, depth, multiplier, vae)
     if precision is not None:
         wanted = PRECISIONS[precision]
         lazies = [as_type(z, wanted) if z.dtype.is_floating_point and _is_network(z.key) else z for z in lazies]
-    parts = [source.path.stat().st_size for source in sources.values()]
+    parts = [source.file.size for source in sources.values()]
     whole = sum(parts) + room_for(lazies, target.parent)
     hashes = {
-        letter: known.sha256_of(source.path, part_of(progress, sum(parts[:number]), whole))
+        letter: source.file.sha256(part_of(progress, sum(parts[:number]), whole))
         for number, (letter, source) in enumerate(sources.items())
     }
     recipe = _recipe(sources, hashes, multiplier, vae, precision, target, depth)
     metadata = {
         "sd_merge_recipe": json.dumps(recipe),
         "sd_merge_models": json.dumps(_models(sources, hashes)),
-        METADATA: model.anatomy.to_json(),
+        METADATA: model.config.to_json(),
         **({RECREATED: "\n".join(model.noted)} if model.noted else {}),
     }
     told = part_of(progress, sum(parts), whole)
-    total, digest = write_single_file(target, lazies, model.anatomy, metadata, told)
-    return Merged(lines, total, digest, recipe)
+    total, digest = write_single_file(target, lazies, model.config, metadata, told)
+    return Merged(fates, total, digest, recipe)
 
 
 def _check_options(target: Path, multiplier: float, vae: Letter, precision: str | None) -> None:
@@ -168,7 +167,8 @@ def _check_options(target: Path, multiplier: float, vae: Letter, precision: str 
 
 
 def _open(path: Path) -> _Source:
-    report = inspect(path)
+    file = open_checkpoint(path)
+    report = inspect(file)
     if not report.kind.startswith("Stable Diffusion 2") or report.channels not in (
         PLAIN_CHANNELS,
         keys.DEPTH_CHANNELS,
@@ -183,8 +183,7 @@ def _open(path: Path) -> _Source:
             f"The text encoder of {path.name} is laid out like Stable Diffusion 1's.",
             fix="Convert the original folder again; its names would fit nothing.",
         )
-    tensors = open_file(path)
-    return _Source(path, tensors, frozenset(tensors.keys()), report.channels == keys.DEPTH_CHANNELS)
+    return _Source(file, frozenset(file.keys()), report.channels == keys.DEPTH_CHANNELS)
 
 
 def _depth_side(sources: _Sources) -> Letter:
@@ -193,13 +192,13 @@ def _depth_side(sources: _Sources) -> Letter:
             return letter
     raise CheckpointError(
         "Neither A nor B is a depth checkpoint.",
-        got=f"{sources['A'].path.name} and {sources['B'].path.name}",
+        got=f"{sources['A'].file.path.name} and {sources['B'].file.path.name}",
         fix="Merge them in the WebUI's Checkpoint Merger.",
     )
 
 
-def _fit(sources: _Sources, anatomy: Anatomy) -> None:
-    """Whether the models' tensors and predictions go together."""
+def _fit(sources: _Sources, config: ModelConfig) -> None:
+    """Check that the models' tensors and predictions go together."""
     first = sources["A"]
     unet = {name for name in first.names if name.startswith(keys.UNET)}
     for letter, source in sources.items():
@@ -208,18 +207,18 @@ def _fit(sources: _Sources, anatomy: Anatomy) -> None:
             raise CheckpointError(
                 f"The UNets of A and {letter} have different layers.",
                 got=f"{len(odd)} tensors in only one of them, such as '{odd[0][:100]}'",
-                fix=f"Use models of one kind; {source.path.name} may be incomplete.",
+                fix=f"Use models of one kind; {source.file.path.name} may be incomplete.",
             )
         for name in sorted(first.names & source.names):
-            if _is_merged(name) and not _same_shape(name, first.tensors.shape(name), source.tensors.shape(name)):
+            if _is_merged(name) and not _same_shape(name, first.file.shape(name), source.file.shape(name)):
                 raise CheckpointError(
-                    f"Tensor '{name[:100]}' of {source.path.name} has another shape than A's.",
-                    got=f"{source.tensors.shape(name)} and {first.tensors.shape(name)}",
+                    f"Tensor '{name[:100]}' of {source.file.path.name} has another shape than A's.",
+                    got=f"{source.file.shape(name)} and {first.file.shape(name)}",
                     fix="Only models of one size can be merged.",
                 )
-        if _predicts_v(source) and anatomy.scheduler.get("prediction_type") != "v_prediction":
+        if _predicts_v(source) and config.scheduler.get("prediction_type") != "v_prediction":
             raise CheckpointError(
-                f"{source.path.name} predicts v, and the depth checkpoint noise: their mean would do neither.",
+                f"{source.file.path.name} predicts v, and the depth checkpoint noise: their mean would do neither.",
                 fix="Use a fine-tuning of Stable Diffusion 2's base model (512), not of the one for 768.",
             )
 
@@ -231,14 +230,15 @@ def _same_shape(name: str, one: Sequence[int], other: Sequence[int]) -> bool:
 
 
 def _predicts_v(source: _Source) -> bool:
-    """Whether the file's metadata or the YAML beside it says so; without either nobody can tell from names."""
-    if source.tensors.metadata.get("modelspec.prediction_type", "") == "v":
+    """Tell whether the file's metadata or the YAML beside it says so; names alone do not tell."""
+    if source.file.metadata.get("modelspec.prediction_type", "") == "v":
         return True
-    beside = source.path.with_suffix(".yaml")
+    sidecar = source.file.path.with_suffix(".yaml")
     try:
-        found = yaml.safe_load(read_text(beside))["model"]["params"] if beside.is_file() else {}
-        return bool(found.get("parameterization") == "v")
-    except (CheckpointError, yaml.YAMLError, KeyError, TypeError, AttributeError, ValueError):
+        with reading(f"YAML of {source.file.path.name}"):
+            found = yaml.safe_load(read_text(sidecar))["model"]["params"] if sidecar.is_file() else {}
+            return bool(found.get("parameterization") == "v")
+    except CheckpointError:
         return False  # a YAML that cannot be read says nothing; `inspect` names it
 
 
@@ -250,8 +250,8 @@ def _is_network(name: str) -> bool:
     return name.startswith(NETWORKS)
 
 
-def _plan(sources: _Sources, depth: Letter, multiplier: float, vae: Letter) -> tuple[list[Lazy], list[Line]]:
-    a, lazies, lines = sources["A"], [], []
+def _tensors(sources: _Sources, depth: Letter, multiplier: float, vae: Letter) -> tuple[list[Lazy], list[MergedTensor]]:
+    a, lazies, fates = sources["A"], [], []
     names = {*(n for n in a.names if not n.startswith(keys.DEPTH))}
     names |= {n for n in sources[depth].names if n.startswith(keys.DEPTH)}
     for name in sorted(names):
@@ -259,35 +259,31 @@ def _plan(sources: _Sources, depth: Letter, multiplier: float, vae: Letter) -> t
         if name.startswith(keys.VAE) and name in sources[vae].names:
             keeper = vae
         everywhere = all(name in source.names for source in sources.values())
-        if not (_is_merged(name) and everywhere and a.tensors.dtype(name).is_floating_point):
-            tensors = sources[keeper].tensors
-            lazies.append(Lazy(name, tensors.dtype(name), tensors.shape(name), _getter(tensors, name)))
-            lines.append(Line(name, (keeper,), "kept"))
+        if not (_is_merged(name) and everywhere and a.file.dtype(name).is_floating_point):
+            tensors = sources[keeper].file
+            lazies.append(Lazy(name, tensors.dtype(name), tensors.shape(name), partial(tensors.get, name)))
+            fates.append(MergedTensor(name, (keeper,), "kept"))
             continue
-        uneven = len({source.tensors.shape(name) for source in sources.values()}) > 1
+        uneven = len({source.file.shape(name) for source in sources.values()}) > 1
         lazies.append(_merged(name, sources, depth, multiplier))
-        lines.append(Line(name, tuple(sources), "merged but for depth" if uneven else "merged"))
+        fates.append(MergedTensor(name, tuple(sources), "merged but for depth" if uneven else "merged"))
     for name in sorted({name for source in sources.values() for name in source.names} - names):
         having = tuple(letter for letter, source in sources.items() if name in source.names)
-        lines.append(Line(name, having, "left out"))
-    return lazies, lines
-
-
-def _getter(tensors: Tensors, name: str) -> Callable[[], torch.Tensor]:
-    return lambda: tensors.get(name)
+        fates.append(MergedTensor(name, having, "left out"))
+    return lazies, fates
 
 
 def _merged(name: str, sources: _Sources, depth: Letter, multiplier: float) -> Lazy:
-    types = [source.tensors.dtype(name) for source in sources.values()]
-    shape, widest = sources[depth].tensors.shape(name), types[0]
+    types = [source.file.dtype(name) for source in sources.values()]
+    shape, widest = sources[depth].file.shape(name), types[0]
     for other in types[1:]:
         widest = torch.promote_types(widest, other)
     inner = torch.promote_types(widest, torch.float32)
 
-    uneven = any(source.tensors.shape(name) != shape for source in sources.values())
+    uneven = any(source.file.shape(name) != shape for source in sources.values())
 
     def make() -> torch.Tensor:
-        values = {letter: source.tensors.get(name).to(inner).contiguous() for letter, source in sources.items()}
+        values = {letter: source.file.get(name).to(inner).contiguous() for letter, source in sources.items()}
         if not uneven:
             return formula(*values.values(), m=multiplier)
         result = values[depth].clone()
@@ -298,8 +294,10 @@ def _merged(name: str, sources: _Sources, depth: Letter, multiplier: float) -> L
 
 
 def formula(a: torch.Tensor, b: torch.Tensor, c: torch.Tensor | None = None, *, m: float) -> torch.Tensor:
-    """A * (1 - M) + B * M, or with C: A + (B - C) * M. The operations are the WebUI's, in its order; A and B are
-    overwritten."""
+    """Compute A * (1 - M) + B * M, or with C: A + (B - C) * M.
+
+    The operations are the WebUI's, in its order; A and B are overwritten.
+    """
     if c is None:
         return a.mul_(1 - m).add_(b.mul_(m))
     return a.add_(b.sub_(c).mul_(m))
@@ -317,7 +315,7 @@ def _recipe(
     target: Path,
     depth: Letter,
 ) -> dict[str, Any]:
-    """The WebUI's fields, and ours behind them."""
+    """Make the recipe: the WebUI's fields, and ours behind them."""
     from .. import __version__
 
     difference = "C" in sources
@@ -330,26 +328,26 @@ def _recipe(
         "multiplier": multiplier,
         "save_as_half": precision == "float16",
         "custom_name": target.stem,
-        "config_source": sources[depth].path.name,
-        "bake_in_vae": None if vae == "A" else sources[vae].path.name,
+        "config_source": sources[depth].file.path.name,
+        "bake_in_vae": None if vae == "A" else sources[vae].file.path.name,
         "discard_weights": "",
         "is_inpainting": False,
         "is_instruct_pix2pix": False,
         "is_depth": True,
         "formula": "A + (B - C) * M" if difference else "A * (1 - M) + B * M",
-        "models": {letter: source.path.name for letter, source in sources.items()},
+        "models": {letter: source.file.path.name for letter, source in sources.items()},
         "version": __version__,
     }
 
 
 def _models(sources: _Sources, hashes: Mapping[Letter, str]) -> dict[str, Any]:
-    """What the WebUI keeps of the models, and of those that they were merged of."""
+    """Make the WebUI's record of the models, and of those that they were merged of."""
     models: dict[str, Any] = {}
     for letter, source in sources.items():
-        metadata = source.tensors.metadata
+        metadata = source.file.metadata
         models[hashes[letter]] = {
-            "name": source.path.name,
-            "legacy_hash": known.model_hash(source.path),
+            "name": source.file.path.name,
+            "legacy_hash": source.file.model_hash,
             "sd_merge_recipe": _data(metadata.get("sd_merge_recipe")),
         }
         models |= _data(metadata.get("sd_merge_models")) or {}

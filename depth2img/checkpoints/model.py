@@ -1,25 +1,30 @@
-"""A depth model from any of its forms, seen in the names of the diffusers layout; nothing is read before it is used."""
+"""A depth model in any of its forms, seen in the names of the diffusers layout; tensors are read when they are used."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+import logging
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, cast
+from typing import Final
 
 import torch
 
 from ..errors import CheckpointError
 from ..io.atomic import refusing
-from .layout import keys, ldm_only, shapes
-from .layout.config import FOLDERS, MIDAS_FILE, VIT_H, Anatomy, from_folder, read_json, reading
-from .layout.keys import Component, Pair
+from .layout import keys, ldm_only
+from .layout.config import FOLDERS, VIT_H, ModelConfig, from_folder, read_json, reading
+from .layout.key_map import VAE_OLD_NAMES, Entry, dpt_entries
+from .layout.keys import MIDAS_FILE, Component, Shape
 from .layout.ldm_yaml import dpt_config, from_single_file
-from .storage.tensors import InMemory, Joined, Renamed, Safetensors, Tensors, open_file
+from .storage.opening import CheckpointFile, open_checkpoint
+from .storage.tensors import InMemory, Lazy, Tensors, joined, renamed, selected
+
+log: Final = logging.getLogger(__name__)
 
 ASIDE: Final = "ldm_only.safetensors"
-"""File of a folder that keeps the tensors which only the single-file layout has, under their names there."""
+"""File of a folder for the tensors that only the single-file layout has, under their names there."""
 
 RECREATED: Final = "depth2img.recreated"
 """Metadata of a single file: the names that were re-created when it was written, one a line."""
@@ -45,137 +50,131 @@ class Model:
 
     Attributes:
         name: what the user gave, for messages.
-        anatomy: its configurations.
+        config: its configurations.
         parts: the tensors of each part under their names in diffusers and transformers.
-        pairs: how they are called in the single file.
+        key_map: their names in the single file.
         aside: tensors that only the single-file layout has, under their names there.
         constants: names that were left out because their value is the same for every model.
         noted: names in `aside` that were re-created when the file was written; see `still_as_recreated`.
     """
 
     name: str
-    anatomy: Anatomy
+    config: ModelConfig
     parts: Mapping[Component, Tensors]
-    pairs: Sequence[Pair]
+    key_map: Sequence[Entry]
     aside: Tensors
     constants: Sequence[str] = ()
     noted: Sequence[str] = ()
 
     def state(self, component: Component) -> dict[str, torch.Tensor]:
-        """All tensors of one part, read."""
+        """Read all tensors of one part."""
         part = self.parts[component]
         return {name: part.get(name) for name in part.keys()}
 
+    def recreated(self) -> list[Lazy]:
+        """Make the tensors that only the single file has, in the type of the token table."""
+        table = next(entry for entry in self.key_map if entry.ldm == keys.TOKEN_TABLE)
+        return ldm_only.recreated(self.config, self.parts["text_encoder"].dtype(table.names[0]))
+
     def still_as_recreated(self) -> tuple[str, ...]:
-        """The names of `noted` that writing the single file would make again, bit for bit; those are read for it."""
+        """Return those of `noted` that `recreated` would make again, bit for bit; they are read for it."""
         if not self.noted:
             return ()
-        table = next(pair for pair in self.pairs if pair.ldm == keys.TOKEN_TABLE)
-        dtype = self.parts["text_encoder"].dtype(table.names[0])
-        made = {lazy.key: lazy for lazy in ldm_only.recreated(self.anatomy, dtype)}
+        made = {lazy.key: lazy for lazy in self.recreated()}
         return tuple(n for n in self.noted if n in made and torch.equal(self.aside.get(n), made[n].make()))
 
 
-class FromLdm:
+class FromLdm(Tensors):
     """One part of a single file, seen in the diffusers layout.
 
     Args:
         source: the single file.
-        table: the pairs of the part.
+        entries: the key map of the part.
     """
 
-    def __init__(self, source: Tensors, table: Sequence[Pair]) -> None:
+    def __init__(self, source: Tensors, entries: Iterable[Entry]) -> None:
         self._source = source
-        self._places = {name: (pair, index) for pair in table for index, name in enumerate(pair.names)}
+        self._origins = {name: (entry, index) for entry in entries for index, name in enumerate(entry.names)}
         self._stack: tuple[str, torch.Tensor] | None = None
 
     @property
     def metadata(self) -> Mapping[str, str]:
-        """See `Tensors.metadata`."""
         return self._source.metadata
 
     def keys(self) -> Sequence[str]:
-        """See `Tensors.keys`."""
-        return list(self._places)
+        return list(self._origins)
 
-    def shape(self, key: str) -> tuple[int, ...]:
-        """See `Tensors.shape`."""
-        pair, _ = self._places[key]
-        return pair.part_shape(self._source.shape(pair.ldm))
+    def shape(self, key: str) -> Shape:
+        entry, _ = self._origins[key]
+        return entry.part_shape(self._source.shape(entry.ldm))
 
     def dtype(self, key: str) -> torch.dtype:
-        """See `Tensors.dtype`."""
-        return self._source.dtype(self._places[key][0].ldm)
+        return self._source.dtype(self._origins[key][0].ldm)
 
     def get(self, key: str) -> torch.Tensor:
-        """See `Tensors.get`."""
-        pair, index = self._places[key]
-        if pair.form != "stacked":
-            return pair.from_ldm(self._source.get(pair.ldm), index)
+        entry, index = self._origins[key]
+        if entry.form != "stacked":
+            return entry.from_ldm(self._source.get(entry.ldm), index)
         # Asked for one after the other, the three share what is read once.
-        if self._stack is None or self._stack[0] != pair.ldm:
-            self._stack = (pair.ldm, self._source.get(pair.ldm))
-        part = pair.from_ldm(self._stack[1], index)
-        if index == len(pair.names) - 1:
+        if self._stack is None or self._stack[0] != entry.ldm:
+            self._stack = (entry.ldm, self._source.get(entry.ldm))
+        part = entry.from_ldm(self._stack[1], index)
+        if index == len(entry.names) - 1:
             self._stack = None
         return part
 
 
-class ToLdm:
+class ToLdm(Tensors):
     """Parts in the diffusers layout, seen as the single file has them.
 
     Args:
-        parts: the parts that `table` names.
-        table: their pairs.
+        parts: the parts that `entries` name.
+        entries: their key map.
     """
 
-    def __init__(self, parts: Mapping[Component, Tensors], table: Sequence[Pair]) -> None:
+    def __init__(self, parts: Mapping[Component, Tensors], entries: Iterable[Entry]) -> None:
         self._parts = parts
-        self._table = {pair.ldm: pair for pair in table}
-
-    @property
-    def metadata(self) -> Mapping[str, str]:
-        """See `Tensors.metadata`."""
-        return {}
+        self._entries = {entry.ldm: entry for entry in entries}
 
     def keys(self) -> Sequence[str]:
-        """See `Tensors.keys`."""
-        return list(self._table)
+        return list(self._entries)
 
-    def shape(self, key: str) -> tuple[int, ...]:
-        """See `Tensors.shape`."""
-        pair = self._table[key]
-        return pair.ldm_shape([self._parts[pair.component].shape(name) for name in pair.names])
+    def shape(self, key: str) -> Shape:
+        entry = self._entries[key]
+        return entry.ldm_shape([self._parts[entry.component].shape(name) for name in entry.names])
 
     def dtype(self, key: str) -> torch.dtype:
-        """See `Tensors.dtype`."""
-        pair = self._table[key]
-        return self._parts[pair.component].dtype(pair.names[0])
+        entry = self._entries[key]
+        return self._parts[entry.component].dtype(entry.names[0])
 
     def get(self, key: str) -> torch.Tensor:
-        """See `Tensors.get`."""
-        pair = self._table[key]
-        return pair.to_ldm([self._parts[pair.component].get(name) for name in pair.names])
+        entry = self._entries[key]
+        return entry.to_ldm([self._parts[entry.component].get(name) for name in entry.names])
 
 
-def open_model(path: Path, midas: Path | None = None) -> Model:
-    """A depth model from a folder in the diffusers layout or from a single file.
+def open_model(source: Path | CheckpointFile, midas: Path | None = None) -> Model:
+    """Open a depth model: a folder in the diffusers layout or a single file.
 
     Args:
-        path: the folder, or the `.safetensors` or `.ckpt` file.
+        source: the folder, or the file in `ldm`'s layout, safetensors or pickle.
         midas: take the depth network from here; see `open_midas`.
 
     Raises:
-        CheckpointError: it is neither, it is incomplete, or it is no depth model.
+        CheckpointError: it is neither, it is incomplete, or it is not a depth model.
     """
-    with refusing(f"{path.name} cannot be read.", CheckpointError):
-        is_folder = path.is_dir()
     depth = None if midas is None else open_midas(midas)
-    return open_folder(path, depth) if is_folder else open_single_file(path, depth)
+    if isinstance(source, CheckpointFile) or not _is_folder(source):
+        return open_single_file(source, depth)
+    return open_folder(source, depth)
+
+
+def _is_folder(path: Path) -> bool:
+    with refusing(f"{path.name} cannot be read.", CheckpointError):
+        return path.is_dir()
 
 
 def open_midas(path: Path) -> Tensors:
-    """MiDaS' DPT-hybrid alone, under its names in a single file.
+    """Open MiDaS' DPT-hybrid alone, under its names in a single file.
 
     Args:
         path: a single file with it, MiDaS' own file (`dpt_hybrid-midas-501f0c75.pt`), or a folder in the diffusers
@@ -184,127 +183,125 @@ def open_midas(path: Path) -> Tensors:
     Raises:
         CheckpointError: there is no whole MiDaS in it.
     """
-    with refusing(f"{path.name} cannot be read.", CheckpointError):
-        is_folder = path.is_dir()
-    if is_folder:
+    if _is_folder(path):
         folder = path / "depth_estimator" if (path / "depth_estimator").is_dir() else path
-        part, table = _part(folder, "depth_estimator"), list(keys.dpt_pairs(read_json(folder / "config.json")))
-        _complete(path.name, [name for pair in table for name in pair.names], part.keys())
-        return ToLdm({"depth_estimator": part}, table)
-    tensors = open_file(path)
-    names = {name: name for name in tensors.keys() if name.startswith(keys.MIDAS)}
-    own = {keys.MIDAS + name: name for name in tensors.keys() if name.startswith(("pretrained.", "scratch."))}
-    depth = Renamed(tensors, names or own)
-    if keys.MIDAS + "pretrained.model.cls_token" not in depth.keys():
+        part = _part(folder, "depth_estimator")
+        with reading(f"configuration in {folder.name}"):
+            entries = list(dpt_entries(read_json(folder / "config.json")))
+        _complete(path.name, [name for entry in entries for name in entry.names], part.keys())
+        return ToLdm({"depth_estimator": part}, entries)
+    file = open_checkpoint(path)
+    names = {name: name for name in file.keys() if name.startswith(keys.MIDAS)}
+    own = {keys.MIDAS + name: name for name in file.keys() if name.startswith(("pretrained.", "scratch."))}
+    depth = renamed(file, names or own)
+    if keys.CLS_TOKEN not in depth.keys():
         raise CheckpointError(
             f"{path.name} holds no MiDaS (DPT-hybrid).",
-            got=f"{len(tensors.keys())} tensors, none named pretrained.model.cls_token",
+            got=f"{len(file.keys())} tensors, none named pretrained.model.cls_token",
             fix=f"Give a depth checkpoint, or {MIDAS_FILE}.",
         )
-    _complete(path.name, [pair.ldm for pair in keys.dpt_pairs(dpt_config(depth))], depth.keys())
+    with reading(f"MiDaS in {path.name}"):
+        _complete(path.name, [entry.ldm for entry in dpt_entries(dpt_config(depth))], depth.keys())
     return depth
 
 
-def open_single_file(path: Path, depth: Tensors | None = None) -> Model:
-    """A depth model from one `.safetensors` or `.ckpt` file in `ldm`'s layout; only its header is read.
+def open_single_file(source: Path | CheckpointFile, depth: Tensors | None = None) -> Model:
+    """Open a depth model in one file in `ldm`'s layout; only its header is read.
 
     Args:
-        path: the file.
+        source: the file, opened or not.
         depth: a depth network that takes the place of its own, if it has one; see `open_midas`.
 
     Raises:
-        CheckpointError: the file is damaged, lacks tensors, or is no depth model.
+        CheckpointError: the file is damaged, lacks tensors, or is not a depth model.
     """
-    tensors = open_file(path)
-    if depth is not None:
-        tensors = Joined(Renamed(tensors, {n: n for n in tensors.keys() if not n.startswith(keys.DEPTH)}), depth)
-    with reading(f"checkpoint {path.name}"):
-        return _from_single_file(path, tensors, depth)
+    file = open_checkpoint(source)
+    if file.misnamed:
+        log.warning("%s", file.misnamed)
+    tensors = file if depth is None else joined(selected(file, lambda name: not name.startswith(keys.DEPTH)), depth)
+    with reading(f"checkpoint {file.path.name}"):
+        return _from_single_file(file.path, tensors, depth)
 
 
 def _from_single_file(path: Path, tensors: Tensors, depth: Tensors | None) -> Model:
     names = tensors.keys()
     if keys.INPUT not in names:
         raise CheckpointError(
-            f"{path.name} is no Stable Diffusion checkpoint.",
+            f"{path.name} is not a Stable Diffusion checkpoint.",
             got=f"{len(names)} tensors, none named {keys.UNET}*",
             fix="Give a whole checkpoint, not a single part or a LoRA.",
         )
     channels = tensors.shape(keys.INPUT)[1]
     if channels != keys.DEPTH_CHANNELS:
         raise CheckpointError(
-            f"{path.name} is no depth checkpoint.",
+            f"{path.name} is not a depth checkpoint.",
             got=f"a UNet with {channels} input channels",
             fix="A depth checkpoint's UNet has 5: four of the latent and one of depth.",
         )
-    anatomy = from_single_file(path, tensors)
+    config = from_single_file(path, tensors)
     if depth is not None:
-        anatomy = dataclasses.replace(anatomy, depth_estimator=dpt_config(depth))
-    depth_names = [name[len(keys.DEPTH) :] for name in names if name.startswith(keys.DEPTH)]
-    table = anatomy.pairs(depth_names)
-    _complete(path.name, [pair.ldm for pair in table], names)
+        config = dataclasses.replace(config, depth_estimator=dpt_config(depth))
+    entries = config.key_map([name[len(keys.DEPTH) :] for name in names if name.startswith(keys.DEPTH)])
+    _complete(path.name, [entry.ldm for entry in entries], names)
     parts: dict[Component, Tensors] = {
-        name: FromLdm(tensors, [p for p in table if p.component == name]) for name in _components()
+        name: FromLdm(tensors, [entry for entry in entries if entry.component == name]) for name in FOLDERS
     }
-    _same_widths(path.name, anatomy, parts["unet"])
-    _same_shapes(path.name, anatomy, tensors)
-    paired = {pair.ldm for pair in table}
-    rest = {name: name for name in names if name not in paired}
-    noted = [name for name in tensors.metadata.get(RECREATED, "").split("\n") if name in rest]
-    return Model(path.name, anatomy, parts, table, Renamed(tensors, rest), noted=noted)
+    _same_widths(path.name, config, parts["unet"])
+    _same_shapes(path.name, entries, tensors)
+    mapped = {entry.ldm for entry in entries}
+    rest = selected(tensors, lambda name: name not in mapped)
+    there = set(rest.keys())
+    noted = [name for name in tensors.metadata.get(RECREATED, "").split("\n") if name in there]
+    return Model(path.name, config, parts, entries, rest, noted=noted)
 
 
 def open_folder(folder: Path, depth: Tensors | None = None) -> Model:
-    """A depth model from a folder in the diffusers layout; weights may be sharded, safetensors or pickles.
+    """Open a depth model in a folder in the diffusers layout; weights may be sharded, safetensors or pickles.
 
     Args:
         folder: holds `model_index.json`; full precision is preferred to the variant `fp16`, safetensors to pickles.
         depth: a depth network that takes the place of its own, if it has one; see `open_midas`.
 
     Raises:
-        CheckpointError: a part is missing or incomplete, or it is no depth model.
+        CheckpointError: a part is missing or incomplete, or it is not a depth model.
     """
     with reading(f"folder {folder.name}"):
         return _from_parts(folder, depth)
 
 
 def _from_parts(folder: Path, depth: Tensors | None) -> Model:
-    anatomy = from_folder(folder, None if depth is None else dpt_config(depth))
-    own = [name for name in _components() if depth is None or name != "depth_estimator"]
+    config = from_folder(folder, None if depth is None else dpt_config(depth))
+    own = [name for name in FOLDERS if depth is None or name != "depth_estimator"]
     parts: dict[Component, Tensors] = {name: _part(folder / name, name) for name in own}
     if depth is not None:
-        parts["depth_estimator"] = FromLdm(depth, list(keys.dpt_pairs(anatomy.depth_estimator)))
+        parts["depth_estimator"] = FromLdm(depth, dpt_entries(config.depth_estimator))
     constants = [f"text_encoder/{n}" for n in CONSTANT_NAMES if n in parts["text_encoder"].keys()]
     for name in CONSTANT_NAMES:
         _check_constant(parts["text_encoder"], name)
-    parts["text_encoder"] = _without(parts["text_encoder"], CONSTANT_NAMES)
+    parts["text_encoder"] = selected(parts["text_encoder"], lambda name: name not in CONSTANT_NAMES)
     parts["vae"] = _current_names(parts["vae"])
-    table = anatomy.pairs(parts["depth_estimator"].keys())
-    for name, part in parts.items():
-        wanted = [there for pair in table if pair.component == name for there in pair.names]
-        _complete(f"{folder.name}/{name}", wanted, part.keys())
+    entries = config.key_map(parts["depth_estimator"].keys())
+    for component, part in parts.items():
+        wanted = [name for entry in entries if entry.component == component for name in entry.names]
+        _complete(f"{folder.name}/{component}", wanted, part.keys())
         if extra := set(part.keys()).difference(wanted):
             raise CheckpointError(
-                f"{folder.name}/{name} holds tensors that the single-file layout has no place for.",
+                f"{folder.name}/{component} holds tensors that the single-file layout has no place for.",
                 got=f"{len(extra)}, such as '{min(extra)[:80]}'",
                 fix="Use the model as it was published, without added parts.",
             )
-    _same_widths(folder.name, anatomy, parts["unet"])
-    _same_shapes(folder.name, anatomy, ToLdm(parts, table))
+    _same_widths(folder.name, config, parts["unet"])
+    _same_shapes(folder.name, entries, ToLdm(parts, entries))
     aside_file = folder / ASIDE
-    aside: Tensors = Safetensors(aside_file) if aside_file.is_file() else InMemory({})
+    aside: Tensors = open_checkpoint(aside_file) if aside_file.is_file() else InMemory({})
     if depth is not None:
-        paired = {pair.ldm for pair in table}
-        kept = Renamed(aside, {name: name for name in aside.keys() if not name.startswith(keys.DEPTH)})
-        aside = Joined(kept, Renamed(depth, {name: name for name in depth.keys() if name not in paired}))
-    layer = keys.text_layer(int(anatomy.text_encoder["num_hidden_layers"]))
-    published = dataclasses.replace(anatomy, penultimate=True).arch == VIT_H
+        mapped = {entry.ldm for entry in entries}
+        kept = selected(aside, lambda name: not name.startswith(keys.DEPTH))
+        aside = joined(kept, selected(depth, lambda name: name not in mapped))
+    layer = keys.text_layer(int(config.text_encoder["num_hidden_layers"]))
+    published = dataclasses.replace(config, penultimate=True).arch == VIT_H
     penultimate = published or any(name.startswith(layer) for name in aside.keys())
-    return Model(folder.name, dataclasses.replace(anatomy, penultimate=penultimate), parts, table, aside, constants)
-
-
-def _components() -> tuple[Component, ...]:
-    return cast("tuple[Component, ...]", FOLDERS)
+    return Model(folder.name, dataclasses.replace(config, penultimate=penultimate), parts, entries, aside, constants)
 
 
 def _part(folder: Path, component: Component) -> Tensors:
@@ -313,7 +310,7 @@ def _part(folder: Path, component: Component) -> Tensors:
         for variant in ("", ".fp16"):
             whole = folder / f"{base}{variant}.{suffix}"
             if whole.is_file():
-                return open_file(whole)
+                return open_checkpoint(whole)
             for index in (f"{base}.{suffix}.index{variant}.json", f"{base}{variant}.{suffix}.index.json"):
                 if (folder / index).is_file():
                     return _shards(folder, folder / index)
@@ -329,11 +326,7 @@ def _shards(folder: Path, index: Path) -> Tensors:
     if not isinstance(table, dict) or not table:
         raise CheckpointError(f"{folder.name}/{index.name} names no files.", fix="Get the folder again.")
     # Names come from the folder; only files that lie in it are opened.
-    return Joined(*(open_file(folder / Path(str(name)).name) for name in sorted(set(map(str, table.values())))))
-
-
-def _without(part: Tensors, names: Sequence[str]) -> Tensors:
-    return Renamed(part, {name: name for name in part.keys() if name not in names})
+    return joined(*(open_checkpoint(folder / Path(str(name)).name) for name in sorted(set(map(str, table.values())))))
 
 
 def _check_constant(part: Tensors, name: str) -> None:
@@ -349,10 +342,10 @@ def _current_names(part: Tensors) -> Tensors:
     names: dict[str, str] = {}
     for there in part.keys():
         here = there
-        for old, new in keys.VAE_OLD_NAMES.items():
+        for old, new in VAE_OLD_NAMES.items():
             here = here.replace(f".attentions.0.{old}.", f".attentions.0.{new}.")
         names[here] = there
-    return Renamed(part, names)
+    return renamed(part, names)
 
 
 def _complete(what: str, wanted: Sequence[str], there: Sequence[str]) -> None:
@@ -365,23 +358,23 @@ def _complete(what: str, wanted: Sequence[str], there: Sequence[str]) -> None:
         )
 
 
-def _same_widths(what: str, anatomy: Anatomy, unet: Tensors) -> None:
-    for level, width in enumerate(anatomy.unet["block_out_channels"]):
+def _same_widths(what: str, config: ModelConfig, unet: Tensors) -> None:
+    for level, width in enumerate(config.unet["block_out_channels"]):
         found = unet.shape(f"down_blocks.{level}.resnets.0.conv1.weight")[0]
         if found != width:
             raise CheckpointError(
-                f"The UNet of {what} is not as wide as its description says.",
+                f"The UNet of {what} is not as wide as its configuration says.",
                 got=f"{found} channels instead of {width} at level {level}",
                 fix="Put the checkpoint's own YAML beside it.",
             )
 
 
-def _same_shapes(what: str, anatomy: Anatomy, tensors: Tensors) -> None:
-    """Whether every tensor that is run has the shape that the configurations give."""
-    for name, shape in shapes.required(anatomy).items():
-        if tensors.shape(name) != shape:
+def _same_shapes(what: str, entries: Sequence[Entry], tensors: Tensors) -> None:
+    """Check that every tensor that is run has the shape that the configurations give."""
+    for entry in entries:
+        if entry.shape is not None and tensors.shape(entry.ldm) != entry.shape:
             raise CheckpointError(
-                f"Tensor '{name[:100]}' of {what} has another shape than its description says.",
-                got=f"{tensors.shape(name)} instead of {shape}",
+                f"Tensor '{entry.ldm[:100]}' of {what} has another shape than its configuration says.",
+                got=f"{tensors.shape(entry.ldm)} instead of {entry.shape}",
                 fix="It was merged or converted wrongly; get the original file.",
             )

@@ -1,4 +1,4 @@
-"""Putting a checkpoint and its YAML where the WebUI looks: first a plan that can be shown, then the deed.
+"""Setting up: put a checkpoint and its YAML where the WebUI looks, first as a plan that can be shown, then in deed.
 
     plan = plan_setup(Path("512-depth-ema.safetensors"), webui_folders(webui=Path("stable-diffusion-webui")))
     print(*plan.lines(), sep="\\n")
@@ -20,11 +20,13 @@ from typing import Final, Literal
 
 from ..errors import CheckpointError
 from ..io.atomic import WRITING, free_space, publishing, refusing, remove_stale, replacing
-from .inspection.inspect import anatomy_of, inspect, opened
-from .inspection.report import Report, size
+from ..text import size
+from .inspection.inspect import config_of, inspect
+from .inspection.report import Report
 from .inspection.sidecar import judge
 from .layout.config import read_text
 from .layout.ldm_yaml import to_yaml
+from .storage.opening import CheckpointFile, open_checkpoint
 from .storage.tensors import Progress, Tensors
 
 How = Literal["auto", "link", "copy", "move"]
@@ -32,18 +34,21 @@ Way = Literal["stays", "link", "copy", "move"]
 YamlWay = Literal["keep", "write", "replace"]
 
 SUBFOLDER: Final = "Stable-diffusion"
-"""Where the WebUI has checkpoints below its folder of models."""
+"""The WebUI's folder of checkpoints below its folder of models."""
 
 CURABLE: Final = ("yaml-wrong", "yaml-unreadable", "yaml-hostile", "yaml-none", "midas-missing")
 """Faults that do not keep a checkpoint from being set up; all but the last are cured by it."""
+
+WARNED: Final = ("midas-missing", "suffix")
+"""Faults that a plan mentions."""
 
 CHUNK: Final = 4 * 1024 * 1024
 MAX_BACKUPS: Final = 1000
 
 
 @dataclass(frozen=True)
-class Plan:
-    """What will be done.
+class SetupPlan:
+    """The steps of setting up one checkpoint.
 
     Attributes:
         source: the checkpoint.
@@ -69,11 +74,11 @@ class Plan:
 
     @property
     def done(self) -> bool:
-        """Whether there is nothing to do."""
+        """True if there is nothing to do."""
         return self.way == "stays" and self.yaml == "keep"
 
     def lines(self) -> list[str]:
-        """What will be done, one sentence a line."""
+        """Say what will be done, one sentence a line."""
         name, folder, yaml = self.target.name, self.target.parent, self.target.with_suffix(".yaml").name
         ways = {
             "stays": f"{name} stays where it is, in {folder}.",
@@ -101,11 +106,11 @@ def webui_folders(
     models_dir: Path | None = None,
     ckpt_dir: Path | None = None,
 ) -> tuple[Path, ...]:
-    """The folders in which a WebUI looks for checkpoints; new ones belong into the first.
+    """Return the folders in which a WebUI looks for checkpoints; new ones belong into the first.
 
     Args:
         webui: the WebUI's own folder; found by itself where this package lies in its extensions.
-        data_dir, models_dir, ckpt_dir: what the WebUI is started with, if it is: `--data-dir` and so on.
+        data_dir, models_dir, ckpt_dir: the flags that the WebUI is started with, if any: `--data-dir` and so on.
 
     Raises:
         CheckpointError: there is no such WebUI, or a folder is missing.
@@ -118,7 +123,7 @@ def webui_folders(
         )
     if webui is not None and not _is(webui / "webui.py", Path.is_file):
         raise CheckpointError(
-            f"{webui} is no WebUI.", got="no webui.py in it", fix="Name the folder that the WebUI was cloned into."
+            f"{webui} is not a WebUI.", got="no webui.py in it", fix="Name the folder that the WebUI was cloned into."
         )
     models = models_dir or (data_dir or webui or Path()) / "models"
     folders = [ckpt_dir] if ckpt_dir is not None else []
@@ -137,39 +142,40 @@ def _is(path: Path, kind: Callable[[Path], bool]) -> bool:
 
 
 def _around() -> Path | None:
-    """The WebUI in whose extensions this package lies."""
+    """Find the WebUI in whose extensions this package lies."""
     extensions = Path(__file__).parents[3]
     return extensions.parent if extensions.name == "extensions" and (extensions.parent / "webui.py").is_file() else None
 
 
 def within(path: Path, folders: Sequence[Path]) -> bool:
-    """Whether a path lies below one of the folders by its name; links in them lead where their owner wanted."""
+    """Tell whether a path lies below one of the folders by its name; links in them lead where their owner wanted."""
     return any(Path(os.path.abspath(path)).is_relative_to(os.path.abspath(folder)) for folder in folders)
 
 
 # --- what -------------------------------------------------------------------------------------------------------------
 
 
-def plan_setup(path: Path, folders: Sequence[Path], *, how: How = "auto") -> Plan:
-    """What setting up a checkpoint will do; nothing is done yet.
+def plan_setup(source: Path | CheckpointFile, folders: Sequence[Path], *, how: How = "auto") -> SetupPlan:
+    """Plan the steps of setting up a checkpoint; nothing is done yet.
 
     Args:
-        path: a depth checkpoint. One that lies in one of the folders stays there.
+        source: a depth checkpoint, opened or not. One that lies in one of the folders stays there.
         folders: see `webui_folders`.
         how: how it gets into the first folder; `auto` links on the same disk and copies from another.
 
     Raises:
-        CheckpointError: it is no depth checkpoint, it is broken, or another file has its place.
+        CheckpointError: it is not a depth checkpoint, it is broken, or another file has its place.
     """
-    path = Path(os.path.abspath(path))
-    report = inspect(path)
+    file = open_checkpoint(source)
+    path, report = Path(os.path.abspath(file.path)), inspect(file)
     broken = [fault for fault in report.faults if fault.serious and fault.code not in CURABLE]
     if broken:
         raise CheckpointError(f"{path.name} is not set up: {broken[0].what}", fix=broken[0].fix)
     target = path if within(path, folders) else folders[0] / path.name
     way = _way(path, target, how)
-    tensors = opened(path, report.format)
-    return _with_yaml(report, target, way, tensors)
+    yaml, text, why, backup = _yaml(report, target, file)
+    warnings = tuple(f"{fault.what} {fault.fix}" for fault in report.faults if fault.code in WARNED)
+    return SetupPlan(path, target, way, yaml, text, why, backup, report.bytes, warnings)
 
 
 def _way(path: Path, target: Path, how: How) -> Way:
@@ -193,7 +199,7 @@ def _way(path: Path, target: Path, how: How) -> Way:
 
 
 def _equal(one: Path, two: Path) -> bool:
-    """Whether two files have the same bytes."""
+    """Tell whether two files have the same bytes."""
     if one.stat().st_size != two.stat().st_size:
         return False
     with one.open("rb") as first, two.open("rb") as second:
@@ -203,18 +209,16 @@ def _equal(one: Path, two: Path) -> bool:
     return True
 
 
-def _with_yaml(report: Report, target: Path, way: Way, tensors: Tensors) -> Plan:
-    there = judge(target, tensors)
-    own = report.beside
-    text, backup, yaml = "", None, YAML_WAYS[there.is_bad, there.state == "none"]
-    if yaml != "keep":
-        # The owner's own, where it is right, knows more than shapes tell, such as v-prediction.
-        brought = own is not None and own.state == "right" and own.path != there.path
-        text = read_text(own.path) if own and brought else to_yaml(anatomy_of(tensors))
-    if yaml == "replace":
-        backup = _free_name(there.path)
-    warnings = tuple(f"{fault.what} {fault.fix}" for fault in report.faults if fault.code == "midas-missing")
-    return Plan(report.path, target, way, yaml, text, there.detail, backup, report.bytes, warnings)
+def _yaml(report: Report, target: Path, tensors: Tensors) -> tuple[YamlWay, str, str, Path | None]:
+    """Choose the fate of the YAML beside the target; see `SetupPlan.yaml`, `text`, `why` and `backup`."""
+    there, own = judge(target, tensors), report.sidecar
+    way = YAML_WAYS[there.is_bad, there.state == "none"]
+    if way == "keep":
+        return way, "", there.detail, None
+    # The owner's own, where it is right, knows more than shapes tell, such as v-prediction.
+    brought = own is not None and own.state == "right" and Path(os.path.abspath(own.path)) != there.path
+    text = read_text(own.path) if own and brought else to_yaml(config_of(tensors))
+    return way, text, there.detail, _free_name(there.path) if way == "replace" else None
 
 
 YAML_WAYS: Final[dict[tuple[bool, bool], YamlWay]] = {
@@ -222,7 +226,7 @@ YAML_WAYS: Final[dict[tuple[bool, bool], YamlWay]] = {
     (False, True): "write",
     (False, False): "keep",
 }
-"""Whether the YAML there is bad, and whether there is none -> what becomes of it."""
+"""(The YAML there is bad, there is none) -> its fate."""
 
 
 def _free_name(path: Path) -> Path:
@@ -240,8 +244,8 @@ def _free_name(path: Path) -> Path:
 # --- doing it ---------------------------------------------------------------------------------------------------------
 
 
-def carry_out(plan: Plan, folders: Sequence[Path], *, progress: Progress | None = None) -> Report:
-    """Do what a plan says, and look at the result.
+def carry_out(plan: SetupPlan, folders: Sequence[Path], *, progress: Progress | None = None) -> Report:
+    """Carry out a plan, and report on the result.
 
     Args:
         plan: see `plan_setup`.
@@ -249,7 +253,7 @@ def carry_out(plan: Plan, folders: Sequence[Path], *, progress: Progress | None 
         progress: told the bytes copied and the bytes in all.
 
     Returns:
-        What now lies at `plan.target`.
+        The report on `plan.target`.
 
     Raises:
         CheckpointError: something has changed since the plan was made, or a file cannot be written; what was there
@@ -271,26 +275,26 @@ def carry_out(plan: Plan, folders: Sequence[Path], *, progress: Progress | None 
         if plan.yaml == "write":
             undone.callback(plan.target.with_suffix(".yaml").unlink, missing_ok=True)
         if plan.way != "stays":
-            _place(plan, progress)
+            _bring(plan, progress)
         undone.pop_all()
     return inspect(plan.target)
 
 
-def _write_yaml(plan: Plan) -> None:
+def _write_yaml(plan: SetupPlan) -> None:
     path = plan.target.with_suffix(".yaml")
     if plan.yaml == "keep":
         return
     if plan.backup is not None:
-        with publishing(plan.backup, CheckpointError, what="The copy of the YAML") as beside:
-            shutil.copyfile(path, beside)
-        with replacing(path, CheckpointError, what="The YAML") as beside:
-            beside.write_text(plan.text, encoding="utf-8")
+        with publishing(plan.backup, CheckpointError, what="The copy of the YAML") as temporary:
+            shutil.copyfile(path, temporary)
+        with replacing(path, CheckpointError, what="The YAML") as temporary:
+            temporary.write_text(plan.text, encoding="utf-8")
         return
-    with publishing(path, CheckpointError, what="The YAML") as beside:
-        beside.write_text(plan.text, encoding="utf-8")
+    with publishing(path, CheckpointError, what="The YAML") as temporary:
+        temporary.write_text(plan.text, encoding="utf-8")
 
 
-def _place(plan: Plan, progress: Progress | None) -> None:
+def _bring(plan: SetupPlan, progress: Progress | None) -> None:
     source = Path(os.path.realpath(plan.source))  # a hard link of a link would be one that dangles some day
     if plan.way in ("link", "move") and _linked(source, plan.target):
         if plan.way == "move":
@@ -303,14 +307,14 @@ def _place(plan: Plan, progress: Progress | None) -> None:
             got=f"{size(room)} free, {size(plan.bytes)} needed",
             fix="Free some space, or link it instead.",
         )
-    with publishing(plan.target, CheckpointError, what="The checkpoint") as beside:
-        _copy(source, beside, plan.bytes, progress)
+    with publishing(plan.target, CheckpointError, what="The checkpoint") as temporary:
+        _copy(source, temporary, plan.bytes, progress)
     if plan.way == "move":
         _remove(plan)
 
 
 def _linked(source: Path, target: Path) -> bool:
-    """Whether a hard link could be made; not from one disk to another, and not on every file system."""
+    """Make a hard link, and tell whether that was possible: not between disks, and not on every file system."""
     try:
         os.link(source, target)
     except FileExistsError as problem:
@@ -337,10 +341,10 @@ def _holds(path: Path, text: str) -> bool:
         return file.read(len(text) + 1) == text
 
 
-def _remove(plan: Plan) -> None:
-    """Take the old file away, and its YAML if that was brought along."""
-    beside = plan.source.with_suffix(".yaml")
+def _remove(plan: SetupPlan) -> None:
+    """Remove the old file, and its YAML if that was brought along."""
+    sidecar = plan.source.with_suffix(".yaml")
     with refusing(f"{plan.target.name} is set up, but the old file cannot be removed.", CheckpointError):
         plan.source.unlink()
-        if plan.text and beside.is_file() and _holds(beside, plan.text):
-            beside.unlink()
+        if plan.text and sidecar.is_file() and _holds(sidecar, plan.text):
+            sidecar.unlink()

@@ -8,6 +8,7 @@ from typing import Final
 import torch
 
 from ..checkpoints.model import WEIGHTS, Model, open_model
+from ..checkpoints.storage.opening import open_checkpoint
 from ..embedded import is_embedded, open_embedded
 from ..errors import CheckpointError, OptionError
 from ..estimators.base import Estimator
@@ -90,9 +91,12 @@ def find(source: str | Path, midas: Path | None = None) -> Model:
         return open_embedded()
     path = Path(source)
     with refusing(f"{path.name} cannot be read.", CheckpointError):
-        exists = path.exists()
+        exists, is_folder = path.exists(), path.is_dir()
+    if is_folder:
+        return open_model(path, midas)
     if exists:
-        return open_embedded(path) if is_embedded(path) else open_model(path, midas)
+        file = open_checkpoint(path)
+        return open_embedded(file) if is_embedded(file) else open_model(file, midas)
     if hub.NAME.fullmatch(str(source)) and path.suffix.lower() not in (".safetensors", ".ckpt"):
         return open_model(_download(str(source)), midas)
     raise CheckpointError(

@@ -96,13 +96,13 @@ def build(model: Model, *, device: torch.device, dtype: torch.dtype) -> Networks
     from diffusers import AutoencoderKL, UNet2DConditionModel
     from transformers import CLIPTextConfig, CLIPTextModel
 
-    anatomy = model.anatomy
-    scale = float(anatomy.vae.get("scaling_factor", DEFAULT_SCALE))
+    config = model.config
+    scale = float(config.vae.get("scaling_factor", DEFAULT_SCALE))
     with torch.device("meta"):
         empty: dict[Component, nn.Module] = {
-            "unet": UNet2DConditionModel.from_config(public_config(anatomy.unet)),
-            "vae": AutoencoderKL.from_config(public_config(anatomy.vae)),
-            "text_encoder": CLIPTextModel(CLIPTextConfig(**public_config(anatomy.text_encoder))),
+            "unet": UNet2DConditionModel.from_config(public_config(config.unet)),
+            "vae": AutoencoderKL.from_config(public_config(config.vae)),
+            "text_encoder": CLIPTextModel(CLIPTextConfig(**public_config(config.text_encoder))),
         }
     for component, network in empty.items():
         _fill(network, model, component, device, dtype)
@@ -112,10 +112,10 @@ def build(model: Model, *, device: torch.device, dtype: torch.dtype) -> Networks
         vae=empty["vae"],
         text_encoder=empty["text_encoder"],
         estimator=build_estimator(model, device=device),
-        scheduler=anatomy.scheduler,
+        scheduler=config.scheduler,
         scale=scale,
-        side=min(int(anatomy.unet.get("sample_size") or 64) * LATENT_FACTOR, SD2_SIDE),
-        cfg_scale=SD2_CFG_SCALE if anatomy.is_midas else TINY_CFG_SCALE,
+        side=min(int(config.unet.get("sample_size") or 64) * LATENT_FACTOR, SD2_SIDE),
+        cfg_scale=SD2_CFG_SCALE if config.is_midas else TINY_CFG_SCALE,
         device=device,
         dtype=dtype,
     )
@@ -127,9 +127,9 @@ def build_estimator(model: Model, *, device: torch.device) -> MidasEstimator:
     Raises:
         CheckpointError: the weights do not fit their configuration.
     """
-    midas = model.anatomy.is_midas
+    midas = model.config.is_midas
     with torch.device("meta"):
-        network = _empty_depth(model.anatomy.depth_estimator)
+        network = _empty_depth(model.config.depth_estimator)
     _fill(network, model, "depth_estimator", device, torch.float32)
     network = DptNetwork(network) if midas else network
     name = "MiDaS" if midas else "bundled network"
@@ -143,7 +143,7 @@ def public_config(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _empty_depth(config: Config) -> nn.Module:
-    if "target" in config:  # `anatomy.checked` lets no other target through
+    if "target" in config:  # `config.checked` lets no other target through
         return TinyDepthNet(tuple(int(width) for width in config["channels"]))
     from transformers import DPTConfig, DPTForDepthEstimation
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
-    from ..checkpoints import Model
+    from ..checkpoints import CheckpointFile, Model
 
 WEIGHTS: Final = Path(__file__).with_name("depth2img-tiny.safetensors")
 """The bundled file."""
@@ -34,55 +34,51 @@ def install(path: Path) -> None:
     to_single_file(open_embedded(), path)
 
 
-def is_embedded(path: Path) -> bool:
-    """Whether a file has the form of the embedded model (a further training of it, say).
-
-    Raises:
-        CheckpointError: the file is damaged.
-    """
-    from ..checkpoints.storage.tensors import Safetensors
-
-    return path.is_file() and path.suffix.lower() == ".safetensors" and Safetensors(path).metadata.get("kind") == KIND
+def is_embedded(file: CheckpointFile) -> bool:
+    """Tell whether a file has the form of the embedded model (a further training of it, say)."""
+    return file.metadata.get("kind") == KIND
 
 
-def open_embedded(path: Path = WEIGHTS) -> Model:
+def open_embedded(source: Path | CheckpointFile = WEIGHTS) -> Model:
     """The embedded model.
 
     The file stores the rows of the token table that were trained, `rows` (R + 1, width) and `row_ids` (R,); here row i
     goes to CLIP's id `row_ids[i]`, and the last row to every other of the 49,408.
 
     Args:
-        path: a file in the form that `tools/embedded_model` exports.
+        source: a file in the form that `tools/embedded_model` exports, opened or not.
 
     Raises:
         CheckpointError: the file is missing, damaged or of another kind.
     """
-    from ..checkpoints.layout.config import FOLDERS, Anatomy, checked, reading
+    from ..checkpoints.layout.config import FOLDERS, ModelConfig, checked, reading
     from ..checkpoints.model import Model
-    from ..checkpoints.storage.tensors import InMemory, open_file
+    from ..checkpoints.storage.opening import open_checkpoint
+    from ..checkpoints.storage.tensors import InMemory
     from ..errors import CheckpointError
 
-    tensors = open_file(path)
-    if tensors.metadata.get("kind") != KIND:
-        raise CheckpointError(f"{path.name} is not the embedded model.", fix="Install the package again.")
-    with reading(f"embedded model {path.name}"):
+    tensors = open_checkpoint(source)
+    name = tensors.path.name
+    if not is_embedded(tensors):
+        raise CheckpointError(f"{name} is not the embedded model.", fix="Install the package again.")
+    with reading(f"embedded model {name}"):
         configs: dict[str, dict[str, Any]] = {
             name: json.loads(tensors.metadata[f"{name}_config"]) for name in (*FOLDERS, "scheduler")
         }
-        anatomy = checked(Anatomy(**configs, penultimate=False))
+        config = checked(ModelConfig(**configs, penultimate=False))
         parts = {
             name: {key[len(name) + 1 :]: tensors.get(key) for key in tensors.keys() if key.startswith(name + ".")}
             for name in FOLDERS
         }
         text = parts["text_encoder"]
         rows, ids = text.pop(TABLE + "rows"), text.pop(TABLE + "row_ids").long()
-        table = rows[-1].repeat(int(anatomy.text_encoder["vocab_size"]), 1)
+        table = rows[-1].repeat(int(config.text_encoder["vocab_size"]), 1)
         table[ids] = rows[:-1]
         text[TABLE + "weight"] = table
     return Model(
         name="tiny",
-        anatomy=anatomy,
+        config=config,
         parts={name: InMemory(parts[name]) for name in ("unet", "vae", "text_encoder", "depth_estimator")},
-        pairs=anatomy.pairs(list(parts["depth_estimator"])),
+        key_map=config.key_map(list(parts["depth_estimator"])),
         aside=InMemory({}),
     )

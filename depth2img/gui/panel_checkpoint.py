@@ -1,4 +1,4 @@
-"""The panel's section "Depth checkpoint": what an installed file is, and setting it up. Knows nothing of the WebUI."""
+"""The panel's section "Depth checkpoint": inspect an installed file, and set it up. Knows nothing of the WebUI."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ import gradio as gr
 from .panel import note
 
 if TYPE_CHECKING:
-    from ..checkpoints import Plan, Report
+    from ..checkpoints import Report, SetupPlan
     from .panel_fetch import Fetching
 
 HELP: Final = "Choose one from the WebUI's list, or give a path in its folders of models."
 
-DEEDS: Final = {"write": "Write YAML", "replace": "Correct YAML", "keep": "Set up"}
-"""What becomes of the YAML -> title of the button that does it, where the checkpoint itself stays."""
+ACTIONS: Final = {"write": "Write YAML", "replace": "Correct YAML", "keep": "Set up"}
+"""Fate of the YAML -> title of the button, where the checkpoint itself stays."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,7 +26,7 @@ class Section:
     """The components of the section.
 
     Attributes:
-        chosen: which checkpoint: one of a list, or a path.
+        chosen: the checkpoint: one of a list, or a path.
         inspect: the button "Inspect".
         setup: the button that carries out what `plan` says; hidden while there is nothing to do.
         report: HTML: what the checkpoint is, or what is wrong.
@@ -45,7 +45,7 @@ class Section:
 
     @property
     def parts(self) -> tuple[Any, ...]:
-        """All components, none of which is an option."""
+        """All components; none is an option."""
         return self.chosen, self.inspect, self.setup, self.planned, *self.fetching.parts
 
 
@@ -78,7 +78,7 @@ def build(elem_id: Callable[[str], str], choices: Sequence[str], fetching: Calla
 
 
 def report_html(report: Report) -> str:
-    """A report as a table, with its faults below."""
+    """Render a report as a table, with its faults below."""
     rows = "".join(
         f'<tr><th scope="row">{html.escape(label)}</th><td>{html.escape(value)}</td></tr>'
         for label, value in report.rows()
@@ -91,16 +91,16 @@ def report_html(report: Report) -> str:
     return f'{verdict}<table class="depth2img-table">{rows}</table>{faults}'
 
 
-def plan_html(plan: Plan) -> str:
-    """What setting up will do."""
+def plan_html(plan: SetupPlan) -> str:
+    """Render what setting up will do."""
     if plan.done:
         return note("It is set up: nothing needs to be done.", "good")
     steps = "".join(f"<li>{html.escape(line)}</li>" for line in plan.lines())
     return f'{note("Setting it up will do this:")}<ul class="depth2img-steps">{steps}</ul>'
 
 
-def button(plan: Plan | None) -> Any:
-    """The update of the button for a plan: hidden where there is nothing to do."""
+def button(plan: SetupPlan | None) -> Any:
+    """Return the update of the button for a plan: hidden where there is nothing to do."""
     if plan is None or plan.done:
         return gr.update(visible=False)
-    return gr.update(visible=True, value=DEEDS[plan.yaml] if plan.way == "stays" else "Set up")
+    return gr.update(visible=True, value=ACTIONS[plan.yaml] if plan.way == "stays" else "Set up")

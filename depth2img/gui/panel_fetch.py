@@ -1,4 +1,4 @@
-"""The panel's part for getting a published checkpoint: what there is, from where, how far it is. Host-free."""
+"""The panel's part for getting a published checkpoint: the offer, the download, its progress. Host-free."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import gradio as gr
 from .panel import note
 
 if TYPE_CHECKING:
-    from ..checkpoints.download.mirrors import Published
+    from ..checkpoints.download.mirrors import RemoteFile
 
 ABOUT: Final = "Nothing is downloaded until you press the button. An interrupted download goes on where it was."
 
@@ -22,11 +22,11 @@ class Fetching:
     """The components.
 
     Attributes:
-        file: which published checkpoint.
+        file: the published checkpoint.
         fetch: the button that begins; stop: the one that ends it, hidden while nothing runs.
-        poll: hidden button that asks how far it is.
+        poll: hidden button that asks for the progress.
         offer: HTML: what would come, how large, from where, under which licence.
-        progress: HTML: how far it is, or what became of it.
+        progress: HTML: the progress, or the outcome.
     """
 
     file: Any
@@ -38,7 +38,7 @@ class Fetching:
 
     @property
     def parts(self) -> tuple[Any, ...]:
-        """All components, none of which is an option."""
+        """All components; none is an option."""
         return self.file, self.fetch, self.stop, self.poll
 
 
@@ -69,8 +69,8 @@ def build(elem_id: Callable[[str], str], files: Sequence[str], offer: str) -> Fe
     return Fetching(file, fetch, stop, poll, shown, progress)
 
 
-def offer_html(entry: Published, folder: str) -> str:
-    """What would come: a table of what, how large, from where and to where; the name is chosen above it."""
+def offer_html(entry: RemoteFile, folder: str) -> str:
+    """Render the offer: what would come, how large, from where and to where; the name is chosen above it."""
     rows = "".join(
         f'<tr><th scope="row">{html.escape(label)}</th><td>{html.escape(value)}</td></tr>'
         for label, value in (*entry.rows()[1:], ("To", folder))
@@ -79,7 +79,7 @@ def offer_html(entry: Published, folder: str) -> str:
 
 
 def progress_html(done: int, total: int, text: str) -> str:
-    """A bar with bytes done and in all, and the latest of what else happened."""
+    """Render a bar with bytes done and in all, and the latest of what else happened."""
     bar = f'<progress class="depth2img-progress" max="{max(total, 1)}" value="{done}" aria-label="Download"></progress>'
     figures = f"{done / 1e6:,.0f} of {total / 1e6:,.0f} MB" if total else "Beginning"
     said = html.escape(" · ".join(part for part in (figures, text) if part))
@@ -87,12 +87,12 @@ def progress_html(done: int, total: int, text: str) -> str:
 
 
 def outcome_html(text: str, *, good: bool, title: str = "") -> str:
-    """How it ended.
+    """Render the outcome.
 
     Args:
         text: plain text.
-        good: whether the checkpoint is there.
-        title: what the host calls it, for the page to select it.
+        good: true if the checkpoint is there.
+        title: the host's name of it, for the page to select it.
     """
     line = note(text, "good" if good else "bad")
     return f'<div data-fetch="{"done" if good else "failed"}" data-title="{html.escape(title)}">{line}</div>'

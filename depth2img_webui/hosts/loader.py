@@ -1,4 +1,4 @@
-"""Loading depth checkpoints without the extra MiDaS download, and plain sentences where one cannot be loaded.
+"""Load depth checkpoints without the extra MiDaS download, and say in plain sentences why one cannot be loaded.
 
 The host builds MiDaS from `models/midas/dpt_hybrid-midas-501f0c75.pt`, downloads that file where it is missing, and
 then overwrites every weight with the checkpoint's own `depth_model.*`. Here the file is neither needed nor read when
@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import torch
-from modules import devices, patches, safe, sd_hijack, sd_models, sd_models_config
+from modules import devices, patches, sd_hijack, sd_models, sd_models_config, shared
 
 from depth2img import CheckpointError
 
@@ -47,6 +47,7 @@ def apply() -> None:
 
     for target, field, replacement in (
         (sd_models, "load_model", _load_model),
+        (sd_models, "read_state_dict", _read_state_dict),
         (sd_models_config, "find_checkpoint_config", _find_checkpoint_config),
         (midas, "load_model", _load_midas),
     ):
@@ -61,6 +62,7 @@ def undo() -> None:
     for target, field in (
         (midas, "load_model"),
         (sd_models_config, "find_checkpoint_config"),
+        (sd_models, "read_state_dict"),
         (sd_models, "load_model"),
     ):
         if patches.original(KEY, target, field) is not None:
@@ -68,8 +70,9 @@ def undo() -> None:
 
 
 def selected_is_depth() -> bool:
-    """Whether the checkpoint of the drop-down is a depth checkpoint. What is in memory may be another one: the refiner
-    or the `override_settings` of the job before.
+    """Tell whether the checkpoint of the drop-down is a depth checkpoint.
+
+    What is in memory may be another one: the refiner or the `override_settings` of the job before.
 
     The host loads it if it was not loaded since the start, as it would a moment later.
     """
@@ -134,17 +137,37 @@ def _from_yaml(config: str, key: str) -> Any:
 def _add_midas(state_dict: dict[str, Any], name: str) -> None:
     import ldm.modules.midas.api as midas
 
-    path = midas.ISL_PATHS["dpt_hybrid"]
-    weights = safe.load(path, map_location="cpu") if os.path.isfile(path) else None
-    if not isinstance(weights, dict) or not weights:
+    from depth2img.checkpoints import open_checkpoint
+
+    path = Path(midas.ISL_PATHS["dpt_hybrid"])
+    try:
+        weights = open_checkpoint(path)
+    except CheckpointError as problem:
         raise CheckpointError(
             f"The depth checkpoint {name} holds no depth_model weights (MiDaS), and there is no whole "
-            f"{os.path.basename(path)} in models/midas either.",
+            f"{path.name} in models/midas either.",
             fix="Use the original checkpoint, which holds them, or put that file there; 'Inspect' under 'Depth "
             "checkpoint' in the panel names the command that puts them in.",
-        )
-    weights = weights.get("model", weights) if "optimizer" in weights else weights
-    state_dict.update({f"{DEPTH_PREFIX}model.{key}": value for key, value in weights.items()})
+        ) from problem
+    state_dict.update({f"{DEPTH_PREFIX}model.{key}": weights.get(key) for key in weights.keys()})
+
+
+def _read_state_dict(checkpoint_file: str, print_global_state: bool = False, map_location: Any = None) -> Any:
+    """Read a checkpoint that is named like another kind of file as what it is; leave all others to the host."""
+    from depth2img.checkpoints.storage.opening import is_named_like, open_checkpoint, sniff
+
+    path = Path(checkpoint_file)
+    try:
+        with path.open("rb") as file:
+            named_right = is_named_like(path, sniff(path.name, file))
+    except (CheckpointError, OSError):
+        named_right = True  # the host says what is wrong with it
+    if named_right:
+        return patches.original(KEY, sd_models, "read_state_dict")(checkpoint_file, print_global_state, map_location)
+    opened = open_checkpoint(path)
+    compat.log.warning("%s", opened.misnamed)
+    device = map_location or shared.weight_load_location or "cpu"
+    return sd_models.get_state_dict_from_checkpoint({key: opened.get(key).to(device) for key in opened.keys()})
 
 
 def _load_model(*args: Any, **kwargs: Any) -> Any:

@@ -1,7 +1,7 @@
 """The section "Depth checkpoint" of the panel, on the WebUI's own list and folders.
 
-What the page names is anybody's: only files of the host's list, and checkpoints below its folders of models, are
-looked at.
+The names that the page sends are anybody's: only files of the host's list, and checkpoints below its folders of models,
+are looked at.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ from depth2img.gui import panel, panel_checkpoint
 from ..hosts import loader
 
 if TYPE_CHECKING:
-    from depth2img.checkpoints import Plan
+    from depth2img.checkpoints import SetupPlan
 
 SUFFIXES: Final = (".safetensors", ".ckpt")
-"""What the host lists as checkpoints."""
+"""Suffixes that the host lists as checkpoints."""
 
 LONGEST: Final = 1000
-"""Characters of a path that the page names."""
+"""Longest path that the page may name, in characters."""
 
 REFRESH: Final = "() => { gradioApp().querySelector('#refresh_sd_model_checkpoint')?.click(); }"
 """Presses the host's own button beside its list of checkpoints, which brings the page's list up to date."""
@@ -36,24 +36,24 @@ Shown = tuple[str, str, Any, str]
 
 
 def folders() -> tuple[Path, ...]:
-    """Where the host looks for checkpoints; new ones go into the first."""
+    """Return the folders in which the host looks for checkpoints; new ones go into the first."""
     own = getattr(shared.cmd_opts, "ckpt_dir", None)
     return (*([Path(os.path.abspath(own))] if own else []), Path(sd_models.model_path))
 
 
 def names() -> list[str]:
-    """The host's checkpoints, as it calls them."""
+    """Return the host's names of its checkpoints."""
     return [info.name for info in sd_models.checkpoints_list.values()]
 
 
 def find(name: Any) -> tuple[Path, str | None]:
-    """The file that the page means, and its SHA-256 if the host knows it.
+    """Find the file that the page means, and its SHA-256 if the host knows it.
 
     Args:
         name: one of `names()`, or a path, absolute or below one of the host's folders of models.
 
     Raises:
-        CheckpointError: it is none of the host's checkpoints and lies elsewhere.
+        CheckpointError: it is not one of the host's checkpoints and lies elsewhere.
     """
     from depth2img.checkpoints.setup import within
 
@@ -77,21 +77,22 @@ def find(name: Any) -> tuple[Path, str | None]:
 
 
 def look(name: Any) -> Shown:
-    """What a checkpoint is, and what setting it up would do."""
-    from depth2img.checkpoints import inspect, plan_setup
+    """Report on a checkpoint, and say what setting it up would do. The file is opened once."""
+    from depth2img.checkpoints import inspect, open_checkpoint, plan_setup
 
     try:
         path, sha256 = find(name)
-        report = panel_checkpoint.report_html(inspect(path, sha256=sha256))
+        file = open_checkpoint(path, sha256=sha256)
+        report = panel_checkpoint.report_html(inspect(file))
     except CheckpointError as error:
         return panel.note(str(error), "bad"), "", panel_checkpoint.button(None), ""
     try:
-        return report, *_planned(plan_setup(path, folders()))
+        return report, *_planned(plan_setup(file, folders()))
     except CheckpointError as error:
         return report, panel.note(str(error), "bad"), panel_checkpoint.button(None), ""
 
 
-def _planned(plan: Plan) -> tuple[str, Any, str]:
+def _planned(plan: SetupPlan) -> tuple[str, Any, str]:
     return panel_checkpoint.plan_html(plan), panel_checkpoint.button(plan), "\n".join(plan.lines())
 
 
@@ -102,7 +103,7 @@ def set_up(name: Any, planned: str) -> Shown:
         name: see `find`.
         planned: the sentences that the user has seen.
     """
-    from depth2img.checkpoints import carry_out, inspect, plan_setup
+    from depth2img.checkpoints import carry_out, inspect, open_checkpoint, plan_setup
 
     try:
         path, sha256 = find(name)
@@ -117,7 +118,7 @@ def set_up(name: Any, planned: str) -> Shown:
     text = f"Done: choose {plan.target.name} in the list of checkpoints."
     if plan.backup is not None:
         text += f" The old YAML is kept as {plan.backup.name}."
-    shown = panel_checkpoint.report_html(inspect(report.path, sha256=sha256))
+    shown = panel_checkpoint.report_html(inspect(open_checkpoint(report.path, sha256=sha256)))
     return shown, panel.note(text, "good"), panel_checkpoint.button(None), ""
 
 

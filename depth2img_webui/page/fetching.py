@@ -1,4 +1,4 @@
-"""Getting a published checkpoint from the panel: one download at a time, in a thread of its own, asked for by a click.
+"""Fetch a published checkpoint from the panel: one download at a time, in a thread of its own, begun by a click.
 
 The page names nothing but a file of the table. Whoever runs the WebUI extends the table by `DEPTH2IMG_MIRRORS`.
 """
@@ -23,7 +23,7 @@ from ..hosts.compat import log
 from . import checkpoints
 
 if TYPE_CHECKING:
-    from depth2img.checkpoints.download.mirrors import Published
+    from depth2img.checkpoints.download.mirrors import RemoteFile
 
 OWN_TABLES: Final = "DEPTH2IMG_MIRRORS"
 """Environment variable with further tables or folders, as for the command line."""
@@ -32,7 +32,7 @@ Shown = tuple[str, Any, Any]
 """Progress as HTML, and the updates of the buttons "Download and select" and "Stop"."""
 
 
-class Job:
+class Download:
     """A download and what follows, in a thread.
 
     Attributes:
@@ -41,7 +41,7 @@ class Job:
         outcome: HTML, once it has ended.
     """
 
-    def __init__(self, entry: Published) -> None:
+    def __init__(self, entry: RemoteFile) -> None:
         self.entry, self.done, self.total, self.text, self.outcome = entry, 0, 0, "", ""
         self.stopped = threading.Event()
         self.thread = threading.Thread(target=self._run, name="depth2img fetch", daemon=True)
@@ -84,11 +84,11 @@ class Job:
 
 
 _lock = threading.Lock()
-_job: Job | None = None
+_download: Download | None = None
 
 
-def entries() -> dict[str, Published]:
-    """The table, with what whoever runs the WebUI has added.
+def entries() -> dict[str, RemoteFile]:
+    """Return the table, with what whoever runs the WebUI has added.
 
     Raises:
         CheckpointError: a table of theirs cannot be used.
@@ -100,7 +100,7 @@ def entries() -> dict[str, Published]:
 
 
 def build(elem_id: Any) -> panel_fetch.Fetching:
-    """The components, for the table as it is now."""
+    """Make the components, for the table as it is now."""
     from depth2img.checkpoints.download import mirrors
 
     try:
@@ -113,7 +113,7 @@ def build(elem_id: Any) -> panel_fetch.Fetching:
 
 
 def offer(file: Any) -> str:
-    """What the page shows of a file before it is fetched."""
+    """Render what the page shows of a file before it is fetched."""
     from depth2img.checkpoints.download import mirrors
 
     try:
@@ -126,32 +126,32 @@ def start(file: Any) -> Shown:
     """Begin to fetch a file of the table, unless one is being fetched."""
     from depth2img.checkpoints.download import mirrors
 
-    global _job
+    global _download
     with _lock:
-        if _job is None or not _job.thread.is_alive():
+        if _download is None or not _download.thread.is_alive():
             try:
-                _job = Job(mirrors.find(str(file), entries()))
+                _download = Download(mirrors.find(str(file), entries()))
             except CheckpointError as error:
                 return panel_fetch.outcome_html(str(error), good=False), gr.update(), gr.update()
-            _job.thread.start()
+            _download.thread.start()
     return poll()
 
 
 def poll() -> Shown:
-    """How far it is, or how it ended."""
-    job = _job
-    if job is None:
+    """Show the progress, or the outcome."""
+    current = _download
+    if current is None:
         return "", *_buttons(running=False)
-    if job.outcome:
-        return job.outcome, *_buttons(running=False)
-    return panel_fetch.progress_html(job.done, job.total, job.text), *_buttons(running=True)
+    if current.outcome:
+        return current.outcome, *_buttons(running=False)
+    return panel_fetch.progress_html(current.done, current.total, current.text), *_buttons(running=True)
 
 
 def stop() -> Shown:
-    """Ends it; what is there is kept for the next time."""
-    if _job is not None:
-        _job.stopped.set()
-        _job.text = "Stopping"
+    """Stop the download; what is there is kept for the next time."""
+    if _download is not None:
+        _download.stopped.set()
+        _download.text = "Stopping"
     return poll()
 
 
@@ -160,7 +160,7 @@ def _buttons(*, running: bool) -> tuple[Any, Any]:
 
 
 def connect(part: panel_fetch.Fetching) -> None:
-    """Wire the components. The page asks every second how far it is, and selects the checkpoint when it is there."""
+    """Wire the components. The page polls every second, and selects the checkpoint when it is there."""
     shown = [part.progress, part.fetch, part.stop]
     part.file.change(fn=offer, inputs=[part.file], outputs=[part.offer], show_progress="hidden", queue=False)
     part.fetch.click(fn=start, inputs=[part.file], outputs=shown, show_progress="hidden", queue=False).then(

@@ -1,4 +1,4 @@
-"""Small random models of Stable Diffusion 2's anatomy, in diffusers' and in Stability's own classes."""
+"""Small random models of Stable Diffusion 2's config, in diffusers' and in Stability's own classes."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from depth2img.checkpoints import Anatomy, Model
+from depth2img.checkpoints import Model, ModelConfig
 from depth2img.checkpoints.layout.config import TINY_DEPTH
 from depth2img.checkpoints.layout.ldm_yaml import open_clip_config, scheduler_config, text_config
 from depth2img.checkpoints.storage.tensors import InMemory
@@ -83,9 +83,9 @@ DPT: dict[str, Any] = {
 TINY_NET = {"target": TINY_DEPTH, "channels": [8, 16, 16]}
 
 
-def anatomy(*, midas: bool = True, penultimate: bool = False) -> Anatomy:
-    """A small anatomy; without MiDaS the depth network is a small `TinyDepthNet`."""
-    return Anatomy(UNET, VAE, TEXT, DPT if midas else TINY_NET, SCHEDULER, penultimate)
+def config(*, midas: bool = True, penultimate: bool = False) -> ModelConfig:
+    """A small config; without MiDaS the depth network is a small `TinyDepthNet`."""
+    return ModelConfig(UNET, VAE, TEXT, DPT if midas else TINY_NET, SCHEDULER, penultimate)
 
 
 def randomise(module: nn.Module, seed: int) -> nn.Module:
@@ -127,14 +127,14 @@ def modules(*, midas: bool = True) -> dict[str, nn.Module]:
 
 def model(*, midas: bool = True, penultimate: bool = False) -> Model:
     """A small random model in memory."""
-    described = anatomy(midas=midas, penultimate=penultimate)
+    described = config(midas=midas, penultimate=penultimate)
     states = {name: dict(network.state_dict()) for name, network in modules(midas=midas).items()}
     states["text_encoder"].pop("text_model.embeddings.position_ids", None)
     return Model(
         name="small",
-        anatomy=described,
+        config=described,
         parts={name: InMemory(state) for name, state in states.items()},
-        pairs=described.pairs(list(states["depth_estimator"])),
+        key_map=described.key_map(list(states["depth_estimator"])),
         aside=InMemory({}),
     )
 

@@ -40,8 +40,8 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """For pictures whose shorter side has 64 pixels."""
     path = tmp_path_factory.mktemp("model") / "small.safetensors"
     made = small.model(midas=False)
-    unet = {**made.anatomy.unet, "sample_size": 8}
-    to_single_file(dataclasses.replace(made, anatomy=dataclasses.replace(made.anatomy, unet=unet)), path)
+    unet = {**made.config.unet, "sample_size": 8}
+    to_single_file(dataclasses.replace(made, config=dataclasses.replace(made.config, unet=unet)), path)
     return path
 
 

@@ -269,8 +269,8 @@ def test_missing_and_foreign_files(run: Run, model: Path, picture: Path, tmp_pat
     refused(run("generate", "empty.png", "-m", model), "no picture")
     refused(run("generate", picture, "-m", "cut.safetensors"), "truncated")
     refused(run("generate", picture, "-m", "nowhere.safetensors"), "no model")
-    refused(run("generate", picture, "-m", picture), "no checkpoint file")
-    refused(run("convert", "text.png", "folder"), "no checkpoint file")
+    refused(run("generate", picture, "-m", picture), "neither a safetensors nor a PyTorch file")
+    refused(run("convert", "text.png", "folder"), "neither a safetensors nor a PyTorch file")
     assert left(tmp_path) == before
 
 

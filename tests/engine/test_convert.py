@@ -74,8 +74,8 @@ def test_ledger_names_every_tensor_once(tmp_path: Path, penultimate: bool) -> No
     up = to_single_file(model, tmp_path / "file.safetensors")
     down = convert(tmp_path / "file.safetensors", tmp_path / "folder")
     for ledger in (up, down):
-        ldm = [line.ldm for line in ledger.lines]
-        other = [name for line in ledger.lines for name in line.other]
+        ldm = [entry.ldm for entry in ledger.tensors]
+        other = [name for entry in ledger.tensors for name in entry.other]
         assert sorted(ldm) == sorted(load_file(tmp_path / "file.safetensors"))
         assert sorted(other) == sorted(f"{name}/{key}" for name, part in model.parts.items() for key in part.keys())
     # Four schedule-free names and a layer of twelve where the last is never run, beside the twelve of the schedule.
@@ -123,12 +123,12 @@ def test_yaml_beside_alone_describes_the_file(tmp_path: Path) -> None:
     path = tmp_path / "file.safetensors"
     to_single_file(small.model(penultimate=True), path)
     save_file(load_file(path), path, metadata={"format": "pt"})
-    anatomy = open_model(path).anatomy
-    wanted = small.anatomy(penultimate=True)
-    assert anatomy.penultimate
+    config = open_model(path).config
+    wanted = small.config(penultimate=True)
+    assert config.penultimate
     for name in ("unet", "text_encoder", "depth_estimator", "scheduler"):
-        assert getattr(anatomy, name) == getattr(wanted, name)
-    assert anatomy.vae | {"sample_size": 128} == wanted.vae
+        assert getattr(config, name) == getattr(wanted, name)
+    assert config.vae | {"sample_size": 128} == wanted.vae
 
 
 def test_yaml_says_what_stability_s_says(tmp_path: Path) -> None:
@@ -190,11 +190,11 @@ def test_wrong_kinds_of_file(tmp_path: Path) -> None:
     (tmp_path / "d").mkdir()
     save_file({"lora_up": torch.ones(2)}, tmp_path / "e.safetensors")
     for name, words in {
-        "a.txt": "no checkpoint file",
-        "b.safetensors": "cannot be read",
-        "c.ckpt": "run code|cannot be read",
-        "d": "no model in the layout",
-        "e.safetensors": "no Stable Diffusion checkpoint",
+        "a.txt": "neither a safetensors nor a PyTorch file",
+        "b.safetensors": "neither a safetensors nor a PyTorch file",
+        "c.ckpt": "neither a safetensors nor a PyTorch file",
+        "d": "not a model in the diffusers layout",
+        "e.safetensors": "not a Stable Diffusion checkpoint",
         "missing.ckpt": "There is no",
     }.items():
         with pytest.raises(CheckpointError, match=words):

@@ -94,7 +94,7 @@ def test_hostile_index_reaches_no_file_outside(folder: Path, tmp_path: Path) -> 
     (part / "diffusion_pytorch_model.safetensors").rename(tmp_path / "outside.safetensors")
     index = part / "diffusion_pytorch_model.safetensors.index.json"
     index.write_text(json.dumps({"weight_map": {"a": "../../outside.safetensors"}}))
-    with pytest.raises(CheckpointError, match="There is no checkpoint outside"):
+    with pytest.raises(CheckpointError, match="There is no file outside"):
         open_model(tmp_path / "model")
     for text in ("{}", '{"weight_map": []}', '{"weight_map": {}}'):
         index.write_text(text)
@@ -206,7 +206,7 @@ def test_a_configuration_that_is_none(folder: Path, tmp_path: Path, kind: str) -
         config.symlink_to("/dev/zero")
     else:
         config.write_bytes(b"\xff" if kind == "no text" else b" " * 2_000_000)
-    wanted = {"large": "too large for a configuration", "no text": "is no text"}.get(kind, "no plain file")
+    wanted = {"large": "too large for a configuration", "no text": "is not text"}.get(kind, "not a plain file")
     with pytest.raises(CheckpointError, match=wanted):
         open_model(copy)
 
@@ -298,11 +298,15 @@ def test_parts_of_killed_writers_go_and_those_in_use_stay(tmp_path: Path) -> Non
     target = tmp_path / "file.safetensors"
     with replacing(target) as beside:
         beside.write_text("half")
-        shutil.copytree(beside.parent, str(beside.parent).replace(".part", "x.part"))  # as if its writer had died
-        assert len(list(tmp_path.iterdir())) == 2
-        remove_stale(target)
+        living = sorted(tmp_path.iterdir())
+        for path in living:  # as if its writer had died
+            dead = path.with_stem(f"{path.stem}x")
+            shutil.copytree(path, dead) if path.is_dir() else shutil.copy(path, dead)
+        assert len(list(tmp_path.iterdir())) == 4
         remove_stale(tmp_path / "other.safetensors")
-        assert list(tmp_path.iterdir()) == [beside.parent]
+        assert len(list(tmp_path.iterdir())) == 4
+        remove_stale(target)
+        assert sorted(tmp_path.iterdir()) == living and beside.parent in living
     assert target.read_text() == "half"
     assert list(tmp_path.iterdir()) == [target]
 

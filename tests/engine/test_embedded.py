@@ -11,6 +11,7 @@ import yaml
 from safetensors.torch import load_file, save_file
 
 from depth2img import CheckpointError, embedded
+from depth2img.checkpoints import open_checkpoint
 from depth2img.checkpoints.layout.tokenizer import token_ids
 from depth2img.diffusion import find
 from depth2img.embedded import KIND, TABLE, is_embedded, open_embedded
@@ -28,9 +29,9 @@ def compact(tmp_path: Path) -> Path:
     table = state.pop("text_encoder." + TABLE + "weight")
     state["text_encoder." + TABLE + "rows"] = torch.cat([table[list(IDS)], torch.full((1, 64), 0.5).half()])
     state["text_encoder." + TABLE + "row_ids"] = torch.tensor(IDS, dtype=torch.int32)
-    anatomy = model.anatomy
+    config = model.config
     configs = {
-        f"{name}_config": json.dumps(getattr(anatomy, name))
+        f"{name}_config": json.dumps(getattr(config, name))
         for name in ("unet", "vae", "text_encoder", "depth_estimator", "scheduler")
     }
     save_file(state, path, metadata={"kind": KIND, "version": "1", **configs})
@@ -47,8 +48,8 @@ def test_rows_go_to_their_ids(compact: Path) -> None:
 
 
 def test_compact_file_opens_by_its_path_too(compact: Path) -> None:
-    assert is_embedded(compact)
-    assert find(compact).anatomy == small.anatomy(midas=False)
+    assert is_embedded(open_checkpoint(compact))
+    assert find(compact).config == small.config(midas=False)
 
 
 def test_install_writes_file_and_yaml(compact: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -57,7 +58,7 @@ def test_install_writes_file_and_yaml(compact: Path, tmp_path: Path, monkeypatch
     described = yaml.safe_load((tmp_path / "depth2img-tiny.yaml").read_text())["model"]["params"]
     assert described["depth_stage_config"]["target"] == "depth2img.embedded.depth_net.TinyDepthNet"
     assert load_file(tmp_path / "depth2img-tiny.safetensors").keys() > {"betas", "cond_stage_model.model.ln_final.bias"}
-    assert not is_embedded(tmp_path / "depth2img-tiny.safetensors")
+    assert not is_embedded(open_checkpoint(tmp_path / "depth2img-tiny.safetensors"))
 
 
 def test_damaged_files(compact: Path, tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from torch import nn
 
 from depth2img.checkpoints import Model, convert, open_model
 from depth2img.checkpoints.layout.ldm_only import schedule
-from depth2img.checkpoints.layout.ldm_yaml import SD2_DESCRIPTION
+from depth2img.checkpoints.layout.ldm_yaml import SD2_YAML
 from depth2img.checkpoints.layout.tokenizer import token_ids
 from depth2img.diffusion.networks import DptNetwork, public_config
 from tests.engine import small
@@ -25,7 +25,7 @@ from tests.engine import small
 pytestmark = pytest.mark.slow
 pytest.importorskip("ldm", reason="Stability's ldm is not installed (tests/requirements-no-deps.txt)")
 
-PARAMS = SD2_DESCRIPTION["model"]["params"]
+PARAMS = SD2_YAML["model"]["params"]
 # fp32 sums in another order at full width; the bound is the issue's.
 CLOSE = 1e-4
 
@@ -118,7 +118,7 @@ def test_file_to_folder_and_back(file: Path, tmp_path: Path) -> None:
     try:
         convert(file, tmp_path / "folder")
         ledger = convert(tmp_path / "folder", tmp_path / "again.safetensors")
-        assert len(ledger.lines) == 1608
+        assert len(ledger.tensors) == 1608
         before, after = load_file(file), load_file(tmp_path / "again.safetensors")
         assert before.keys() == after.keys()
         assert all(torch.equal(before[key], after[key]) for key in before)
@@ -138,7 +138,7 @@ def test_unet(file: Path, model: Model, record_property: Any) -> None:
     from diffusers import UNet2DConditionModel
 
     with torch.device("meta"):
-        network = UNet2DConditionModel.from_config(public_config(model.anatomy.unet))
+        network = UNet2DConditionModel.from_config(public_config(model.config.unet))
     latent, text, steps = torch.randn(1, 5, 16, 24), torch.randn(1, 77, 1024), torch.tensor([951])
     mine = ours(model, "unet", network)(latent, steps, encoder_hidden_states=text).sample
     del network
@@ -152,7 +152,7 @@ def test_autoencoder(file: Path, model: Model, record_property: Any) -> None:
     from diffusers import AutoencoderKL
 
     with torch.device("meta"):
-        network = AutoencoderKL.from_config(public_config(model.anatomy.vae))
+        network = AutoencoderKL.from_config(public_config(model.config.vae))
     latent = torch.randn(1, 4, 16, 24)
     their = theirs(file, "first_stage_model.", ldm_networks()["first_stage_model."])
     check(their.decode(latent), ours(model, "vae", network).decode(latent).sample, record_property)
@@ -164,7 +164,7 @@ def test_text(file: Path, model: Model, record_property: Any) -> None:
     from transformers import CLIPTextConfig, CLIPTextModel
 
     texts = ["a photo of two tigers", "", "an oil painting of a living room, warm light"]
-    mine = ours(model, "text_encoder", CLIPTextModel(CLIPTextConfig(**public_config(model.anatomy.text_encoder))))
+    mine = ours(model, "text_encoder", CLIPTextModel(CLIPTextConfig(**public_config(model.config.text_encoder))))
     states = mine(token_ids(texts)).last_hidden_state
     del mine
     gc.collect()
@@ -182,7 +182,7 @@ def test_depth(file: Path, model: Model, record_property: Any, size: tuple[int, 
 
     picture = torch.rand(1, 3, *size) * 2 - 1
     mine = DptNetwork(
-        ours(model, "depth_estimator", DPTForDepthEstimation(DPTConfig(**public_config(model.anatomy.depth_estimator))))
+        ours(model, "depth_estimator", DPTForDepthEstimation(DPTConfig(**public_config(model.config.depth_estimator))))
     )
     check(theirs(file, "depth_model.model.", ldm_midas())(picture)[:, None], mine(picture), record_property)
 

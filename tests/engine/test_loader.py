@@ -51,7 +51,7 @@ def test_hub_fetches_json_and_safetensors_only(folder: Path, monkeypatch: pytest
         return str(folder)
 
     monkeypatch.setattr("huggingface_hub.snapshot_download", fetch)
-    assert find("owner/name@v1").anatomy == find(folder).anatomy
+    assert find("owner/name@v1").config == find(folder).config
     assert (asked["repository"], asked["revision"]) == ("owner/name", "v1")
     assert all(pattern.endswith((".json", ".safetensors")) for pattern in asked["allow_patterns"])
 

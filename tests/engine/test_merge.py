@@ -130,7 +130,7 @@ def test_add_difference(models: Path, run: Callable[..., Any]) -> None:
             assert torch.equal(value[:, 4:], a[name][:, 4:])
         else:
             assert torch.equal(value, a[name] + (b[name] - c[name]) * 0.8 if is_merged(name) else a[name]), name
-    assert {line.sources for line in done.lines if line.what == "merged"} == {("A", "B", "C")}
+    assert {one.sources for one in done.tensors if one.what == "merged"} == {("A", "B", "C")}
 
 
 def test_two_depth_checkpoints_share_the_fifth_channel_too(models: Path, run: Callable[..., Any]) -> None:
@@ -170,7 +170,7 @@ def test_the_result_is_a_whole_depth_checkpoint(models: Path, run: Callable[...,
     run("style", "depth", 0.4)
     report = inspect(tmp_path / "result.safetensors")
     assert report.usable and not report.faults, report.lines()
-    assert open_model(tmp_path / "result.safetensors").anatomy == open_model(models / "depth.safetensors").anatomy
+    assert open_model(tmp_path / "result.safetensors").config == open_model(models / "depth.safetensors").config
     assert (tmp_path / "result.yaml").read_text() == (models / "depth.yaml").read_text()
     convert(tmp_path / "result.safetensors", tmp_path / "folder")
 

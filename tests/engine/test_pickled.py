@@ -15,7 +15,8 @@ import numpy as np
 import pytest
 import torch
 
-from depth2img.checkpoints.storage.pickled import MAX_STREAM, open_pickle
+from depth2img.checkpoints.storage.opening import open_checkpoint
+from depth2img.checkpoints.storage.pickled import MAX_STREAM
 from depth2img.errors import CheckpointError
 
 TYPES = (
@@ -47,7 +48,7 @@ def test_reads_what_pytorch_reads(tmp_path: Path, legacy: bool, nested: bool) ->
     path, saved = tmp_path / "file.ckpt", state()
     whole = {"state_dict": collections.OrderedDict(saved), "epoch": 3, "best": np.float64(2.5)} if nested else saved
     torch.save(whole, path, _use_new_zipfile_serialization=not legacy)
-    opened, theirs = open_pickle(path), torch.load(path, weights_only=False)
+    opened, theirs = open_checkpoint(path), torch.load(path, weights_only=False)
     theirs = theirs["state_dict"] if nested else theirs
     assert set(opened.keys()) == {key for key, value in theirs.items() if isinstance(value, torch.Tensor)}
     for key in opened.keys():
@@ -60,14 +61,14 @@ def test_reads_only_what_is_asked_for(tmp_path: Path, monkeypatch: pytest.Monkey
     sizes: list[int] = []
     original = io.FileIO.readinto
 
-    opened = open_pickle(tmp_path / "file.ckpt")
-    import depth2img.checkpoints.storage.tensors as tensors
+    opened = open_checkpoint(tmp_path / "file.ckpt")
+    import depth2img.checkpoints.storage.reading as reading
 
     def read(file: io.FileIO, target: memoryview, path: Path) -> None:
         sizes.append(len(target))
         original(file, target)
 
-    monkeypatch.setattr(tensors, "_read_into", read)
+    monkeypatch.setattr(reading, "_read_into", read)
     assert torch.equal(opened.get("small"), torch.arange(6))
     assert sizes == [48]
 
@@ -101,7 +102,7 @@ def test_every_call_is_refused_by_its_name(
         {"a": torch.ones(2), "b": Calls(function, *given)}, "bad.ckpt", _use_new_zipfile_serialization=not legacy
     )
     with pytest.raises(CheckpointError, match=f"wants to run code, and was not loaded. Got a call of {name}"):
-        open_pickle(tmp_path / "bad.ckpt")
+        open_checkpoint(tmp_path / "bad.ckpt")
     assert not (tmp_path / "ran").exists()
 
 
@@ -112,24 +113,24 @@ def test_all_foreign_names_are_named(tmp_path: Path, legacy: bool) -> None:
     path = tmp_path / "bad.ckpt"
     torch.save({**wanted, "d": Calls(os.getenv, "HOME")}, path, _use_new_zipfile_serialization=not legacy)
     with pytest.raises(CheckpointError, match=r"Got calls of __builtin__\.eval, os\.getenv, posix\.system\. Use"):
-        open_pickle(path)
+        open_checkpoint(path)
 
 
 def test_foreign_names_are_bounded_and_printable(tmp_path: Path) -> None:
     names = b"".join(b"c\x1b[2J%s\nname%06d\n0" % (b"m" * 300, n) for n in range(20_000))
     with pytest.raises(CheckpointError) as caught:
-        open_pickle(zipped(tmp_path / "bad.ckpt", b"\x80\x02" + names + b"cos\nsystem\n.", {}))
+        open_checkpoint(zipped(tmp_path / "bad.ckpt", b"\x80\x02" + names + b"cos\nsystem\n.", {}))
     assert str(caught.value).isprintable() and len(str(caught.value)) < 3000
     names = b"".join(b"cm\nname%06d\n0" % n for n in range(20_000))
     with pytest.raises(CheckpointError, match=r"m\.name000000, m\.name000001, .*m\.name000019 and more\. Use"):
-        open_pickle(zipped(tmp_path / "bad.ckpt", b"\x80\x02" + names + b"N.", {}))
+        open_checkpoint(zipped(tmp_path / "bad.ckpt", b"\x80\x02" + names + b"N.", {}))
 
 
 def test_what_breaks_behind_a_foreign_name_is_refused_for_the_name(tmp_path: Path) -> None:
     """An item is set on what a call would return, and the stream ends early."""
     for stream in (b"cos\nsystem\n)RN(K\x01K\x02u.", b"cos\nsystem\n", b"cos\nsystem\n\x82\x01."):
         with pytest.raises(CheckpointError, match=r"Got a call of os\.system"):
-            open_pickle(zipped(tmp_path / "bad.ckpt", b"\x80\x02" + stream, {}))
+            open_checkpoint(zipped(tmp_path / "bad.ckpt", b"\x80\x02" + stream, {}))
 
 
 def zipped(path: Path, stream: bytes, storages: dict[str, bytes], compression: int = zipfile.ZIP_STORED) -> Path:
@@ -147,7 +148,7 @@ def test_an_encrypted_archive_is_refused(tmp_path: Path, entry: str) -> None:
     content[content.rindex(b"archive/" + entry.encode()) - 46 + 8] |= 1  # in the directory at the end
     path.write_bytes(content)
     with pytest.raises(CheckpointError, match="cannot be read as a PyTorch checkpoint"):
-        open_pickle(path)
+        open_checkpoint(path)
 
 
 def test_a_huge_byte_order_is_not_read(tmp_path: Path) -> None:
@@ -156,7 +157,7 @@ def test_a_huge_byte_order_is_not_read(tmp_path: Path) -> None:
         archive.writestr("archive/byteorder", b"little" + bytes(1 << 26))
     tracemalloc.start()
     try:
-        assert open_pickle(path).keys() == ["a"]
+        assert open_checkpoint(path).keys() == ["a"]
         assert tracemalloc.get_traced_memory()[1] < 1 << 24
     finally:
         tracemalloc.stop()
@@ -172,7 +173,7 @@ TENSOR = (
 
 def test_the_written_out_stream_is_a_good_one(tmp_path: Path) -> None:
     content = torch.arange(6.0).numpy().tobytes()
-    opened = open_pickle(zipped(tmp_path / "a.ckpt", TENSOR % (b"K\x00", b"K\x03K\x01"), {"0": content}))
+    opened = open_checkpoint(zipped(tmp_path / "a.ckpt", TENSOR % (b"K\x00", b"K\x03K\x01"), {"0": content}))
     assert torch.equal(opened.get("a"), torch.arange(6.0).reshape(2, 3))
 
 
@@ -191,7 +192,7 @@ def test_the_written_out_stream_is_a_good_one(tmp_path: Path) -> None:
 def test_a_tensor_that_reaches_outside_is_refused(tmp_path: Path, offset: bytes, strides: bytes) -> None:
     path = zipped(tmp_path / "a.ckpt", TENSOR % (offset, strides), {"0": bytes(24)})
     with pytest.raises(CheckpointError, match=r"outside of the file|cannot be read"):
-        open_pickle(path)
+        open_checkpoint(path)
 
 
 @pytest.mark.parametrize(
@@ -207,26 +208,26 @@ def test_a_tensor_that_reaches_outside_is_refused(tmp_path: Path, offset: bytes,
 )
 def test_bombs_and_nonsense(tmp_path: Path, stream: bytes) -> None:
     with pytest.raises(CheckpointError, match=r"cannot be read|holds no tensors"):
-        open_pickle(zipped(tmp_path / "a.ckpt", stream, {}))
+        open_checkpoint(zipped(tmp_path / "a.ckpt", stream, {}))
 
 
 def test_compressed_archives_are_refused(tmp_path: Path) -> None:
     stream = TENSOR % (b"K\x00", b"K\x03K\x01")
     with pytest.raises(CheckpointError, match="cannot be read"):
-        open_pickle(zipped(tmp_path / "a.ckpt", stream, {"0": bytes(24)}, zipfile.ZIP_DEFLATED))
+        open_checkpoint(zipped(tmp_path / "a.ckpt", stream, {"0": bytes(24)}, zipfile.ZIP_DEFLATED))
 
 
 def test_a_stream_without_end_is_refused(tmp_path: Path) -> None:
     (tmp_path / "a.ckpt").write_bytes(b"\x80\x02" + b"]0" * (MAX_STREAM // 2 // 64) + b"(" * 10)
     with pytest.raises(CheckpointError, match="cannot be read"):
-        open_pickle(tmp_path / "a.ckpt")
+        open_checkpoint(tmp_path / "a.ckpt")
 
 
 def test_nothing_in_a_stream_changes_what_later_streams_find(tmp_path: Path) -> None:
     """The opcode for attributes would otherwise reach the very functions that stand for PyTorch's."""
     stream = b"\x80\x02}X\x01\x00\x00\x00actorch._utils\n_rebuild_tensor_v2\nN}X\x0c\x00\x00\x00__defaults__)s\x86bs."
     with pytest.raises(CheckpointError, match="holds no tensors"):
-        open_pickle(zipped(tmp_path / "bad.ckpt", stream, {}))
+        open_checkpoint(zipped(tmp_path / "bad.ckpt", stream, {}))
     from depth2img.checkpoints.storage import pickled
 
     assert pickled._rebuild_tensor.__defaults__ is None
@@ -246,7 +247,7 @@ def test_damage_ends_in_a_sentence(tmp_path: Path, legacy: bool) -> None:
             damaged[chance.randrange(len(content))] ^= 1 << chance.randrange(8)
         path.write_bytes(damaged)
         try:
-            opened = open_pickle(path)
+            opened = open_checkpoint(path)
             for key in opened.keys():
                 opened.get(key)
         except CheckpointError:
@@ -264,13 +265,13 @@ def test_bit_flips_in_values_are_found(tmp_path: Path) -> None:
     path.write_bytes(content)
     assert not torch.equal(torch.load(path)["a"], torch.full((64,), 1.5))
     with pytest.raises(CheckpointError, match="checksum"):
-        open_pickle(path).get("a")
+        open_checkpoint(path).get("a")
 
 
 def test_a_file_that_changes_while_it_is_read(tmp_path: Path) -> None:
     path = tmp_path / "file.ckpt"
     torch.save({"a": torch.ones(4096)}, path)
-    opened = open_pickle(path)
+    opened = open_checkpoint(path)
     path.write_bytes(path.read_bytes()[:2000])
     with pytest.raises(CheckpointError, match="changed while it was read"):
         opened.get("a")

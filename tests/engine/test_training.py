@@ -207,4 +207,4 @@ def test_a_whole_run_makes_a_model_that_the_engine_opens(tmp_path: Path) -> None
     assert made == {"summary.json", "training.log", "sheet.png", "judges.safetensors",
                     "depth2img-tiny.part1.safetensors", "depth2img-tiny.part2.safetensors"}  # fmt: skip
     join(sorted(out.glob("*.part?.safetensors")), tmp_path / "model.safetensors")
-    assert open_embedded(tmp_path / "model.safetensors").anatomy.unet["block_out_channels"] == [64, 128, 192]
+    assert open_embedded(tmp_path / "model.safetensors").config.unet["block_out_channels"] == [64, 128, 192]

@@ -31,8 +31,9 @@ from depth2img import (
     read_picture,
 )
 from depth2img.checkpoints.layout.config import from_json, reading
-from depth2img.checkpoints.layout.ldm_yaml import SD2_DESCRIPTION, from_single_file
-from depth2img.checkpoints.storage.tensors import InMemory, open_file
+from depth2img.checkpoints.layout.ldm_yaml import SD2_YAML, from_single_file
+from depth2img.checkpoints.storage.opening import open_checkpoint
+from depth2img.checkpoints.storage.tensors import InMemory
 from depth2img.options import value_from_infotext
 from tests.fuzz import served
 
@@ -92,23 +93,23 @@ def description(content: bytes) -> None:
 
 
 def metadata(content: bytes) -> None:
-    anatomy = from_json(content.decode("utf-8", "surrogateescape"))
+    config = from_json(content.decode("utf-8", "surrogateescape"))
     count = 0
     with contextlib.suppress(CheckpointError), reading("description"):  # as `open_model` does
-        count = len(anatomy.pairs(["a"]))
+        count = len(config.key_map(["a"]))
     assert count < 100_000
 
 
 def safetensors(content: bytes) -> None:
     """A file whose first eight bytes are right, so that its header is looked at."""
-    tensors = open_file(_file(struct.pack("<Q", len(content)) + content + bytes(64), ".safetensors"))
+    tensors = open_checkpoint(_file(struct.pack("<Q", len(content)) + content + bytes(64), ".safetensors"))
     for key in tensors.keys():
         tensors.shape(key)
         tensors.get(key)
 
 
 def pickled(content: bytes) -> None:
-    tensors = open_file(_file(content, ".ckpt"))
+    tensors = open_checkpoint(_file(content, ".ckpt"))
     for key in tensors.keys():
         tensors.get(key)
 
@@ -203,7 +204,7 @@ def seeds(name: str) -> list[bytes]:
         "payload": _payloads,
         "options": _options,
         "infotext": lambda: [f"{name}:{option.default}".encode() for name, option in OPTIONS.items()],
-        "description": lambda: [yaml.safe_dump(SD2_DESCRIPTION).encode()],
+        "description": lambda: [yaml.safe_dump(SD2_YAML).encode()],
         "metadata": _metadata,
         "safetensors": lambda: [save({"a": torch.ones(2, 4), "b": torch.ones(16).half()}, {"kind": "x"})[8:-64]],
         "pickled": _pickles,

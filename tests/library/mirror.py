@@ -28,7 +28,7 @@ import numpy as np
 
 from depth2img import Depth2ImgError
 from depth2img.checkpoints.download.fetch import fetch
-from depth2img.checkpoints.download.mirrors import Published, Size, Source
+from depth2img.checkpoints.download.mirrors import RemoteFile, Size, Source
 from depth2img.checkpoints.download.transfer import Patience
 
 NAME = "depth.safetensors"
@@ -48,12 +48,12 @@ def content(seed: int = 1, length: int = LENGTH) -> bytes:
 
 def published(
     *sources: Source, data: bytes | None = None, sha256: str | None = "", size: Size | None = None, file: str = NAME
-) -> Published:
+) -> RemoteFile:
     """The table's entry of a file; the SHA-256 is the right one unless given."""
     data = content() if data is None else data
     size = size or Size(f"{len(data):,} bytes", len(data), len(data))
     right = hashlib.sha256(data).hexdigest()
-    return Published(file, "", "", size, right if sha256 == "" else sha256, "", tuple(sources))
+    return RemoteFile(file, "", "", size, right if sha256 == "" else sha256, "", tuple(sources))
 
 
 ROUNDED = Size("0.20 MB", 190_000, 210_000)
@@ -398,14 +398,14 @@ CASES = [
     Case("503 always", (), "it answers 503", 3, always=status(503)),
     Case("429, Retry-After: an hour", (status(429, "3600"),), "come back in 3,600 seconds", 1),
     Case("redirects in a circle", (), "redirects more than 8 times", 9, always=redirect("/" + NAME)),
-    Case("redirects to a local file", (redirect("file:///etc/passwd"),), "no https address", 1),
-    Case("redirects to plain http elsewhere", (redirect("http://example.org/x"),), "no https address", 1),
+    Case("redirects to a local file", (redirect("file:///etc/passwd"),), "not an https address", 1),
+    Case("redirects to plain http elsewhere", (redirect("http://example.org/x"),), "not an https address", 1),
     Case("redirects, with an endless page", (lambda handler: endless(handler, 302, Location="/" + NAME),)),
-    Case("redirects to no address", (redirect("http://[::1/"),), "redirects to no address", 1),
+    Case("redirects to no address", (redirect("http://[::1/"),), "redirects to something that is not an address", 1),
     Case(
         "redirects with a password",
         (redirect("https://me:secret@127.0.0.1/x"),),
-        "'127.0.0.1', which is no public host",
+        "'127.0.0.1', which is not a public host",
         1,
     ),
     Case("the file changes between two tries", (stop_after(70_000), replaced_by(content(), serve)), data=OTHER),

@@ -10,16 +10,17 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from depth2img.checkpoints.layout import shapes
+from depth2img.checkpoints.layout.key_map import DPT_HYBRID
+from depth2img.checkpoints.layout.ldm_only import unused
 from depth2img.checkpoints.layout.ldm_yaml import SD2
 
 BYTES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2, "I64": 8}
-FULL = dataclasses.replace(SD2, depth_estimator=dict(shapes.DPT_HYBRID))
+FULL = dataclasses.replace(SD2, depth_estimator=dict(DPT_HYBRID))
 
 
 def sd2() -> dict[str, tuple[int, ...]]:
     """Names and shapes of 512-depth-ema: 1,608 tensors."""
-    return {**shapes.required(FULL), **shapes.unused(FULL)}
+    return {**FULL.required(), **unused(FULL)}
 
 
 def header(

@@ -15,6 +15,7 @@ LIBRARY = ROOT / "depth2img"
 
 FLOORS = [
     "errors",
+    "text",
     "options",
     "io",
     "depth",
@@ -28,7 +29,7 @@ FLOORS = [
 ]
 """The library's modules and packages from the ground up: each imports only from those before it."""
 
-CHECKPOINT_FLOORS = ["storage", "layout", "inspection", "download", "model", "conversion", "merging", "setup"]
+CHECKPOINT_FLOORS = ["storage", "layout", "download", "inspection", "model", "conversion", "merging", "setup"]
 """The same inside `checkpoints`."""
 
 ADAPTER_FLOORS = ["hosts", "settings", "estimators", "jobs", "infotext", "xyz", "page", "api", "script"]

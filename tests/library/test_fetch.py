@@ -247,7 +247,7 @@ def test_from_https_never_to_http(folder, tls, monkeypatch):
     monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(tls[0]))
     with running(DATA) as plain, running(DATA, tls=tls) as hub:
         hub.default = mirror.redirect(plain.url)
-        with pytest.raises(CheckpointError, match="no https address"):
+        with pytest.raises(CheckpointError, match="not an https address"):
             fetch(published(hub.url), folder, patience=QUICK)
     assert plain.requests == []
 
@@ -264,7 +264,7 @@ def test_from_outside_never_to_this_network(host):
     from depth2img.checkpoints.download.transfer import SourceFault, _may_lead
 
     _may_lead("https://hub.example.org/a", "https://store.example.net/b")
-    with pytest.raises(SourceFault, match="no public host"):
+    with pytest.raises(SourceFault, match="not a public host"):
         _may_lead("https://hub.example.org/a", f"https://{host}/b")
 
 
@@ -339,7 +339,7 @@ def test_the_disk_refuses_more(folder, nurse):
         source.block = 10_000
         nurse.start(source.url, folder, largest_file=100_000)
         error = nurse.end()["error"]
-        assert "cannot be written" in error and "File too large" in error and "the next run goes on" in error
+        assert "cannot be written" in error and "File too large" in error and "the next run resumes" in error
         assert len(source.requests) == 1  # not the mirror's fault
         assert (folder / f"{NAME}.part").read_bytes() == DATA[:100_000]
         assert fetch(published(source.url), folder).resumed == 100_000
@@ -462,7 +462,7 @@ def test_the_second_takes_over_when_the_first_dies(folder, nurse):
 
         got = fetch(published(source.url), folder, notice=kill)
         assert nurse.end() == {"killed": True}
-    assert "Another process" in heard[0] and heard[1].startswith("Going on from")
+    assert "Another process" in heard[0] and heard[1].startswith("Resuming from")
     assert got.resumed > 0 and got.resumed + got.received == LENGTH
     assert (folder / NAME).read_bytes() == DATA
     assert names(folder) == [NAME]

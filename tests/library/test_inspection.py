@@ -25,11 +25,13 @@ from hypothesis import strategies as st
 
 import depth2img
 from depth2img import CheckpointError
-from depth2img.checkpoints import inspect, known
+from depth2img.checkpoints import inspect, open_checkpoint
+from depth2img.checkpoints.download import mirrors
 from depth2img.checkpoints.inspection.report import Report
 from depth2img.checkpoints.inspection.sidecar import OFFICIAL_SHA256
 from depth2img.checkpoints.layout import keys, ldm_yaml
-from depth2img.checkpoints.layout.config import MIDAS_FILE
+from depth2img.checkpoints.layout.keys import MIDAS_FILE
+from depth2img.checkpoints.storage import hashes
 from depth2img.cli.root import app
 from tests.library import sparse
 
@@ -63,7 +65,7 @@ def test_a_whole_depth_checkpoint(file: Path) -> None:
     assert (report.text_layout, report.ema, report.tensors) == ("OpenCLIP", 0, 1608)
     assert list(report.types) == ["float16"]
     assert report.values == pytest.approx(865.9e6 + 83.7e6 + 354.0e6 + 123.1e6, rel=1e-3)  # UNet, VAE, text, MiDaS
-    assert report.beside is not None and report.beside.state == "none"
+    assert report.sidecar is not None and report.sidecar.state == "none"
     assert report.lines()[-1] == "This depth checkpoint is whole and works."
 
 
@@ -88,7 +90,7 @@ def test_other_checkpoints(tmp_path: Path, changed: dict[str, tuple[int, ...]], 
     tensors = {**NAMES, keys.UNET + "input_blocks.0.0.weight": (320, 4, 3, 3), **changed}
     report = inspect(sparse.write(tmp_path / "other.safetensors", tensors))
     assert kind in report.kind and not report.usable and codes(report) == ["kind"]
-    assert report.midas is None and report.beside is None
+    assert report.midas is None and report.sidecar is None
 
 
 @pytest.mark.parametrize(
@@ -102,7 +104,7 @@ def test_other_checkpoints(tmp_path: Path, changed: dict[str, tuple[int, ...]], 
         ("text_model.final_layer_norm.weight", "a text encoder alone"),
         ("first_stage_model.encoder.conv_in.weight", "an autoencoder (VAE) alone"),
         ("model.diffusion_model.joint_blocks.0.x_block.weight", "Stable Diffusion 3"),
-        ("something.else", "no Stable Diffusion checkpoint"),
+        ("something.else", "not a Stable Diffusion checkpoint"),
     ],
 )
 def test_parts_and_other_kinds(tmp_path: Path, name: str, what: str) -> None:
@@ -292,32 +294,33 @@ def test_hashes_are_the_hosts(tmp_path: Path) -> None:
     path = tmp_path / "any.bin"
     path.write_bytes(content)
     told: list[tuple[int, int]] = []
-    assert known.model_hash(path) == hashlib.sha256(content[0x100000 : 0x100000 + 0x10000]).hexdigest()[:8]
-    assert known.sha256_of(path, lambda done, total: told.append((done, total))) == hashlib.sha256(content).hexdigest()
+    with path.open("rb") as file:
+        assert hashes.model_hash(file) == hashlib.sha256(content[0x100000 : 0x100000 + 0x10000]).hexdigest()[:8]
+    assert hashes.sha256_of(path, lambda done, total: told.append((done, total))) == hashlib.sha256(content).hexdigest()
     assert told[-1] == (len(content), len(content))
 
 
 def test_published_files_are_known_by_their_hash(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    digest = next(iter(known.published()))
-    assert inspect(file, sha256=digest).published == known.published()[digest]
-    assert inspect(file, sha256="0" * 64).published == ""
-    assert inspect(file, sha256=digest).short_hash == digest[:10]
-    monkeypatch.setattr(known, "MODEL_HASHES", {known.model_hash(file): "512-depth-ema.ckpt"})
+    digest = next(iter(mirrors.published()))
+    assert inspect(open_checkpoint(file, sha256=digest)).published == mirrors.published()[digest]
+    assert inspect(open_checkpoint(file, sha256="0" * 64)).published == ""
+    assert inspect(open_checkpoint(file, sha256=digest)).short_hash == digest[:10]
+    monkeypatch.setattr(mirrors, "MODEL_HASHES", {open_checkpoint(file).model_hash: "512-depth-ema.ckpt"})
     assert "as the old hash goes" in dict(inspect(file).rows())["Published as"]
-    damaged = inspect(file, sha256="0" * 64)
+    damaged = inspect(open_checkpoint(file, sha256="0" * 64))
     assert codes(damaged) == ["damaged"] and not damaged.usable
 
 
 def test_another_file_under_a_published_name_is_noted(tmp_path: Path) -> None:
     path = sparse.write(tmp_path / "512-depth-ema-fp16.safetensors", NAMES)
-    report = inspect(path, sha256="0" * 64)
+    report = inspect(open_checkpoint(path, sha256="0" * 64))
     assert codes(report) == ["hash"] and report.usable and "1edad039" in report.faults[0].fix
 
 
 def test_the_whole_file_is_read_on_demand(tmp_path: Path) -> None:
     path = sparse.write(tmp_path / "part.safetensors", {"a": (3, 5)}, "F32")
     assert inspect(path).sha256 is None
-    assert inspect(path, whole=True).sha256 == known.sha256_of(path)
+    assert inspect(path, whole=True).sha256 == hashes.sha256_of(path)
 
 
 # --- the YAML beside it -----------------------------------------------------------------------------------------------
@@ -325,7 +328,7 @@ def test_the_whole_file_is_read_on_demand(tmp_path: Path) -> None:
 
 def beside(file: Path, change: Any = None) -> Report:
     """The report with Stable Diffusion 2's own description beside the file, changed."""
-    model = json.loads(json.dumps(ldm_yaml.SD2_DESCRIPTION))
+    model = json.loads(json.dumps(ldm_yaml.SD2_YAML))
     if change is not None:
         change(model["model"])
     file.with_suffix(".yaml").write_text(yaml.safe_dump(model))
@@ -334,7 +337,7 @@ def beside(file: Path, change: Any = None) -> Report:
 
 def test_the_right_yaml(file: Path) -> None:
     report = beside(file)
-    assert report.usable and report.beside is not None and report.beside.state == "right"
+    assert report.usable and report.sidecar is not None and report.sidecar.state == "right"
 
 
 def test_stabilitys_own_yaml(file: Path) -> None:
@@ -346,7 +349,7 @@ def test_stabilitys_own_yaml(file: Path) -> None:
     assert hashlib.sha256(content).hexdigest() == OFFICIAL_SHA256
     file.with_suffix(".yaml").write_bytes(content)
     report = inspect(file)
-    assert report.usable and report.beside is not None and "v2-midas-inference" in report.beside.detail
+    assert report.usable and report.sidecar is not None and "v2-midas-inference" in report.sidecar.detail
 
 
 @pytest.mark.parametrize(
@@ -413,10 +416,10 @@ def test_endless_descriptions_are_not_followed(file: Path, tmp_path: Path) -> No
         m["params"]["unet_config"]["params"]["num_res_blocks"] = 10**9
 
     assert codes(beside(file, deep)) == ["yaml-unreadable"]
-    anatomy = json.loads(sparse.FULL.to_json())
-    anatomy["unet"]["layers_per_block"] = 1000
-    anatomy["unet"]["use_linear_projection"] = True
-    metadata = {ldm_yaml.METADATA: json.dumps(anatomy)}
+    config = json.loads(sparse.FULL.to_json())
+    config["unet"]["layers_per_block"] = 1000
+    config["unet"]["use_linear_projection"] = True
+    metadata = {ldm_yaml.METADATA: json.dumps(config)}
     refused(sparse.write(tmp_path / "endless.safetensors", NAMES, metadata=metadata), "not of a Stable Diffusion model")
 
 

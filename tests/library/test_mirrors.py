@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from depth2img import CheckpointError
 from depth2img.checkpoints.download import mirrors
-from depth2img.checkpoints.download.mirrors import Size, find, place, table
+from depth2img.checkpoints.download.mirrors import Size, find, location, table
 
 FP16 = "512-depth-ema-fp16.safetensors"
 HASH = "ab" * 32
@@ -29,7 +29,7 @@ def own(folder: Path, text: str, name: str = "own.yaml") -> Path:
     return path
 
 
-def entry(folder: Path, **fields: object) -> mirrors.Published:
+def entry(folder: Path, **fields: object) -> mirrors.RemoteFile:
     values = {"size": 1000, "sha256": HASH, "urls": ["https://mirror.example/a"], **fields}
     return table([own(folder, yaml.safe_dump({"a.safetensors": values}))])["a.safetensors"]
 
@@ -85,7 +85,7 @@ def test_own_sources_come_first(tmp_path):
         *packages.sources,
     )
     assert (mine.sha256, mine.size, mine.about) == (packages.sha256, packages.size, packages.about)
-    assert place(mine.sources[0]) == "mirror.example" and place(mine.sources[1]) == f"{tmp_path}/far away"
+    assert location(mine.sources[0]) == "mirror.example" and location(mine.sources[1]) == f"{tmp_path}/far away"
 
 
 def test_a_folder_is_a_table(tmp_path):
@@ -97,7 +97,7 @@ def test_a_folder_is_a_table(tmp_path):
 
 def test_an_entry_of_ones_own(tmp_path):
     mine = entry(tmp_path, about="Mine", precision="fp16", licence="Mine", sha256=HASH.upper())
-    assert mine == mirrors.Published(
+    assert mine == mirrors.RemoteFile(
         "a.safetensors", "Mine", "fp16", Size("1,000 bytes", 1000, 1000), HASH, "Mine", ("https://mirror.example/a",)
     )
     assert mine.lines()[2:5] == ["Size          1,000 bytes", "From          mirror.example", f"SHA-256       {HASH}"]
@@ -109,10 +109,10 @@ def test_an_entry_of_ones_own(tmp_path):
     [
         ("", "no file names"),
         ("[1, 2]", "no file names"),
-        ("a: [", "no YAML"),
-        ("!!python/object/apply:os.system [id]", "no YAML"),
-        ("[" * 1500, "no YAML"),
-        ("\0", "no YAML"),
+        ("a: [", "not YAML"),
+        ("!!python/object/apply:os.system [id]", "not YAML"),
+        ("[" * 1500, "not YAML"),
+        ("\0", "not YAML"),
         ("../a.safetensors: {}", "plain .safetensors or .ckpt name"),
         ("a/b.ckpt: {}", "plain .safetensors or .ckpt name"),
         (r"'..\a.ckpt': {}", "plain .safetensors or .ckpt name"),
@@ -121,12 +121,12 @@ def test_an_entry_of_ones_own(tmp_path):
         ("3: {}", "plain .safetensors or .ckpt name"),
         ("a.ckpt: 3", "no fields"),
         ("a.ckpt: {url: x}", "unknown field url"),
-        ("a.ckpt: {}", "no list of 1 to 32"),
-        ("a.ckpt: {urls: https://a.example/}", "no list of 1 to 32"),
-        ("a.ckpt: {urls: []}", "no list of 1 to 32"),
-        ("a.ckpt: {urls: [3]}", "no line of text"),
+        ("a.ckpt: {}", "not a list of 1 to 32"),
+        ("a.ckpt: {urls: https://a.example/}", "not a list of 1 to 32"),
+        ("a.ckpt: {urls: []}", "not a list of 1 to 32"),
+        ("a.ckpt: {urls: [3]}", "not a line of text"),
         ("a.ckpt: {urls: ['https://a.example/\\n']}", "no size"),
-        ('a.ckpt: {urls: ["https://a.example/\\n"]}', "no line of text"),
+        ('a.ckpt: {urls: ["https://a.example/\\n"]}', "not a line of text"),
         ("a.ckpt: {urls: [https://a.example/]}", "no size"),
         ("a.ckpt: {size: 0, urls: [https://a.example/]}", "size is neither"),
         ("a.ckpt: {size: 0.00 GB, urls: [https://a.example/]}", "size is neither"),
@@ -137,7 +137,7 @@ def test_an_entry_of_ones_own(tmp_path):
         ("a.ckpt: {size: 3, urls: [ftp://a.example/]}", "neither https, http, file nor a path"),
         ("a.ckpt: {size: 3, urls: [https:///b]}", "without a host"),
         ("a.ckpt: {size: 3, urls: ['https://me:secret@a.example/']}", "with a user's name"),
-        ("a.ckpt: {size: 3, urls: ['https://[::1/']}", "no address"),
+        ("a.ckpt: {size: 3, urls: ['https://[::1/']}", "not an address"),
         ("a.ckpt: {size: 3, urls: [http://a.example/b]}", "needs a sha256"),
         ("a.ckpt: {size: 3, urls: ['file://other/b']}", "of another machine"),
         (f"{FP16}: {{sha256: '{HASH}'}}", "another sha256 than the package's"),
@@ -206,7 +206,7 @@ def test_another_hub(monkeypatch):
     assert sources == (f"https://hub.example/webui/stable-diffusion-2-depth/resolve/main/{FP16}",)
     for bad in ("hub.example", "http://hub.example", "file:///etc", "https://"):
         monkeypatch.setenv("HF_ENDPOINT", bad)
-        with pytest.raises(CheckpointError, match="HF_ENDPOINT names no https address"):
+        with pytest.raises(CheckpointError, match="HF_ENDPOINT does not name an https address"):
             table()
 
 

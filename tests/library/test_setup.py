@@ -13,9 +13,9 @@ import pytest
 import yaml
 
 from depth2img import CheckpointError
-from depth2img.checkpoints import Plan, carry_out, inspect, plan_setup, setup, webui_folders
-from depth2img.checkpoints.layout import keys, shapes
-from depth2img.checkpoints.layout.ldm_yaml import SD2_DESCRIPTION
+from depth2img.checkpoints import SetupPlan, carry_out, inspect, plan_setup, setup, webui_folders
+from depth2img.checkpoints.layout import keys
+from depth2img.checkpoints.layout.ldm_yaml import SD2_YAML
 from depth2img.io.atomic import publishing
 from tests.library import sparse
 
@@ -104,8 +104,8 @@ def test_on_the_same_disk_it_is_linked(file: Path, folders: tuple[Path, ...]) ->
     report = carry_out(plan, folders)
     assert report.path == folders[0] / "depth.safetensors" and report.usable
     assert report.path.samefile(file)
-    assert report.beside is not None and report.beside.state == "right"
-    assert yaml.safe_load(report.beside.path.read_text()) == SD2_DESCRIPTION
+    assert report.sidecar is not None and report.sidecar.state == "right"
+    assert yaml.safe_load(report.sidecar.path.read_text()) == SD2_YAML
     assert plan_setup(file, folders).done and plan_setup(report.path, folders).done
     assert {path.name for path in folders[0].iterdir()} == {"depth.safetensors", "depth.yaml"}
 
@@ -135,7 +135,7 @@ def _no_links(*_: object, **__: object) -> None:
 
 
 def test_moving_on_one_disk_takes_no_time_and_no_room(file: Path, folders: tuple[Path, ...]) -> None:
-    file.with_suffix(".yaml").write_text(yaml.safe_dump(SD2_DESCRIPTION))
+    file.with_suffix(".yaml").write_text(yaml.safe_dump(SD2_YAML))
     number = file.stat().st_ino
     carry_out(plan_setup(file, folders, how="move"), folders)
     assert list(file.parent.iterdir()) == []
@@ -143,7 +143,7 @@ def test_moving_on_one_disk_takes_no_time_and_no_room(file: Path, folders: tuple
 
 
 def test_the_owners_own_yaml_comes_along(file: Path, folders: tuple[Path, ...]) -> None:
-    own = yaml.safe_dump(SD2_DESCRIPTION).replace("num_timesteps_cond", "parameterization: v\n    num_timesteps_cond")
+    own = yaml.safe_dump(SD2_YAML).replace("num_timesteps_cond", "parameterization: v\n    num_timesteps_cond")
     file.with_suffix(".yaml").write_text(own)
     carry_out(plan_setup(file, folders), folders)
     assert (folders[0] / "depth.yaml").read_text() == own
@@ -174,10 +174,10 @@ def test_a_narrow_checkpoint_gets_a_yaml_of_its_own(tmp_path: Path, folders: tup
         sparse.FULL,
         unet={**sparse.FULL.unet, "block_out_channels": [64, 128, 256, 256], "attention_head_dim": [1, 2, 4, 4]},
     )
-    file = sparse.write(tmp_path / "narrow.safetensors", shapes.required(narrow))
+    file = sparse.write(tmp_path / "narrow.safetensors", narrow.required())
     report = carry_out(plan_setup(file, folders), folders)
-    assert report.usable and report.beside is not None
-    unet = yaml.safe_load(report.beside.path.read_text())["model"]["params"]["unet_config"]["params"]
+    assert report.usable and report.sidecar is not None
+    unet = yaml.safe_load(report.sidecar.path.read_text())["model"]["params"]["unet_config"]["params"]
     assert (unet["model_channels"], unet["channel_mult"]) == (64, [1, 2, 4, 4])
 
 
@@ -234,7 +234,7 @@ def test_a_file_that_appears_at_the_last_moment_wins(
     plan = plan_setup(file, folders)
     write = setup._write_yaml
 
-    def late(of: Plan) -> None:
+    def late(of: SetupPlan) -> None:
         write(of)
         plan.target.write_bytes(b"somebody else's")
 
@@ -248,7 +248,7 @@ def test_a_file_that_appears_at_the_last_moment_wins(
 @pytest.mark.parametrize(
     ("tensors", "word"),
     [
-        ({FIRST: (320, 4, 3, 3)}, "no depth checkpoint"),
+        ({FIRST: (320, 4, 3, 3)}, "not a depth checkpoint"),
         ({keys.UNET + "out.2.weight": (4, 300, 3, 3)}, "another shape"),
     ],
 )
@@ -304,7 +304,7 @@ def test_what_a_killed_run_left_is_taken_away(file: Path, folders: tuple[Path, .
             beside.write_text("half")
             os.kill(os.getpid(), signal.SIGKILL)
     assert os.WTERMSIG(os.waitpid(child, 0)[1]) == signal.SIGKILL
-    assert len(list(folders[0].iterdir())) == 1
+    assert {path.suffix for path in folders[0].iterdir()} == {".lock", ".part"}
     carry_out(plan_setup(file, folders), folders)
     assert {path.name for path in folders[0].iterdir()} == {"depth.safetensors", "depth.yaml"}
 

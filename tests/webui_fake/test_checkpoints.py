@@ -61,6 +61,19 @@ def test_look_at_one_of_the_list_then_correct_its_yaml(ours: ModuleType, file: P
     assert "nothing needs to be done" in plan and hidden(button)
 
 
+def test_one_click_opens_the_file_once(ours: ModuleType, file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    opened: list[str] = []
+    original = Path.open
+
+    def note(path: Path, *args: Any, **kwargs: Any) -> Any:
+        opened.append(path.name)
+        return original(path, *args, **kwargs)
+
+    monkeypatch.setattr(Path, "open", note)
+    _, plan, *_ = ours.look("own.safetensors")
+    assert opened.count("own.safetensors") == 1 and "own.yaml will be replaced" in plan
+
+
 def test_only_the_plan_that_was_shown_is_carried_out(ours: ModuleType, file: Path) -> None:
     *_, planned = ours.look("own.safetensors")
     file.with_suffix(".yaml").unlink()

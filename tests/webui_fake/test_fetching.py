@@ -61,9 +61,9 @@ def folder(host: Host, tmp_path: Path) -> Path:
 def ours(host: Host, folder: Path, source: mirror.Mirror) -> Iterator[ModuleType]:
     module = host.ours("page.fetching")
     yield module
-    if module._job is not None:
-        module._job.stopped.set()
-        module._job.thread.join()
+    if module._download is not None:
+        module._download.stopped.set()
+        module._download.thread.join()
 
 
 def ended(ours: ModuleType) -> tuple[str, Any, Any]:
@@ -119,7 +119,7 @@ def test_stop_and_go_on(ours: ModuleType, folder: Path, source: mirror.Mirror) -
         time.sleep(0.01)
     ours.stop()
     shown, fetch, stop = ended(ours)
-    assert "failed" in shown and "Stopped." in shown and "the next run goes on" in shown
+    assert "failed" in shown and "Stopped." in shown and "the next run resumes" in shown
     assert fetch["interactive"] is True and stop["visible"] is False
     assert not (folder / NAME).exists()
     source.delay = 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,8 @@ from urllib.error import URLError
 
 import pytest
 import torch
+from safetensors import SafetensorError
+from safetensors.torch import save_file
 
 from depth2img import CheckpointError
 from tests.webui_fake.standin import FIRST_CONVOLUTION, MARK, STAND_IN, Host, depth_weights, ramp, state_dict
@@ -18,7 +21,13 @@ PLAIN_YAML = (STAND_IN / "configs" / "plain.yaml").read_text()
 
 
 def patched(host: Host) -> list[Callable[..., Any]]:
-    return [host.sd_models.load_model, host.sd_models_config.find_checkpoint_config, host.midas.load_model]
+    sd_models = host.sd_models
+    return [
+        sd_models.load_model,
+        sd_models.read_state_dict,
+        host.sd_models_config.find_checkpoint_config,
+        host.midas.load_model,
+    ]
 
 
 def without_midas() -> dict[str, torch.Tensor]:
@@ -49,7 +58,7 @@ def test_apply_and_undo_may_be_repeated(bare: Host) -> None:
     originals = patched(bare)
     loader.apply()
     ours = patched(bare)
-    assert [function.__module__ for function in ours] == [loader.__name__] * 3
+    assert [function.__module__ for function in ours] == [loader.__name__] * 4
     loader.apply()
     assert patched(bare) == ours
     loader.undo()
@@ -213,6 +222,37 @@ def test_five_channels_for_another_kind_of_depth(host: Host, tmp_path: Path) -> 
     weights = without_midas()
     assert check(host, weights, config) == config
     assert set(weights) == {FIRST_CONVOLUTION}
+
+
+@pytest.mark.parametrize(("suffix", "save"), [(".ckpt", save_file), (".safetensors", torch.save)])
+def test_a_file_is_read_as_what_it_is(
+    host: Host, tmp_path: Path, suffix: str, save: Callable[..., Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    """The host by itself goes by the name, and fails."""
+    path, weights = tmp_path / f"odd{suffix}", with_midas()
+    save(weights, path)
+    host.sd_models.CheckpointInfo(str(path)).register()
+    host.select(path.stem)
+    assert host.model.sd_checkpoint_info.filename == str(path) and host.ours("hosts.loader").selected_is_depth()
+    found = host.sd_models.read_state_dict(str(path), map_location="cpu")
+    assert found.keys() == weights.keys() and all(torch.equal(found[key], weights[key]) for key in found)
+    assert "its name says another kind" in caplog.text
+    host.ours("hosts.loader").undo()
+    with pytest.raises((SafetensorError, pickle.UnpicklingError)):
+        host.sd_models.read_state_dict(str(path), map_location="cpu")
+
+
+def test_a_file_with_the_right_name_is_left_to_the_host(
+    host: Host, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "plain.safetensors"
+    save_file(state_dict(4, midas=False), path)
+    monkeypatch.setattr("depth2img.checkpoints.storage.opening.open_checkpoint", None)
+    assert set(host.sd_models.read_state_dict(str(path))) == {FIRST_CONVOLUTION}
+    for content in (b"", b"anything"):
+        path.write_bytes(content)
+        with pytest.raises(SafetensorError):
+            host.sd_models.read_state_dict(str(path))
 
 
 def test_a_checkpoint_without_midas_loads_with_the_file(host: Host) -> None:

@@ -1,4 +1,4 @@
-"""Getting a published checkpoint: resumable, checked against the table, whole or not at all.
+"""Fetch a published checkpoint: resumable, checked against the table, whole or not at all.
 
 Beside the target lie, while it is fetched, `<file>.part` with the bytes so far, `<file>.part.json` with where they came
 from, and `<file>.lock`. The target is touched once, by a rename, when the SHA-256 is right: whoever kills this at any
@@ -18,18 +18,18 @@ from typing import Any, Final
 
 from ...errors import CheckpointError
 from ...io.atomic import WRITING, free_space, refusing
-from ..inspection.report import size
-from ..known import sha256_of
+from ...text import size
+from ..storage.hashes import sha256_of
 from ..storage.tensors import Progress
-from .mirrors import Published, Source, place
-from .partial import Part
-from .transfer import Patience, SourceFault, opened, plausible
+from .mirrors import RemoteFile, Source, location
+from .partial import PartialDownload
+from .transfer import Patience, SourceFault, open_source, plausible
 
 POLL: Final = 0.2
-"""Seconds between two looks whether to stop, while waiting."""
+"""Seconds between two checks of `stop`, while waiting."""
 
 FURTHER: Final = 1000
-"""A source that got us further by one part in this many has earned its tries anew."""
+"""Reset a source's retry counter after it delivers 1/FURTHER of the file."""
 
 
 @dataclass(frozen=True)
@@ -39,8 +39,8 @@ class Fetched:
     Attributes:
         path: where it is.
         sha256: of its bytes.
-        verified: whether the table knew the SHA-256, so that it was compared.
-        source: where the last bytes came from; None if the right file was there already.
+        verified: true if the table knew the SHA-256, so that it was compared.
+        source: the source of the last bytes; None if the right file was there already.
         received: bytes that this run got.
         resumed: bytes that earlier runs had got.
     """
@@ -53,7 +53,7 @@ class Fetched:
     resumed: int = 0
 
     def to_json(self) -> dict[str, Any]:
-        """As plain data."""
+        """Return it as plain data."""
         return {
             "path": str(self.path),
             "sha256": self.sha256,
@@ -64,7 +64,7 @@ class Fetched:
         }
 
     def lines(self) -> list[str]:
-        """For people."""
+        """Format it as lines of text."""
         if self.source is None and not self.resumed:
             return [f"{self.path} is there already and is the right file."]
         before = f", and {size(self.resumed)} by an earlier run" if self.resumed else ""
@@ -79,7 +79,7 @@ class Fetched:
 
 
 def fetch(
-    entry: Published,
+    entry: RemoteFile,
     folder: Path,
     *,
     replace: bool = False,
@@ -89,19 +89,19 @@ def fetch(
     stop: Callable[[], bool] | None = None,
     patience: Patience | None = None,
 ) -> Fetched:
-    """Get a published checkpoint into a folder, from the first source that gives the right bytes.
+    """Fetch a published checkpoint into a folder, from the first source that gives the right bytes.
 
     Safe to kill at any moment, and to run twice at once: the second waits for the first.
 
     Args:
-        entry: what to get, from `mirrors.table`.
+        entry: the file, from `mirrors.table`.
         folder: an existing folder; the file gets the entry's name.
-        replace: whether another file of that name is replaced, once the new one is whole.
-        unverified: whether a file without a known SHA-256 is taken.
+        replace: replace another file of that name, once the new one is whole.
+        unverified: take a file without a known SHA-256.
         progress: told the bytes that are there and the bytes in all.
         notice: told in a sentence what else happens: a source that failed, a pause, another process.
         stop: asked often; once it says true, what is there is kept for the next run, and `CheckpointError` raised.
-        patience: how long sources are given.
+        patience: the time that sources are given.
 
     Raises:
         CheckpointError: no source has the file, there is no room, another file is in the way, or the folder cannot be
@@ -112,19 +112,21 @@ def fetch(
             f"No SHA-256 of {entry.file} is known, so what comes cannot be checked.",
             fix="Add it to the table, or say that an unverified file will do.",
         )
-    job = _Job(entry, folder / entry.file, replace, progress, notice, stop or (lambda: False), patience or Patience())
+    download = _Download(
+        entry, folder / entry.file, replace, progress, notice, stop or (lambda: False), patience or Patience()
+    )
     with refusing(f"{entry.file} cannot be written to {folder}.", CheckpointError, fix=WRITING):
         if not folder.is_dir():
             raise CheckpointError("There is no such folder.", got=str(folder), fix="Create it first.")
-        if not (job.lock.exists() or replace) and (there := job.already()):
+        if not (download.lock.exists() or replace) and (there := download.already()):
             return there
-        with job.alone():
-            return job.already() or job.run()
+        with download.alone():
+            return download.already() or download.run()
 
 
 @dataclass
-class _Job:
-    entry: Published
+class _Download:
+    entry: RemoteFile
     target: Path
     replace: bool
     progress: Progress | None
@@ -142,7 +144,7 @@ class _Job:
 
     def check_stop(self) -> None:
         if self.stop():
-            raise CheckpointError("Stopped.", fix="What is there is kept: the next run goes on from it.")
+            raise CheckpointError("Stopped.", fix="What is there is kept: the next run resumes from it.")
 
     def pause(self, seconds: float) -> None:
         until = time.monotonic() + seconds
@@ -152,9 +154,9 @@ class _Job:
 
     @contextlib.contextmanager
     def alone(self) -> Iterator[None]:
-        """Holds the lock beside the target. The system takes it from a process that dies.
+        """Hold the lock beside the target. The system takes it from a process that dies.
 
-        Its file goes when nothing is left to go on from; whoever waits for it then starts anew, or finds the target.
+        Its file goes when nothing is left to resume; whoever waits for it then starts again, or finds the target.
         """
         from filelock import FileLock, Timeout
 
@@ -171,13 +173,13 @@ class _Job:
         try:
             yield
         finally:
-            if not Part.path_of(self.target).exists():
+            if not PartialDownload.path_of(self.target).exists():
                 with contextlib.suppress(OSError):  # Windows removes it on release
                     self.lock.unlink()
             lock.release()
 
     def already(self) -> Fetched | None:
-        """The target, if it is the right file.
+        """Return the target if it is the right file.
 
         Raises:
             CheckpointError: it is another and not to be replaced.
@@ -203,10 +205,10 @@ class _Job:
         )
 
     def run(self) -> Fetched:
-        """Takes what an earlier run left, then tries one source after the other. The lock is held."""
-        with contextlib.closing(Part(self.target, self.entry)) as part:
+        """Take what an earlier run left, then try one source after the other. The lock is held."""
+        with contextlib.closing(PartialDownload(self.target, self.entry)) as part:
             if part.size:
-                self.say(f"Going on from {size(part.size)} that are there.")
+                self.say(f"Resuming from {size(part.size)}.")
             source = None
             if not part.whole:
                 self.check_room(self.entry.size.high - part.size)
@@ -225,25 +227,25 @@ class _Job:
                 fix="Make room, or choose another folder.",
             )
 
-    def from_sources(self, part: Part) -> Source:
-        """Fills the part; the source that gave its last bytes."""
+    def from_sources(self, part: PartialDownload) -> Source:
+        """Fill the part; return the source that gave its last bytes."""
         faults = []
         for source in self.entry.sources:
             try:
                 self.from_source(source, part)
                 return source
             except SourceFault as fault:
-                faults.append(f"{place(source)}: {fault}")
+                faults.append(f"{location(source)}: {fault}")
                 self.say(f"{faults[-1]}.")
-        kept = f" {size(part.size)} are kept: the next run goes on from there." if part.size else ""
+        kept = f" {size(part.size)} are kept: the next run resumes from there." if part.size else ""
         raise CheckpointError(
             f"{self.entry.file} could not be fetched.",
             got="; ".join(faults) or "no source",
             fix=f"Try again later, or add another source in a table of your own.{kept}",
         )
 
-    def from_source(self, source: Source, part: Part) -> None:
-        """Fills the part from one source, in as many goes as it takes."""
+    def from_source(self, source: Source, part: PartialDownload) -> None:
+        """Fill the part from one source, in as many requests as it takes."""
         failures, farthest = 0, part.size
         while True:
             try:
@@ -261,17 +263,17 @@ class _Job:
                     raise
                 wait = min(self.patience.first_wait * 2 ** (failures - 1), self.patience.longest_wait)
                 wait = max(wait * random.uniform(0.5, 1.0), fault.wait)  # not all clients at the same moment
-                self.say(f"{place(source)}: {fault}; trying again in {wait:.0f} s.")
+                self.say(f"{location(source)}: {fault}; trying again in {wait:.0f} s.")
                 self.pause(wait)
 
-    def receive(self, source: Source, part: Part) -> None:
-        """Appends what a source gives.
+    def receive(self, source: Source, part: PartialDownload) -> None:
+        """Append what a source gives.
 
         Raises:
             SourceFault: it was not the rest of the file.
         """
         start, validator = part.resume(source)
-        with opened(self.entry, source, start, validator, self.patience) as stream:
+        with open_source(self.entry, source, start, validator, self.patience) as stream:
             total = stream.total or self.entry.size.high
             chunks = stream.chunks
             if stream.start == 0:  # what is there is not thrown away for what cannot be the file

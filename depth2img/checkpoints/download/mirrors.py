@@ -1,4 +1,4 @@
-"""Where depth checkpoints are published: the package's table, extended by the user's own.
+"""The table of published checkpoints and their mirrors: the package's, extended by the user's own.
 
 A table is YAML: file name -> what is known of the file. See `mirrors.yaml` beside this module, and
 docs/checkpoints.md. A table of the user's may also name local folders, `file://` and plain `http://`.
@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from decimal import Decimal
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlsplit
@@ -22,6 +23,7 @@ import yaml
 
 from ...errors import CheckpointError
 from ...io.atomic import refusing
+from ..layout.keys import MIDAS_FILE
 
 PACKAGE_TABLE: Final = Path(__file__).with_name("mirrors.yaml")
 MAX_TABLE_BYTES: Final = 1024 * 1024
@@ -36,13 +38,21 @@ SIZE: Final = re.compile(r"(\d{1,6}(?:\.\d{1,6})?) ?(kB|MB|GB)")
 UNITS: Final[Mapping[str, int]] = {"kB": 10**3, "MB": 10**6, "GB": 10**9}
 FIELDS: Final = ("about", "precision", "size", "sha256", "licence", "urls")
 
+MIDAS_FILES: Final[Mapping[str, str]] = {
+    "501f0c75b3bca7daec6b3682c5054c09b366765aef6fa3a09d03a5cb4b230853": MIDAS_FILE,
+}
+"""SHA-256 -> name of published files that are not checkpoints."""
+
+MODEL_HASHES: Final[Mapping[str, str]] = {"d0522d12": "512-depth-ema.ckpt"}
+"""The WebUI's old short hash -> name."""
+
 Source = str | Path
 """An https or http address, or a file of this machine."""
 
 
 @dataclass(frozen=True)
 class Size:
-    """How large a file is, as far as it is known.
+    """The size of a file, as far as it is known.
 
     Attributes:
         text: for people.
@@ -58,8 +68,8 @@ class Size:
 
 
 @dataclass(frozen=True)
-class Published:
-    """A published checkpoint.
+class RemoteFile:
+    """A published file that can be fetched.
 
     Attributes:
         file: its name, without a folder.
@@ -80,34 +90,34 @@ class Published:
     sources: tuple[Source, ...]
 
     def to_json(self) -> dict[str, Any]:
-        """As plain data; `bytes` are at least and at most."""
+        """Return it as plain data; `bytes` are at least and at most."""
         values = {"file": self.file, "about": self.about, "precision": self.precision, "sha256": self.sha256}
         size = {"size": self.size.text, "bytes": [self.size.low, self.size.high]}
         return {**values, **size, "licence": self.licence, "urls": [str(source) for source in self.sources]}
 
     def rows(self) -> list[tuple[str, str]]:
-        """What to show before it is fetched: what, how large, from where, under which licence."""
+        """List what to show before it is fetched: what, how large, from where, under which licence."""
         return [
             ("File", self.file),
             *([("What it is", self.about)] if self.about else []),
             ("Size", self.size.text),
-            ("From", ", then ".join(dict.fromkeys(map(place, self.sources))) or "nowhere"),
+            ("From", ", then ".join(dict.fromkeys(map(location, self.sources))) or "nowhere"),
             ("SHA-256", self.sha256 or "not known: the file cannot be checked"),
             ("Licence", self.licence or "not stated"),
         ]
 
     def lines(self) -> list[str]:
-        """The same as lines."""
+        """Format the rows as lines of text."""
         return [f"{label:<13} {value}" for label, value in self.rows()]
 
 
-def place(source: Source) -> str:
-    """Where a source lies, for people: the host's name, or the path."""
+def location(source: Source) -> str:
+    """Name where a source lies, for people: the host's name, or the path."""
     return str(source) if isinstance(source, Path) else urlsplit(source).netloc
 
 
-def table(own: Sequence[Path] = ()) -> dict[str, Published]:
-    """All published checkpoints by file name, the recommended one first.
+def table(own: Sequence[Path] = ()) -> dict[str, RemoteFile]:
+    """Return all published checkpoints by file name, the recommended one first.
 
     Args:
         own: tables of the user's, or folders. What they say of a file in the package's table is tried first; a folder
@@ -124,11 +134,21 @@ def table(own: Sequence[Path] = ()) -> dict[str, Published]:
             entries = {name: _first(entry, _in_folder(path, name)) for name, entry in entries.items()}
         else:
             entries |= _read(path, entries, own=True)
-    return entries
+    return {
+        name: dataclasses.replace(entry, sources=tuple(map(_other_hub, entry.sources)))
+        for name, entry in entries.items()
+    }
 
 
-def find(name: str | None, entries: Mapping[str, Published]) -> Published:
-    """The entry of a file name, of its stem where that is enough, or the recommended one.
+@lru_cache(maxsize=1)
+def published() -> Mapping[str, str]:
+    """Return the names of published files by their SHA-256, as the publishing pages state them; see `mirrors.yaml`."""
+    entries = _read(PACKAGE_TABLE, {}, own=False).values()
+    return {**{entry.sha256: entry.file for entry in entries if entry.sha256 is not None}, **MIDAS_FILES}
+
+
+def find(name: str | None, entries: Mapping[str, RemoteFile]) -> RemoteFile:
+    """Find the entry of a file name, of its stem where that is enough, or the recommended one.
 
     Raises:
         CheckpointError: there is none.
@@ -145,7 +165,7 @@ def find(name: str | None, entries: Mapping[str, Published]) -> Published:
     )
 
 
-def _first(entry: Published, sources: Sequence[Source]) -> Published:
+def _first(entry: RemoteFile, sources: Sequence[Source]) -> RemoteFile:
     return dataclasses.replace(entry, sources=tuple(dict.fromkeys([*sources, *entry.sources])))
 
 
@@ -159,7 +179,7 @@ def _reading(path: Path) -> AbstractContextManager[None]:
     return refusing(what, CheckpointError, fix="Check the path.")
 
 
-def _read(path: Path, known: Mapping[str, Published], *, own: bool) -> dict[str, Published]:
+def _read(path: Path, known: Mapping[str, RemoteFile], *, own: bool) -> dict[str, RemoteFile]:
     try:
         with _reading(path), path.open("rb") as file:
             content = file.read(MAX_TABLE_BYTES + 1)
@@ -167,7 +187,7 @@ def _read(path: Path, known: Mapping[str, Published], *, own: bool) -> dict[str,
             raise _bad(path, "it is larger than a megabyte")
         values = yaml.safe_load(content.decode("utf-8-sig"))
     except (UnicodeDecodeError, ValueError, RecursionError, yaml.YAMLError) as problem:
-        raise _bad(path, f"no YAML: {' '.join(str(problem).split())[:120]}") from problem
+        raise _bad(path, f"not YAML: {' '.join(str(problem).split())[:120]}") from problem
     if not isinstance(values, dict):
         raise _bad(path, "no file names with what is known of them")
     return {name: _entry(path, name, fields, known.get(name), own=own) for name, fields in values.items()}
@@ -179,7 +199,7 @@ def _bad(path: Path, detail: str) -> CheckpointError:
     )
 
 
-def _entry(path: Path, name: Any, fields: Any, known: Published | None, *, own: bool) -> Published:
+def _entry(path: Path, name: Any, fields: Any, known: RemoteFile | None, *, own: bool) -> RemoteFile:
     if not isinstance(name, str) or FILE_NAME.fullmatch(name) is None:
         raise _bad(path, f"{str(name)[:80]!r} for a file name; it must be a plain .safetensors or .ckpt name")
     if not isinstance(fields, dict) or set(fields) - {*FIELDS}:
@@ -189,12 +209,12 @@ def _entry(path: Path, name: Any, fields: Any, known: Published | None, *, own: 
     def text(field: str, default: str = "") -> str:
         value = fields.get(field, default)
         if not isinstance(value, str) or len(value) > 500 or not value.isprintable():
-            raise _bad(path, f"{name}: {field} is no line of text; put it into quotes")
+            raise _bad(path, f"{name}: {field} is not a line of text; put it into quotes")
         return value
 
     urls = fields.get("urls", [])
     if not isinstance(urls, list) or not (urls or known) or len(urls) > MAX_SOURCES:
-        raise _bad(path, f"{name}: urls is no list of 1 to {MAX_SOURCES} addresses")
+        raise _bad(path, f"{name}: urls is not a list of 1 to {MAX_SOURCES} addresses")
     sha256 = text("sha256").lower() or None
     if sha256 is not None and re.fullmatch(r"[0-9a-f]{64}", sha256) is None:
         raise _bad(path, f"{name}: sha256 is not 64 hexadecimal digits")
@@ -205,7 +225,7 @@ def _entry(path: Path, name: Any, fields: Any, known: Published | None, *, own: 
         return _first(known, sources)
     if "size" not in fields:
         raise _bad(path, f"{name}: no size")
-    return Published(
+    return RemoteFile(
         file=name,
         about=text("about"),
         precision=text("precision"),
@@ -229,19 +249,19 @@ def _size(path: Path, name: str, value: Any) -> Size:
 
 
 def _source(path: Path, name: str, value: Any, *, own: bool, hashed: bool) -> list[Source]:
-    """A source, in a list that is empty for a folder without the file."""
+    """Read a source, as a list that is empty for a folder without the file."""
     if not isinstance(value, str) or not value.isprintable() or not 0 < len(value) <= 2000:
-        raise _bad(path, f"{name}: an address is no line of text")
+        raise _bad(path, f"{name}: an address is not a line of text")
     try:
         parts = urlsplit(value)
     except ValueError as problem:
-        raise _bad(path, f"{name}: no address: {value[:80]}") from problem
+        raise _bad(path, f"{name}: not an address: {value[:80]}") from problem
     if parts.scheme == "https" or (own and parts.scheme == "http"):
         if not parts.hostname or parts.username is not None:
             raise _bad(path, f"{name}: an address without a host, or with a user's name")
         if parts.scheme == "http" and not hashed:
             raise _bad(path, f"{name}: a plain http address needs a sha256, since anyone on the way could change it")
-        return [_other_hub(value)]
+        return [value]
     if not own or ("://" in value and parts.scheme != "file"):
         raise _bad(path, f"{name}: an address that is neither https, http, file nor a path: {value[:80]}")
     if parts.scheme == "file":
@@ -257,12 +277,15 @@ def _source(path: Path, name: str, value: Any, *, own: bool, hashed: bool) -> li
     return _in_folder(local, name) if is_folder else [local]
 
 
-def _other_hub(url: str) -> str:
+def _other_hub(source: Source) -> Source:
+    """Replace the hub's address by the one that the environment names."""
     hub = os.environ.get(HUB_VARIABLE, "").strip().rstrip("/")
-    if not hub or not url.startswith(HUB):
-        return url
+    if not hub or isinstance(source, Path) or not source.startswith(HUB):
+        return source
     if urlsplit(hub).scheme != "https" or not urlsplit(hub).hostname:
         raise CheckpointError(
-            f"The environment variable {HUB_VARIABLE} names no https address.", got=f"'{hub[:80]}'", fix="Unset it."
+            f"The environment variable {HUB_VARIABLE} does not name an https address.",
+            got=f"'{hub[:80]}'",
+            fix="Unset it.",
         )
-    return f"{hub}/{url[len(HUB) :]}"
+    return f"{hub}/{source[len(HUB) :]}"

@@ -1,4 +1,4 @@
-"""A file that is on its way: `<file>.part` with the bytes so far and `<file>.part.json` with where they came from."""
+"""A partial download: `<file>.part` with the bytes so far, and `<file>.part.json`, the note of their origin."""
 
 from __future__ import annotations
 
@@ -12,32 +12,32 @@ from typing import Any, Final
 
 from ...errors import CheckpointError
 from ...io.atomic import WRITING, refusing
-from .mirrors import Published, Source
+from .mirrors import RemoteFile, Source
 
 BLOCK: Final = 1024 * 1024
 MAX_NOTE_BYTES: Final = 16 * 1024
 
 
-class Part:
+class PartialDownload:
     """The bytes so far. Whoever uses it holds the lock of the target.
 
     The note is there before the first byte and gone before the rename, so that no order of kills leaves bytes whose
     origin is wrong: bytes without a note are the whole file or worth nothing.
 
     Args:
-        target: where the file will be.
-        entry: what it will be.
+        target: the path of the finished file.
+        entry: the file.
 
     Attributes:
         size: bytes that are there.
         inherited: how many of them an earlier run got.
-        mixed: whether they came in more than one go.
+        mixed: true if they came in more than one request.
 
     Raises:
         CheckpointError: the folder cannot be read.
     """
 
-    def __init__(self, target: Path, entry: Published) -> None:
+    def __init__(self, target: Path, entry: RemoteFile) -> None:
         self.target, self.path = target, self.path_of(target)
         self._note = target.with_name(target.name + ".part.json")
         self._entry = entry
@@ -55,7 +55,7 @@ class Part:
 
     @staticmethod
     def path_of(target: Path) -> Path:
-        """Where the bytes of a target lie while they come."""
+        """Return the path of a target's bytes while they come."""
         return target.with_name(target.name + ".part")
 
     def _read_note(self) -> dict[str, Any]:
@@ -70,10 +70,10 @@ class Part:
         return note if isinstance(note, dict) else {}
 
     def resume(self, source: Source) -> tuple[int, str]:
-        """From which byte to ask a source, and for which version of the file.
+        """Return the byte to ask a source from, and the version of the file to ask for.
 
-        Bytes of another source, or of one that does not tell its versions apart, are gone on from only where the
-        SHA-256 will judge the whole.
+        Bytes of another source, or of one that does not tell its versions apart, are resumed only where the SHA-256
+        will judge the whole.
         """
         same = str(source) == self._source
         if not (same and self._validator) and not (self._source and self._entry.sha256):
@@ -83,11 +83,11 @@ class Part:
 
     @property
     def whole(self) -> bool:
-        """Whether the bytes are the file, as far as the table can tell: never of a file without a known SHA-256."""
+        """True if the bytes are the file, by the table's SHA-256; false without one."""
         return self._entry.sha256 is not None and self.size in self._entry.size and self.sha256() == self._entry.sha256
 
     def begin(self, source: Source, validator: str) -> None:
-        """Starts anew, with bytes of this source and version."""
+        """Start again, with bytes of this source and version."""
         self.discard()
         with self._writing():
             self._source, self._validator = str(source), validator
@@ -96,7 +96,7 @@ class Part:
             self._file = FileIO(self.path, "xb")
 
     def append(self, content: bytes) -> None:
-        """Adds bytes.
+        """Append bytes.
 
         Raises:
             CheckpointError: the disk is full, or the file cannot be written. What was written is kept.
@@ -113,7 +113,7 @@ class Part:
                 rest = rest[written:]
 
     def _writing(self) -> AbstractContextManager[None]:
-        fix = f"{WRITING} What is there is kept: the next run goes on from it."
+        fix = f"{WRITING} What is there is kept: the next run resumes from it."
         return refusing(f"{self.target.name} cannot be written.", CheckpointError, fix=fix)
 
     def _hash_what_is_there(self) -> None:
@@ -125,12 +125,12 @@ class Part:
         self._hashed = True
 
     def sha256(self) -> str:
-        """Of the bytes that are there, in hexadecimal digits."""
+        """Return the SHA-256 of the bytes that are there, in hexadecimal digits."""
         self._hash_what_is_there()
         return self._hash.hexdigest()
 
     def become_target(self) -> None:
-        """Renames the part to the target, once it is safely on the disk.
+        """Rename the part to the target, once it is safely on the disk.
 
         Raises:
             CheckpointError: it cannot be renamed (on Windows: the old file is in use), or is not what was written.
@@ -153,7 +153,7 @@ class Part:
                     os.close(folder)
 
     def discard(self) -> None:
-        """Removes the bytes and their note."""
+        """Remove the bytes and their note."""
         self.close()
         with refusing(f"{self.path.name} cannot be removed.", CheckpointError, fix="Remove it by hand."):
             self.path.unlink(missing_ok=True)
@@ -163,7 +163,7 @@ class Part:
         self._source = self._validator = ""
 
     def close(self) -> None:
-        """Closes the file; it stays where it is."""
+        """Close the file; it stays where it is."""
         if self._file is not None:
             self._file.close()
         self._file = None

@@ -1,7 +1,7 @@
-"""The bytes of a published file from one source, an address or a file of this machine, from any byte on.
+"""Transfer of a published file from one source, an address or a file of this machine, from any byte on.
 
 Nothing that a server says is taken on trust: each fault is raised before a byte of it has been handed on, or ends the
-stream. What the bytes are worth, their SHA-256 decides, in `fetch`.
+stream. Whether the bytes are the right ones, their SHA-256 decides, in `fetch`.
 """
 
 from __future__ import annotations
@@ -20,19 +20,19 @@ from urllib.parse import urljoin, urlsplit
 
 from ... import __version__
 from ...errors import CheckpointError
-from ...io.atomic import reason
-from ..storage.tensors import MAX_HEADER
-from .mirrors import Published, Source
+from ...io.atomic import refusing
+from ..storage.reading import MAX_HEADER
+from .mirrors import RemoteFile, Source
 
 if TYPE_CHECKING:
     import requests
 
 CHUNK: Final = 1024 * 1024
-"""Bytes that are asked for at once; as many are given as have arrived."""
+"""Bytes that are requested at once; those that have arrived are returned."""
 
 MAX_REDIRECTS: Final = 8
 HEAD: Final = 16
-"""Bytes by which a kind of file is told."""
+"""First bytes that are needed to tell the kind of a file."""
 
 LATER: Final = (408, 425, 429, 500, 502, 503, 504)
 """Answers after which the same request may succeed (RFC 9110; 425 and 429: RFC 8470 and 6585)."""
@@ -48,7 +48,7 @@ PERMANENT: Final = {
 
 @dataclass(frozen=True)
 class Patience:
-    """How long a source is given, in seconds unless said otherwise.
+    """Limits on the time that a source is given, in seconds unless said otherwise.
 
     Attributes:
         tries: failures in a row, without getting further, after which a source is given up.
@@ -56,7 +56,7 @@ class Patience:
         longest_wait: the longest pause; a server that asks for a longer one is given up.
         connect: for a connection.
         read: without a single byte.
-        window, least_rate: a stream with fewer bytes per second over a window is cut and asked for anew.
+        window, least_rate: a stream with fewer bytes per second over a window is cut and requested again.
     """
 
     tries: int = 6
@@ -72,15 +72,26 @@ class SourceFault(CheckpointError):
     """A source did not give what was asked for.
 
     Args:
-        what: what happened, as the second half of "huggingface.co: …".
-        again: whether the same source may do better next time.
-        afresh: whether the bytes that are there so far are worth nothing.
+        what: the fault, as the second half of "huggingface.co: …".
+        got: details, added to it.
+        again: true if the same source may do better next time.
+        afresh: true if the bytes that are there so far are worth nothing.
         wait: seconds that the source asks to wait.
+        fix: none; the caller knows the remedy.
     """
 
-    def __init__(self, what: str, *, again: bool = False, afresh: bool = False, wait: float = 0.0) -> None:
+    def __init__(
+        self,
+        what: str,
+        *,
+        got: str = "",
+        fix: str = "",
+        again: bool = False,
+        afresh: bool = False,
+        wait: float = 0.0,
+    ) -> None:
         self.again, self.afresh, self.wait = again, afresh, wait
-        super().__init__(what)
+        super().__init__(f"{what}: {got}" if got else what, fix=fix)
 
 
 @dataclass(frozen=True)
@@ -88,9 +99,9 @@ class Stream:
     """An open source.
 
     Attributes:
-        start: number of its first byte in the file: what was asked for, or 0 where the source begins anew.
+        start: offset of its first byte in the file: the requested one, or 0 where the source starts again.
         total: bytes of the whole file, None if the source does not say.
-        validator: what tells this version of the file from another (a strong ETag or a date); empty if there is none.
+        validator: identifies this version of the file (a strong ETag or a date); empty if there is none.
         chunks: the bytes; raises `SourceFault`. It may end early: count them.
     """
 
@@ -101,21 +112,21 @@ class Stream:
 
 
 @contextlib.contextmanager
-def opened(entry: Published, source: Source, start: int, validator: str, patience: Patience) -> Iterator[Stream]:
-    """A source of a file, open from a byte on.
+def open_source(entry: RemoteFile, source: Source, start: int, validator: str, patience: Patience) -> Iterator[Stream]:
+    """Open a source of a file from a byte on.
 
     Args:
         entry: the file.
         source: one of its sources.
         start: bytes that are there already.
         validator: of the version they belong to; empty to take whichever there is.
-        patience: see there.
+        patience: the time that the source is given.
 
     Raises:
         SourceFault: the source does not give the file.
     """
-    give = _opened_file if isinstance(source, Path) else _opened_url
-    with give(entry, source, start, validator, patience) as stream:  # type: ignore[arg-type]
+    opener = _open_file if isinstance(source, Path) else _open_url
+    with opener(entry, source, start, validator, patience) as stream:  # type: ignore[arg-type]
         if stream.total is not None and stream.total not in entry.size:
             raise SourceFault(f"it has {stream.total:,} bytes where the table says {entry.size.text}")
         if stream.total is None and entry.sha256 is None:
@@ -124,9 +135,9 @@ def opened(entry: Published, source: Source, start: int, validator: str, patienc
 
 
 @contextlib.contextmanager
-def _opened_file(_: Published, path: Path, start: int, validator: str, __: Patience) -> Iterator[Stream]:
+def _open_file(_: RemoteFile, path: Path, start: int, validator: str, __: Patience) -> Iterator[Stream]:
     with contextlib.ExitStack() as stack:
-        with _reading():
+        with refusing("it cannot be read", SourceFault, fix=""):
             if not path.is_file():
                 raise SourceFault("there is no such file")
             file = stack.enter_context(path.open("rb"))
@@ -136,22 +147,14 @@ def _opened_file(_: Published, path: Path, start: int, validator: str, __: Patie
             file.seek(start)
 
         def chunks() -> Iterator[bytes]:
-            with _reading():
+            with refusing("it cannot be read", SourceFault, fix=""):
                 yield from iter(lambda: file.read(CHUNK), b"")
 
         yield Stream(start, stat.st_size, version, chunks())
 
 
 @contextlib.contextmanager
-def _reading() -> Iterator[None]:
-    try:
-        yield
-    except OSError as problem:
-        raise SourceFault(f"it cannot be read: {reason(problem)}") from problem
-
-
-@contextlib.contextmanager
-def _opened_url(entry: Published, url: str, start: int, validator: str, patience: Patience) -> Iterator[Stream]:
+def _open_url(entry: RemoteFile, url: str, start: int, validator: str, patience: Patience) -> Iterator[Stream]:
     import requests
 
     headers = {
@@ -179,12 +182,12 @@ def _opened_url(entry: Published, url: str, start: int, validator: str, patience
 
 
 def _no_credentials(request: requests.PreparedRequest) -> requests.PreparedRequest:
-    """Keeps the user's passwords (`.netrc`) out of it, which requests would send along."""
+    """Keep out the user's passwords (`.netrc`), which requests would send along."""
     return request
 
 
 def _followed(session: requests.Session, url: str, headers: dict[str, str], patience: Patience) -> requests.Response:
-    """The answer at the end of all redirects, none of which leads where its beginning may not."""
+    """Follow all redirects to the answer; none may lead where `_may_lead` forbids."""
     import requests
 
     at = url
@@ -200,12 +203,12 @@ def _followed(session: requests.Session, url: str, headers: dict[str, str], pati
             at = urljoin(at, response.headers["Location"])
             _may_lead(url, at)
         except ValueError as problem:
-            raise SourceFault("it redirects to no address") from problem
+            raise SourceFault("it redirects to something that is not an address") from problem
     raise SourceFault(f"it redirects more than {MAX_REDIRECTS} times")
 
 
 def _may_lead(url: str, to: str) -> None:
-    """Hubs keep their files elsewhere, so another host is fine, and the hash judges what comes from there.
+    """Refuse a redirect that leads astray. Hubs keep their files elsewhere, so another host is fine: the hash judges.
 
     Never to another scheme than https (http only where the user's own table names the very host by http), and never
     from outside to an address of this machine or its network.
@@ -213,9 +216,9 @@ def _may_lead(url: str, to: str) -> None:
     begin, end = urlsplit(url), urlsplit(to)
     same = (begin.scheme, begin.netloc) == (end.scheme, end.netloc)
     if end.scheme != "https" and not (same and end.scheme == "http"):
-        raise SourceFault(f"it redirects to {to[:80]!r}, which is no https address")
+        raise SourceFault(f"it redirects to {to[:80]!r}, which is not an https address")
     if not end.hostname or end.username is not None or (_is_near(end.hostname) and not _is_near(begin.hostname or "")):
-        raise SourceFault(f"it redirects to {str(end.hostname)[:80]!r}, which is no public host")
+        raise SourceFault(f"it redirects to {str(end.hostname)[:80]!r}, which is not a public host")
 
 
 def _is_near(host: str) -> bool:
@@ -257,7 +260,7 @@ def _checked(response: requests.Response, start: int, validator: str, patience: 
 
 
 def _retry_after(value: str) -> float:
-    """Seconds, from a number or a date (RFC 9110, 10.2.3); 0 if it is neither."""
+    """Read `Retry-After`, a number or a date (RFC 9110, 10.2.3), as seconds; 0 if it is neither."""
     if re.fullmatch(r"\d{1,9}", value):
         return float(value)
     try:
@@ -289,7 +292,7 @@ def _chunks(raw: Any, patience: Patience) -> Iterator[bytes]:
 
 
 def plausible(chunks: Iterator[bytes], file: str) -> Iterator[bytes]:
-    """The same bytes, unless they do not begin like a file of that suffix; the first piece is at least `HEAD` long.
+    """Pass bytes on, unless they do not begin like a file of that suffix; the first piece is at least `HEAD` long.
 
     Raises:
         SourceFault: from the first piece on.

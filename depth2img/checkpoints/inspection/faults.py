@@ -1,31 +1,25 @@
-"""What is wrong with a checkpoint, and what to do about it: a sentence and a remedy for each fault.
+"""The faults of a checkpoint: a sentence and a remedy for each.
 
-Here the findings of `inspection` are judged; nothing is read but, for `checksums`, the file's own.
+The findings of `inspect` are judged here; nothing is read but, for `checksums`, the file's own.
 """
 
 from __future__ import annotations
 
 import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
 from ...errors import CheckpointError, command
 from ...io.atomic import refusing
-from .. import known
+from ..download import mirrors
 from ..layout import keys
-from ..layout.config import MIDAS_FILE, Anatomy, take_midas
+from ..layout.config import ModelConfig, take_midas
+from ..layout.keys import MIDAS_FILE, sides
 from ..layout.ldm_yaml import SD2
-from ..layout.shapes import sides
-from ..storage.tensors import PICKLE_SUFFIXES
-from .report import Fault, Format, Report
+from ..storage.opening import GET_AGAIN, SUFFIXES, CheckpointFile
+from .report import Fault, Report
 
-SUFFIXES: Final[Mapping[Format, tuple[str, ...]]] = {
-    "safetensors": (".safetensors",),
-    "pickle": PICKLE_SUFFIXES,
-}
-
-GET_AGAIN: Final = "Get the file again from where it came from."
 GET_DEPTH: Final = f"A depth checkpoint's UNet has 5 input channels; {command('checkpoint', 'fetch')} gets one."
 INSTALL: Final = (
     f"The panel's button installs it; so does {command('checkpoint', 'convert', 'tiny', 'depth2img-tiny.safetensors')}."
@@ -33,12 +27,12 @@ INSTALL: Final = (
 
 
 def compare(path: Path) -> str:
-    """The remedy for a file that is not as it was published."""
+    """Return the remedy for a file that is not as it was published."""
     return f"{GET_AGAIN} {command('checkpoint', 'inspect', path, '--hash')} gives its SHA-256, to be compared."
 
 
 def set_up(path: Path) -> str:
-    """The remedy for a YAML that does not fit."""
+    """Return the remedy for a YAML that does not fit."""
     how = command("checkpoint", "setup", path)
     return f"{how}, or the button in the panel, writes the right one and keeps the old."
 
@@ -46,56 +40,53 @@ def set_up(path: Path) -> str:
 # --- the file ---------------------------------------------------------------------------------------------------------
 
 
-def checksums(path: Path, form: Format) -> list[Fault]:
-    """What the checksums of a pickle's archive say; a safetensors file has none.
+def checksums(file: CheckpointFile) -> list[Fault]:
+    """Check the checksums of a pickle's archive, which is read for it; a safetensors file has none.
 
     Raises:
         CheckpointError: the file cannot be read.
     """
-    with refusing(f"{path.name} cannot be read.", CheckpointError):
-        if form != "pickle" or not zipfile.is_zipfile(path):
+    with refusing(f"{file.path.name} cannot be read.", CheckpointError):
+        if file.format != "pickle" or not zipfile.is_zipfile(file.path):
             return []
-        with zipfile.ZipFile(path) as archive:
+        with zipfile.ZipFile(file.path) as archive:
             entry = archive.testzip()
-    return (
-        [] if entry is None else [Fault("damaged", f"It is damaged: '{entry[:80]}' in it has changed.", compare(path))]
-    )
+    if entry is None:
+        return []
+    return [Fault("damaged", f"It is damaged: '{entry[:80]}' in it has changed.", compare(file.path))]
 
 
-def of_file(path: Path, form: Format, odd: Sequence[str], sha256: str | None, short: str) -> list[Fault]:
-    """What is wrong with the file as such.
+def of_file(file: CheckpointFile, odd: Sequence[str]) -> list[Fault]:
+    """List what is wrong with the file as such.
 
     Args:
-        path: the file.
-        form: how it is stored.
+        file: the file; its SHA-256 is judged if it is known.
         odd: names of tensors whose element type cannot be read.
-        sha256: of the file, None if nobody computed it.
-        short: the WebUI's old short hash.
     """
-    faults = []
-    if path.suffix.lower() not in SUFFIXES[form]:
-        what = f"{path.name} is a {form} file, and its name says another kind; the WebUI goes by the name."
-        faults.append(Fault("suffix", what, f"Rename it to {path.stem}{SUFFIXES[form][0]}."))
+    faults, path, sha256, published = [], file.path, file.known_sha256, mirrors.published()
+    if file.misnamed:
+        fix = f"Rename it to {path.stem}{SUFFIXES[file.format][0]}, for programs that go by the name."
+        faults.append(Fault("suffix", file.misnamed, fix, False))
     if odd:
         what = f"{len(odd)} tensors have an element type that cannot be read, such as '{odd[0][:80]}'."
         faults.append(Fault("type", what, "Get the file in float16 or float32."))
-    if sha256 is not None and sha256 not in known.published():
-        published = {name: digest for digest, name in known.published().items()}
-        if short in known.MODEL_HASHES:
-            name = known.MODEL_HASHES[short]
+    if sha256 is not None and sha256 not in published:
+        digests = {name: digest for digest, name in published.items()}
+        if file.model_hash in mirrors.MODEL_HASHES:
+            name = mirrors.MODEL_HASHES[file.model_hash]
             what = f"It begins like {name}, but its SHA-256 is another: it is damaged or changed."
             faults.append(Fault("damaged", what, f"{command('checkpoint', 'fetch', name)} gets the published one."))
-        elif path.name in published:
+        elif path.name in digests:
             what = f"It has the name of the published {path.name}, but it is another file or damaged."
-            faults.append(Fault("hash", what, f"The published one has the SHA-256 {published[path.name]}.", False))
+            faults.append(Fault("hash", what, f"The published one has the SHA-256 {digests[path.name]}.", False))
     return faults
 
 
 # --- the model --------------------------------------------------------------------------------------------------------
 
 
-def of_depth(report: Report, anatomy: Anatomy, required: int) -> list[Fault]:
-    """What is wrong with a depth checkpoint's tensors, `required` of which are run."""
+def of_depth(report: Report, config: ModelConfig, required: int) -> list[Fault]:
+    """List what is wrong with a depth checkpoint's tensors, `required` of which are run."""
     faults, path = [], report.path
     if report.text_layout == "SD1":
         what = (
@@ -112,8 +103,8 @@ def of_depth(report: Report, anatomy: Anatomy, required: int) -> list[Fault]:
         what = "It holds no depth network (depth_model.*): it was converted without MiDaS."
         fix = f"{take_midas(path)} Or put {MIDAS_FILE} into the WebUI's models/midas."
         faults.append(Fault("midas-missing", what, fix))
-    if report.midas == "other" and anatomy.is_midas and (report.beside is None or report.beside.state != "right"):
-        faults.append(Fault("depth-unknown", "Its depth network is none that is known.", take_midas(path)))
+    if report.midas == "other" and config.is_midas and (report.sidecar is None or report.sidecar.state != "right"):
+        faults.append(Fault("depth-unknown", "Its depth network is unknown.", take_midas(path)))
     if report.missing:
         what = f"{len(report.missing):,} of {required:,} tensors are missing, such as '{report.missing[0][:100]}'."
         only_midas = all(name.startswith(keys.DEPTH) for name in report.missing)
@@ -134,32 +125,32 @@ def of_depth(report: Report, anatomy: Anatomy, required: int) -> list[Fault]:
     return faults
 
 
-def of_yaml(report: Report, anatomy: Anatomy) -> list[Fault]:
-    """What is wrong with the YAML beside a depth checkpoint."""
-    beside = report.beside
-    if beside is None:
+def of_yaml(report: Report, config: ModelConfig) -> list[Fault]:
+    """List what is wrong with the YAML beside a depth checkpoint."""
+    sidecar = report.sidecar
+    if sidecar is None:
         return []
-    name, fix = beside.path.name, set_up(report.path)
-    if beside.state == "hostile":
-        what = f"The YAML beside it may be malicious: {beside.detail}; the WebUI would run that code."
+    name, fix = sidecar.path.name, set_up(report.path)
+    if sidecar.state == "hostile":
+        what = f"The YAML beside it may be malicious: {sidecar.detail}; the WebUI would run that code."
         return [Fault("yaml-hostile", what, f"Do not load it. {fix}")]
-    if beside.is_bad:
-        what = f"{name} beside it is not the one for this checkpoint: {beside.detail}."
-        return [Fault(f"yaml-{beside.state}", what, fix)]
-    if beside.state == "none" and not _is_standard(anatomy):
+    if sidecar.is_bad:
+        what = f"{name} beside it is not the one for this checkpoint: {sidecar.detail}."
+        return [Fault(f"yaml-{sidecar.state}", what, fix)]
+    if sidecar.state == "none" and not _is_standard(config):
         what = f"It needs a YAML of its own, {name} beside it, since it is not as wide as Stable Diffusion 2."
         return [Fault("yaml-none", what, fix)]
     return []
 
 
-def _is_standard(anatomy: Anatomy) -> bool:
-    """Whether the WebUI's own v2-midas-inference.yaml describes it."""
-    return anatomy.is_midas and all(
+def _is_standard(config: ModelConfig) -> bool:
+    """Tell whether the WebUI's own v2-midas-inference.yaml describes it."""
+    return config.is_midas and all(
         list(part[name]) == list(wanted[name]) if isinstance(wanted[name], list) else part[name] == wanted[name]
         for part, wanted, name in (
-            (anatomy.unet, SD2.unet, "block_out_channels"),
-            (anatomy.unet, SD2.unet, "cross_attention_dim"),
-            (anatomy.vae, SD2.vae, "block_out_channels"),
-            (anatomy.text_encoder, SD2.text_encoder, "hidden_size"),
+            (config.unet, SD2.unet, "block_out_channels"),
+            (config.unet, SD2.unet, "cross_attention_dim"),
+            (config.vae, SD2.vae, "block_out_channels"),
+            (config.text_encoder, SD2.text_encoder, "hidden_size"),
         )
     )

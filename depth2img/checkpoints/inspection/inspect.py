@@ -1,4 +1,4 @@
-"""What is this checkpoint, and does it work for depth? Answered from names and shapes; no tensor is read.
+"""Tell what a checkpoint file is and whether it works for depth, from names and shapes; no tensor is read.
 
 report = inspect(Path("512-depth-ema.safetensors"))
 report.usable, report.faults
@@ -13,52 +13,51 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
-from ...errors import CheckpointError, command
-from ...io.atomic import refusing
-from .. import known
-from ..layout import keys, shapes
-from ..layout.config import Anatomy, bad, from_json
+from ...errors import CheckpointError
+from ..download import mirrors
+from ..layout import keys
+from ..layout.config import ModelConfig, from_json, reading
+from ..layout.key_map import DPT_HYBRID
+from ..layout.keys import CONTEXT, Shape
+from ..layout.ldm_only import unused
 from ..layout.ldm_yaml import HEAD_WIDTH, METADATA, SD2, text_config
-from ..layout.shapes import Shape
-from ..storage.pickled import open_pickle
-from ..storage.tensors import MAX_HEADER, Progress, Safetensors, Tensors
+from ..storage.opening import CheckpointFile, open_checkpoint
+from ..storage.tensors import Progress, Tensors
 from . import faults
-from .report import Deviation, Fault, Format, Midas, Report, TextLayout
+from .report import Deviation, Fault, Midas, Report, TextLayout
 from .sidecar import judge
 
-CONTEXT: Final = keys.UNET + "input_blocks.1.1.transformer_blocks.0.attn2.to_k.weight"
 SD1_TEXT: Final = "cond_stage_model.transformer."
 EMA: Final = "model_ema."
 BUNDLED: Final = "depth2img-embedded"
 
 
-def inspect(path: Path, *, whole: bool = False, sha256: str | None = None, progress: Progress | None = None) -> Report:
-    """What a checkpoint file is, from its header alone unless `whole`.
+def inspect(source: Path | CheckpointFile, *, whole: bool = False, progress: Progress | None = None) -> Report:
+    """Report on a checkpoint file, from its header alone unless `whole`.
 
     Args:
-        path: a safetensors file, or one that `torch.save` wrote; nothing in it is run, whatever it asks for.
+        source: a safetensors file, or one that `torch.save` wrote, opened or not; nothing in it is run, whatever it
+            asks for.
         whole: also read the whole file, for its SHA-256 and the checksums that a pickle has.
-        sha256: of the file, if it is known already.
         progress: with `whole`, told the bytes done and the bytes in all.
 
     Raises:
         CheckpointError: it is neither, it is damaged, or it wants to run code.
     """
-    form = sniff(path)
-    tensors = opened(path, form)
-    names = tensors.keys()
-    found = {name: tuple(tensors.shape(name)) for name in names}
-    types, odd = _types(tensors, found)
-    kind, channels = _kind(found, tensors.metadata)
-    short = known.model_hash(path)
-    wrong = []
+    file = open_checkpoint(source)
+    names = file.keys()
+    found = {name: tuple(file.shape(name)) for name in names}
+    types, odd = _types(file, found)
+    kind, channels = _kind(found, file.metadata)
+    damage = []
     if whole:
-        sha256 = known.sha256_of(path, progress)
-        wrong = faults.checksums(path, form)
+        file.sha256(progress)
+        damage = faults.checksums(file)
+    short, sha256 = file.model_hash, file.known_sha256
     report = Report(
-        path=path,
-        format=form,
-        bytes=path.stat().st_size,
+        path=file.path,
+        format=file.format,
+        bytes=file.size,
         tensors=len(names),
         values=sum(math.prod(shape) for shape in found.values()),
         kind=kind,
@@ -72,62 +71,48 @@ def inspect(path: Path, *, whole: bool = False, sha256: str | None = None, progr
         misshaped=(),
         model_hash=short,
         sha256=sha256,
-        published=known.published().get(sha256, "") if sha256 else known.MODEL_HASHES.get(short, ""),
-        beside=None,
-        faults=[*wrong, *faults.of_file(path, form, odd, sha256, short)],
-        merged=_merged(tensors.metadata),
+        published=mirrors.published().get(sha256, "") if sha256 else mirrors.MODEL_HASHES.get(short, ""),
+        sidecar=None,
+        faults=[*damage, *faults.of_file(file, odd)],
+        merged=_merged(file.metadata),
     )
     if channels != keys.DEPTH_CHANNELS:
-        fix = faults.INSTALL if tensors.metadata.get("kind") == BUNDLED else faults.GET_DEPTH
-        fault = Fault("kind", f"{path.name} is no depth checkpoint: {kind}.", fix)
+        fix = faults.INSTALL if file.metadata.get("kind") == BUNDLED else faults.GET_DEPTH
+        fault = Fault("kind", f"{file.path.name} is not a depth checkpoint: {kind}.", fix)
         return dataclasses.replace(report, faults=[*report.faults, fault])
-    return _depth(report, tensors, found)
-
-
-def opened(path: Path, form: Format) -> Tensors:
-    """The tensors of a file that is stored so, whatever its name says.
-
-    Raises:
-        CheckpointError: it is damaged, or wants to run code.
-    """
-    return Safetensors(path) if form == "safetensors" else open_pickle(path)
+    return _depth(report, file, found)
 
 
 def _depth(report: Report, tensors: Tensors, found: Mapping[str, Shape]) -> Report:
-    anatomy = anatomy_of(tensors)
-    required, unused = _wanted(anatomy)
-    midas: Midas = "inside"
+    config = config_of(tensors)
+    with reading("model config in the file's metadata"):
+        required, harmless = config.required(), unused(config)
     depth = {name for name in found if name.startswith(keys.DEPTH)}
+    midas: Midas = "inside"
     if not depth:
         midas = "missing"
-        required = {name: shape for name, shape in required.items() if not name.startswith(keys.DEPTH)}
-    elif not anatomy.is_midas or keys.MIDAS + "pretrained.model.cls_token" not in depth:
+    elif not config.is_midas or keys.CLS_TOKEN not in depth:
         midas = "other"
-        required = {name: shape for name, shape in required.items() if not name.startswith(keys.DEPTH)}
-    layout = report.text_layout
-    if layout != "OpenCLIP":  # one sentence about that, instead of hundreds of names
-        required = {name: shape for name, shape in required.items() if not name.startswith(keys.TEXT)}
+    left_out = () if midas == "inside" else (keys.DEPTH,)
+    if report.text_layout != "OpenCLIP":  # one sentence about that, instead of hundreds of names
+        left_out = (*left_out, keys.TEXT)
+    required = {name: shape for name, shape in required.items() if not name.startswith(left_out)}
     missing = [name for name in required if name not in found]
     if midas == "inside" and any(name.startswith(keys.DEPTH) for name in missing):
         midas = "incomplete"
     misshaped = [
         Deviation(name, found[name], shape)
-        for name, shape in {**unused, **required}.items()
+        for name, shape in {**harmless, **required}.items()
         if name in found and found[name] != shape
     ]
-    ignored = {*required, *unused, *HARMLESS} | (depth if midas == "other" else set())
+    ignored = {*required, *harmless, *HARMLESS} | (depth if midas == "other" else set())
     extra = [name for name in found if name not in ignored and not name.startswith((EMA, SD1_TEXT))]
-    beside = judge(report.path, tensors)
-    report = dataclasses.replace(report, midas=midas, missing=missing, misshaped=misshaped, extra=extra, beside=beside)
-    wrong = [*report.faults, *faults.of_depth(report, anatomy, len(required)), *faults.of_yaml(report, anatomy)]
+    sidecar = judge(report.path, tensors)
+    report = dataclasses.replace(
+        report, midas=midas, missing=missing, misshaped=misshaped, extra=extra, sidecar=sidecar
+    )
+    wrong = [*report.faults, *faults.of_depth(report, config, len(required)), *faults.of_yaml(report, config)]
     return dataclasses.replace(report, faults=sorted(wrong, key=lambda fault: not fault.serious))
-
-
-def _wanted(anatomy: Anatomy) -> tuple[dict[str, Shape], dict[str, Shape]]:
-    try:
-        return shapes.required(anatomy), shapes.unused(anatomy)
-    except (KeyError, ValueError, TypeError, IndexError, AttributeError, ZeroDivisionError) as problem:
-        raise bad("description in the file's metadata", problem) from problem
 
 
 HARMLESS: Final = (
@@ -140,62 +125,8 @@ HARMLESS: Final = (
 """Names that some tools write and nobody reads."""
 
 
-# --- the file ---------------------------------------------------------------------------------------------------------
-
-
-def sniff(path: Path) -> Format:
-    """How a file is stored, by its first bytes.
-
-    Raises:
-        CheckpointError: it cannot be read, or is no checkpoint at all; the message says what it is instead.
-    """
-    with refusing(f"{path.name} cannot be read.", CheckpointError):
-        if path.is_dir():
-            how = command("checkpoint", "convert", path, f"{path}.safetensors")
-            raise CheckpointError(
-                f"{path.name} is a folder.",
-                fix=f"Give a file; {how} makes one of a folder in the layout of diffusers.",
-            )
-        if not path.is_file():
-            raise CheckpointError(f"There is no file {path.name}.", got=str(path), fix="Check the path.")
-        with path.open("rb") as file:
-            start, total = file.read(512), path.stat().st_size
-    for mark, what, fix in SIGNS:
-        if start.lstrip()[:40].lower().startswith(mark):
-            raise CheckpointError(f"{path.name} is {what}, no checkpoint.", got=f"{total:,} bytes", fix=fix)
-    if start.startswith((b"PK\x03\x04", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")):
-        return "pickle"
-    header = int.from_bytes(start[:8], "little")
-    if start[8:9] == b"{":
-        if header > MAX_HEADER:
-            raise CheckpointError(
-                f"The header of {path.name} is too long.",
-                got=f"{header:,} bytes",
-                fix=f"At most {MAX_HEADER:,} are read; the file is damaged, or not meant to be read.",
-            )
-        return "safetensors"
-    what = "is empty" if not start else "is neither a safetensors nor a PyTorch file"
-    raise CheckpointError(f"{path.name} {what}.", got=f"{total:,} bytes", fix=faults.GET_AGAIN)
-
-
-PAGE: Final = ("an HTML page", "The download was answered by a web page; get the file itself, perhaps after a login.")
-PACKED: Final = ("a packed archive", "Unpack it first.")
-
-SIGNS: Final[Sequence[tuple[bytes, str, str]]] = [
-    (b"<!doctype", *PAGE),
-    (b"<html", *PAGE),
-    (b"<?xml", *PAGE),
-    (b"version https://git-lfs", "a pointer of Git LFS", "Run `git lfs pull` in its folder, or download the file."),
-    (b"gguf", "a GGUF file", "The WebUI reads safetensors and .ckpt files."),
-    (b"\x1f\x8b", *PACKED),
-    (b"7z\xbc\xaf", *PACKED),
-    (b"rar!", *PACKED),
-]
-"""First bytes, in lower case -> what the file is, and what to do."""
-
-
 def _types(tensors: Tensors, found: Mapping[str, Shape]) -> tuple[dict[str, int], list[str]]:
-    """Bytes by element type, most first; and the tensors whose type nothing here can read."""
+    """Count bytes by element type, most first, and list the tensors whose type cannot be read."""
     counts: dict[str, int] = {}
     odd = []
     for name, shape in found.items():
@@ -239,11 +170,11 @@ PARTS: Final[Sequence[tuple[Callable[[str], bool], str]]] = [
     (lambda name: name.startswith(("encoder.conv_in.", keys.VAE)), "an autoencoder (VAE) alone"),
     (lambda name: name.startswith("diffusion_model."), "a UNet alone"),
 ]
-"""What a file without a whole Stable Diffusion is, by any of its names."""
+"""Test of any name in a file -> what a file without a whole Stable Diffusion is."""
 
 
 def _kind(found: Mapping[str, Shape], metadata: Mapping[str, str]) -> tuple[str, int | None]:
-    """What the file is in words, and the input channels of its UNet."""
+    """Return what the file is, in words, and the input channels of its UNet."""
     if metadata.get("kind") == BUNDLED:
         return "the bundled model in its compact form", None
     if any(name.startswith(keys.UNET + "joint_blocks.") for name in found):
@@ -253,7 +184,7 @@ def _kind(found: Mapping[str, Shape], metadata: Mapping[str, str]) -> tuple[str,
         for test, what in PARTS:
             if any(map(test, found)):
                 return what, None
-        return "no Stable Diffusion checkpoint", None
+        return "not a Stable Diffusion checkpoint", None
     channels = convolution[1]
     task = INPUTS.get(channels, f"UNet with {channels} input channels")
     if any(name.startswith("conditioner.embedders.1.") for name in found):
@@ -267,7 +198,7 @@ def _kind(found: Mapping[str, Shape], metadata: Mapping[str, str]) -> tuple[str,
 
 
 def _merged(metadata: Mapping[str, str]) -> str:
-    """How the file was merged, in words, as far as a recipe of the WebUI's form says so."""
+    """Say how the file was merged, as far as a recipe of the WebUI's form tells."""
     try:
         recipe = json.loads(metadata.get("sd_merge_recipe", ""))
     except (ValueError, RecursionError):
@@ -276,24 +207,24 @@ def _merged(metadata: Mapping[str, str]) -> str:
         return ""
     names = recipe.get("models")
     if not isinstance(names, dict):
-        names = {letter: recipe.get(f"{place}_model_hash") for letter, place in zip("ABC", PLACES, strict=True)}
+        names = {letter: recipe.get(f"{role}_model_hash") for letter, role in zip("ABC", ROLES, strict=True)}
     models = [f"{str(letter)[:1]} = {str(name)[:60]}" for letter, name in list(names.items())[:3] if name]
     return ", ".join([f"{str(recipe.get('interp_method'))[:40]} {str(recipe.get('multiplier'))[:10]}", *models])
 
 
-PLACES: Final = ("primary", "secondary", "tertiary")
-"""What the WebUI calls the models of a merge."""
+ROLES: Final = ("primary", "secondary", "tertiary")
+"""The WebUI's words for the models of a merge."""
 
 
-def anatomy_of(tensors: Tensors) -> Anatomy:
-    """The anatomy that a depth checkpoint must have, whatever is missing of it: the one in its metadata, else Stable
-    Diffusion 2's with the widths of a few of its tensors.
+def config_of(tensors: Tensors) -> ModelConfig:
+    """Derive the model config that a depth checkpoint must have, whatever is missing of it.
+
+    It is the one in its metadata, else Stable Diffusion 2's with the widths of a few of its tensors.
 
     Raises:
         CheckpointError: the metadata cannot be used.
     """
-    own = tensors.metadata.get(METADATA)
-    if own is not None:
+    if (own := tensors.metadata.get(METADATA)) is not None:
         return from_json(own)
     names = set(tensors.keys())
 
@@ -319,5 +250,5 @@ def anatomy_of(tensors: Tensors) -> Anatomy:
             ],
         },
         text_encoder=text_config(width=text, heads=max(1, text // HEAD_WIDTH), layers=max(1, layers - 1)),
-        depth_estimator=dict(shapes.DPT_HYBRID),
+        depth_estimator=dict(DPT_HYBRID),
     )

@@ -1,4 +1,4 @@
-"""What was found out about a checkpoint: as data, as rows of a table, as text."""
+"""The report on a checkpoint: as data, as rows of a table, as text."""
 
 from __future__ import annotations
 
@@ -8,11 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Literal
 
+from ...text import printable, size
 from ..layout import keys
-from ..layout.shapes import Shape
-from .sidecar import Beside
+from ..layout.keys import Shape
+from ..storage.opening import Format
+from .sidecar import Sidecar
 
-Format = Literal["safetensors", "pickle"]
 Midas = Literal["inside", "incomplete", "missing", "other"]
 TextLayout = Literal["OpenCLIP", "SD1", "none"]
 
@@ -25,7 +26,7 @@ class Fault:
         code: a fixed name for programs.
         what: one sentence.
         fix: what to do about it; empty where nothing needs to be done.
-        serious: whether pictures cannot be made, or come out wrong, because of it.
+        serious: true if pictures cannot be made, or come out wrong, because of it.
     """
 
     code: str
@@ -45,7 +46,7 @@ class Deviation:
 
 @dataclass(frozen=True)
 class Report:
-    """What a file is.
+    """What was found out about a file.
 
     Attributes:
         path: the file.
@@ -63,7 +64,7 @@ class Report:
         model_hash: the WebUI's old short hash, 8 digits.
         sha256: of the file; None if it was not computed.
         published: name of the published file that it is, as far as the hashes tell.
-        beside: the YAML beside it; None unless depth.
+        sidecar: the YAML beside it; None unless depth.
         faults: what is wrong, the worst first.
         merged: how it was merged, where its metadata tell (`sd_merge_recipe`, of the WebUI or of `merge`).
     """
@@ -85,18 +86,18 @@ class Report:
     model_hash: str
     sha256: str | None
     published: str
-    beside: Beside | None
+    sidecar: Sidecar | None
     faults: Sequence[Fault]
     merged: str = ""
 
     @property
     def is_depth(self) -> bool:
-        """Whether its UNet takes depth."""
+        """True if its UNet takes depth."""
         return self.channels == keys.DEPTH_CHANNELS
 
     @property
     def usable(self) -> bool:
-        """Whether it works as a depth checkpoint as it lies there."""
+        """True if it works as a depth checkpoint as it lies there."""
         return self.is_depth and not any(fault.serious for fault in self.faults)
 
     @property
@@ -105,15 +106,15 @@ class Report:
         return None if self.sha256 is None else self.sha256[:10]
 
     def to_json(self) -> dict[str, Any]:
-        """Everything as plain data."""
+        """Return everything as plain data."""
         values = dataclasses.asdict(self) | {"path": str(self.path), "usable": self.usable}
         values |= {"short_hash": self.short_hash, "depth": self.is_depth}
-        if self.beside is not None:
-            values["beside"]["path"] = str(self.beside.path)
+        if self.sidecar is not None:
+            values["sidecar"]["path"] = str(self.sidecar.path)
         return values
 
     def rows(self) -> list[tuple[str, str]]:
-        """What it is, as label and value."""
+        """List what it is, as label and value."""
         rows = [
             ("File", f"{self.path.name}, {self.format}, {size(self.bytes)}"),
             ("What it is", self.kind),
@@ -125,8 +126,8 @@ class Report:
         if self.channels is not None:
             rows.append(("Text encoder", TEXT_WORDS[self.text_layout]))
             rows.append(("EMA weights", f"{self.ema:,} tensors" if self.ema else "none"))
-        if self.beside is not None:
-            rows.append(("YAML", _yaml_words(self.beside)))
+        if self.sidecar is not None:
+            rows.append(("YAML", _yaml_words(self.sidecar)))
         rows.append(("Hash", ", ".join(filter(None, [self.short_hash, f"{self.model_hash} (old)"]))))
         if self.sha256:
             rows.append(("SHA-256", self.sha256))
@@ -137,7 +138,7 @@ class Report:
         return [(label, printable(value)) for label, value in rows]
 
     def lines(self) -> list[str]:
-        """Everything as text."""
+        """Format everything as lines of text."""
         lines = [f"{label:14}{value}" for label, value in self.rows()]
         for fault in self.faults:
             lines += ["", printable(f"{'Fault' if fault.serious else 'Note'}: {fault.what}")]
@@ -149,7 +150,7 @@ class Report:
         """One sentence."""
         if self.usable:
             return "This depth checkpoint is whole and works."
-        return "This depth checkpoint does not work as it is." if self.is_depth else "This is no depth checkpoint."
+        return "This depth checkpoint does not work as it is." if self.is_depth else "This is not a depth checkpoint."
 
 
 MIDAS_WORDS: Final[Mapping[Midas, str]] = {
@@ -165,18 +166,6 @@ TEXT_WORDS: Final[Mapping[TextLayout, str]] = {
 }
 
 
-def printable(text: str) -> str:
-    """The text without what could steer a terminal: names in a file are anybody's."""
-    return "".join(letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in text)
-
-
-def size(count: int) -> str:
-    """Bytes in words."""
-    if count < 10**7:
-        return f"{count:,} bytes"
-    return f"{count / 1e9:,.2f} GB" if count >= 10**9 else f"{count / 1e6:,.1f} MB"
-
-
 def _precision(types: Mapping[str, int]) -> str:
     floats = [name for name in types if "float" in name]
     if not floats:
@@ -187,10 +176,10 @@ def _precision(types: Mapping[str, int]) -> str:
     return short[floats[0]] + (f" ({', '.join(rest)})" if rest else "")
 
 
-def _yaml_words(beside: Beside) -> str:
-    name = beside.path.name
-    if beside.state == "none":
+def _yaml_words(sidecar: Sidecar) -> str:
+    name = sidecar.path.name
+    if sidecar.state == "none":
         return "none beside it"
-    if beside.state == "right":
-        return f"{name}, the right one" + (f" ({beside.detail})" if beside.detail else "")
-    return f"{name}, {beside.state}"
+    if sidecar.state == "right":
+        return f"{name}, the right one" + (f" ({sidecar.detail})" if sidecar.detail else "")
+    return f"{name}, {sidecar.state}"

@@ -1,4 +1,4 @@
-"""The YAML beside a checkpoint: whether the WebUI would build the right model from it.
+"""The sidecar of a checkpoint, the YAML beside it: would the WebUI build the right model from it?
 
 The WebUI takes the YAML of a checkpoint's own name before it looks at the checkpoint, and calls whatever its `target`s
 name. Here it is read as data.
@@ -10,14 +10,14 @@ import hashlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, Literal, Protocol
+from typing import Any, Final, Literal
 
 import yaml
 
 from ...errors import CheckpointError
-from ...io.atomic import reason
-from ..layout import keys, shapes
-from ..layout.config import TINY_DEPTH, VIT_H, bad, read_text
+from ..layout import key_map, keys
+from ..layout.config import TINY_DEPTH, VIT_H, read_text, reading
+from ..layout.keys import sides
 from ..layout.ldm_yaml import (
     CLASS,
     MIDAS_CLASS,
@@ -29,6 +29,7 @@ from ..layout.ldm_yaml import (
     unet_from_ldm,
     vae_from_ldm,
 )
+from ..storage.tensors import Tensors
 
 MAX_YAML: Final = 64 * 1024
 """Longest YAML that is read, in characters; Stability's has 2,000."""
@@ -36,44 +37,27 @@ MAX_YAML: Final = 64 * 1024
 State = Literal["none", "right", "wrong", "unreadable", "hostile"]
 
 KNOWN_PACKAGES: Final = ("ldm.", "sgm.")
-"""Where the classes of Stable Diffusion's own descriptions come from."""
+"""Packages of the classes that Stable Diffusion's own YAML files name."""
 
 KNOWN_TARGETS: Final = (NO_LOSS, TINY_DEPTH)
-"""Others that they name."""
+"""Other classes that they name."""
 
 OFFICIAL_SHA256: Final = "9ae24cc6010bbd6029c87e7c012e385747022e6ce4288ffa9016f81d59d3d376"
-"""Of Stability's v2-midas-inference.yaml."""
+"""SHA-256 of Stability's v2-midas-inference.yaml."""
 
 OTHER_KINDS: Final[Mapping[int, str]] = {4: "v2-inference.yaml", 9: "v2-inpainting-inference.yaml"}
 """Input channels -> the YAML that people rename by mistake."""
 
 
-class Shapes(Protocol):
-    """Names and shapes of a checkpoint's tensors; `tensors.Tensors` is one."""
-
-    @property
-    def metadata(self) -> Mapping[str, str]:
-        """Texts that came with the file."""
-        ...
-
-    def keys(self) -> Any:
-        """All names."""
-        ...
-
-    def shape(self, key: str) -> tuple[int, ...]:
-        """The shape of one tensor."""
-        ...
-
-
 @dataclass(frozen=True)
-class Beside:
+class Sidecar:
     """The YAML beside a checkpoint.
 
     Attributes:
         path: where it is, or would be.
         state: `none`: there is none. `right`: it describes the checkpoint. `wrong`: it describes another model.
-            `unreadable`: it is no description at all. `hostile`: it names code that is none of Stable Diffusion's.
-        detail: what is wrong with it, as part of a sentence; of a right one where it comes from.
+            `unreadable`: it is not an ldm YAML at all. `hostile`: it names code that is not Stable Diffusion's.
+        detail: what is wrong with it, as part of a sentence; of a right one its origin.
     """
 
     path: Path
@@ -82,16 +66,16 @@ class Beside:
 
     @property
     def is_bad(self) -> bool:
-        """Whether the WebUI cannot load the checkpoint because of it."""
+        """True if it keeps the WebUI from loading the checkpoint."""
         return self.state not in ("none", "right")
 
 
-class _Wrong(Exception):
+class _Wrong(CheckpointError):
     pass
 
 
-def judge(checkpoint: Path, tensors: Shapes) -> Beside:
-    """What the YAML beside a depth checkpoint is worth.
+def judge(checkpoint: Path, tensors: Tensors) -> Sidecar:
+    """Validate the sidecar YAML against the checkpoint's tensors.
 
     Args:
         checkpoint: the file; the YAML has its stem.
@@ -99,37 +83,32 @@ def judge(checkpoint: Path, tensors: Shapes) -> Beside:
     """
     path = checkpoint.with_suffix(".yaml")
     try:
-        if not path.is_file():
-            return Beside(path, "none")
-        text = read_text(path, MAX_YAML)
-        model = _model(yaml.safe_load(text))
-        if foreign := sorted(set(_foreign(model, set()))):
-            names = ", ".join(name[:80] for name in foreign[:3])
-            return Beside(path, "hostile", f"it names code that is none of Stable Diffusion's: {names}")
-        _compare(model, tensors)
+        with reading("ldm YAML"):
+            if not path.is_file():
+                return Sidecar(path, "none")
+            text = read_text(path, MAX_YAML)
+            model = _model(yaml.safe_load(text))
+            if foreign := sorted(set(_foreign(model, set()))):
+                names = ", ".join(name[:80] for name in foreign[:3])
+                return Sidecar(path, "hostile", f"it names code that is not Stable Diffusion's: {names}")
+            _compare(model, tensors)
     except _Wrong as problem:
-        return Beside(path, "wrong", str(problem))
+        return Sidecar(path, "wrong", problem.what)
     except CheckpointError as problem:
-        return Beside(path, "unreadable", problem.got or problem.what)
-    except OSError as problem:
-        return Beside(path, "unreadable", reason(problem))
-    except RecursionError:
-        return Beside(path, "unreadable", "it is nested too deeply")
-    except (ValueError, TypeError, KeyError, AttributeError, IndexError, ZeroDivisionError, yaml.YAMLError) as problem:
-        return Beside(path, "unreadable", bad("description", problem).got.replace("\n", " ") or type(problem).__name__)
+        return Sidecar(path, "unreadable", (problem.got or problem.what).replace("\n", " "))
     own = hashlib.sha256(text.encode()).hexdigest() == OFFICIAL_SHA256
-    return Beside(path, "right", "Stability's v2-midas-inference.yaml" if own else "")
+    return Sidecar(path, "right", "Stability's v2-midas-inference.yaml" if own else "")
 
 
-def _model(description: Any) -> Mapping[str, Any]:
-    model = description.get("model") if isinstance(description, Mapping) else None
+def _model(values: Any) -> Mapping[str, Any]:
+    model = values.get("model") if isinstance(values, Mapping) else None
     if not isinstance(model, Mapping) or not isinstance(model.get("params"), Mapping):
         raise ValueError("no model.params in it")
     return model
 
 
 def _foreign(value: Any, seen: set[int]) -> Iterator[str]:
-    """Every `target` outside the known packages; each list or mapping is looked at once, however often it is named."""
+    """Yield every `target` outside the known packages; a list or mapping that is named often is visited once."""
     if id(value) in seen:
         return
     if isinstance(value, (Mapping, list)):
@@ -143,7 +122,7 @@ def _foreign(value: Any, seen: set[int]) -> Iterator[str]:
             yield from _foreign(inner, seen)
 
 
-def _compare(model: Mapping[str, Any], tensors: Shapes) -> None:
+def _compare(model: Mapping[str, Any], tensors: Tensors) -> None:
     params = model["params"]
     channels = params["unet_config"]["params"]["in_channels"]
     if channels != keys.DEPTH_CHANNELS:
@@ -165,19 +144,21 @@ def _compare(model: Mapping[str, Any], tensors: Shapes) -> None:
     _compare_depth(params.get("depth_stage_config"), tensors)
 
 
-def _compare_shapes(params: Mapping[str, Any], tensors: Shapes) -> None:
+def _compare_shapes(params: Mapping[str, Any], tensors: Tensors) -> None:
     names = set(tensors.keys())
     for what, described in (
-        ("UNet", shapes.unet_shapes(unet_from_ldm(params))),
-        ("autoencoder", shapes.vae_shapes(vae_from_ldm(params))),
+        ("UNet", key_map.unet_entries(unet_from_ldm(params))),
+        ("autoencoder", key_map.vae_entries(vae_from_ldm(params))),
     ):
-        for name, shape in described:
-            if name in names and tuple(tensors.shape(name)) != shape:
-                there, wanted = shapes.sides(tensors.shape(name)), shapes.sides(shape)
-                raise _Wrong(f"its {what} is another one: {name[:100]} is {there} in the checkpoint, not {wanted}")
+        for entry in described:
+            if entry.ldm in names and entry.shape != (there := tensors.shape(entry.ldm)):
+                wanted = sides(entry.shape or ())
+                raise _Wrong(
+                    f"its {what} is another one: {entry.ldm} is {sides(there)} in the checkpoint, not {wanted}"
+                )
 
 
-def _compare_text(text: Mapping[str, Any], tensors: Shapes) -> None:
+def _compare_text(text: Mapping[str, Any], tensors: Tensors) -> None:
     if text.get("target") != TEXT_CLASS:
         raise _Wrong(f"its text encoder is {str(text.get('target'))[:80]}, not OpenCLIP")
     arch = str((text.get("params") or {}).get("arch", VIT_H))
@@ -185,14 +166,12 @@ def _compare_text(text: Mapping[str, Any], tensors: Shapes) -> None:
     width = 1024 if arch == VIT_H else int(own[1]) if own else None
     name = keys.TEXT + "ln_final.weight"
     if width is not None and name in tensors.keys() and tensors.shape(name) != (width,):
-        raise _Wrong(
-            f"its text encoder {arch[:40]} is {width} wide, the checkpoint's {shapes.sides(tensors.shape(name))}"
-        )
+        raise _Wrong(f"its text encoder {arch[:40]} is {width} wide, the checkpoint's {sides(tensors.shape(name))}")
 
 
-def _compare_depth(depth: Any, tensors: Shapes) -> None:
+def _compare_depth(depth: Any, tensors: Tensors) -> None:
     target = depth.get("target") if isinstance(depth, Mapping) else None
-    midas = keys.MIDAS + "pretrained.model.cls_token" in tensors.keys()
+    midas = keys.CLS_TOKEN in tensors.keys()
     other = not midas and any(name.startswith(keys.DEPTH) for name in tensors.keys())
     if target != (TINY_DEPTH if other else MIDAS_CLASS):
         raise _Wrong(f"its depth network is {str(target)[:80]}, which is not the checkpoint's")

@@ -1,7 +1,4 @@
-"""The YAML of a single file, read and written: what `ldm` has to know, and what it says about a model.
-
-It is read as data and never instantiated.
-"""
+"""The YAML beside a single file, by which `ldm` builds the model: read and written as data, never instantiated."""
 
 from __future__ import annotations
 
@@ -20,17 +17,18 @@ from .config import (
     MAX_LEVELS,
     TINY_DEPTH,
     VIT_H,
-    Anatomy,
     Config,
+    ModelConfig,
     checked,
     from_json,
     read_text,
     reading,
     take_midas,
 )
+from .key_map import has_attention
 
 METADATA: Final = "depth2img.anatomy"
-"""Where a single file that was written here keeps its anatomy."""
+"""Metadata of a single file that was written here: its model config."""
 
 CLASS: Final = "ldm.models.diffusion.ddpm.LatentDepth2ImageDiffusion"
 MIDAS_CLASS: Final = "ldm.modules.midas.api.MiDaSInference"
@@ -38,21 +36,21 @@ TEXT_CLASS: Final = "ldm.modules.encoders.modules.FrozenOpenCLIPEmbedder"
 UNET_CLASS: Final = "ldm.modules.diffusionmodules.openaimodel.UNetModel"
 VAE_CLASS: Final = "ldm.models.autoencoder.AutoencoderKL"
 NO_LOSS: Final = "torch.nn.Identity"
-"""What the description of a depth checkpoint names as `target`."""
+"""Classes that the ldm YAML of a depth checkpoint names as `target`."""
 
 CLIP_TOKENS: Final = 49408
 HEAD_WIDTH: Final = 64
 """Channels of an attention head in the transformers of CLIP and ViT."""
 
 DEFAULT_SCALE: Final = 0.18215
-"""The factor of latents where an autoencoder's configuration does not name one (diffusers' default)."""
+"""Factor of latents where an autoencoder's configuration does not name one (diffusers' default)."""
 
 OWN_ARCH: Final = re.compile(r"depth2img-text-w(\d{1,5})-h(\d{1,3})-l(\d{1,3})")
 """Names of text encoders that OpenCLIP does not know: width, heads, layers in the file. See `open_clip_config`."""
 
 
 def open_clip_config(arch: str) -> Config | None:
-    """What OpenCLIP must be told about one of our text encoders (`open_clip.add_model_config`), None for its own.
+    """Return OpenCLIP's configuration of one of our text encoders (`open_clip.add_model_config`), None for its own.
 
     The picture half is a stump: `ldm` builds it and throws it away.
     """
@@ -68,7 +66,7 @@ def open_clip_config(arch: str) -> Config | None:
 
 
 def text_config(*, width: int, heads: int, layers: int) -> Config:
-    """The configuration of a `CLIPTextModel` with OpenCLIP's habits: GELU, 77 tokens, CLIP's vocabulary."""
+    """Return the configuration of a `CLIPTextModel` with OpenCLIP's habits: GELU, 77 tokens, CLIP's vocabulary."""
     return {
         "architectures": ["CLIPTextModel"],
         "model_type": "clip_text_model",
@@ -88,7 +86,7 @@ def text_config(*, width: int, heads: int, layers: int) -> Config:
 
 
 def scheduler_config(*, beta_start: float, beta_end: float, steps: int, prediction: str) -> Config:
-    """The configuration of a `DDIMScheduler` with `ldm`'s noise schedule (linear in the square root of beta)."""
+    """Return the configuration of a `DDIMScheduler` with `ldm`'s noise schedule (linear in the root of beta)."""
     return {
         "_class_name": "DDIMScheduler",
         "beta_start": beta_start,
@@ -104,7 +102,7 @@ def scheduler_config(*, beta_start: float, beta_end: float, steps: int, predicti
 
 
 def dpt_config(tensors: Tensors) -> Config:
-    """The configuration of a `DPTForDepthEstimation` (hybrid), from the shapes of a single file's MiDaS weights."""
+    """Derive the configuration of a hybrid `DPTForDepthEstimation` from the shapes of a single file's MiDaS."""
     model = keys.MIDAS + "pretrained.model."
     backbone = model + "patch_embed.backbone."
 
@@ -157,9 +155,9 @@ def dpt_config(tensors: Tensors) -> Config:
     }
 
 
-def to_description(anatomy: Anatomy) -> Config:
-    """The YAML of a single file, as data: what `ldm` needs to know to build the model."""
-    unet, scheduler = anatomy.unet, anatomy.scheduler
+def to_ldm(config: ModelConfig) -> Config:
+    """Return the ldm YAML of a model, as data."""
+    unet, scheduler = config.unet, config.scheduler
     params: Config = {
         "linear_start": scheduler["beta_start"],
         "linear_end": scheduler["beta_end"],
@@ -172,34 +170,28 @@ def to_description(anatomy: Anatomy) -> Config:
         "conditioning_key": "hybrid",
         "image_size": unet.get("sample_size") or 64,
         "channels": unet["out_channels"],
-        "scale_factor": anatomy.vae.get("scaling_factor", DEFAULT_SCALE),
+        "scale_factor": config.vae.get("scaling_factor", DEFAULT_SCALE),
         "use_ema": False,
         "finetune_keys": None,
     }
     if scheduler.get("prediction_type", "epsilon") == "v_prediction":
         params["parameterization"] = "v"
     depth: Config = {"target": MIDAS_CLASS, "params": {"model_type": "dpt_hybrid"}}
-    if not anatomy.is_midas:
-        depth = {"target": TINY_DEPTH, "params": {"channels": list(anatomy.depth_estimator["channels"])}}
+    if not config.is_midas:
+        depth = {"target": TINY_DEPTH, "params": {"channels": list(config.depth_estimator["channels"])}}
     params["depth_stage_config"] = depth
-    params["unet_config"] = {
-        "target": UNET_CLASS,
-        "params": _unet_to_ldm(unet),
-    }
-    params["first_stage_config"] = {
-        "target": VAE_CLASS,
-        "params": _vae_to_ldm(anatomy.vae),
-    }
-    text: Config = {"freeze": True, "layer": "penultimate" if anatomy.penultimate else "last"}
-    if anatomy.arch != VIT_H:
-        text |= {"arch": anatomy.arch, "version": None}
+    params["unet_config"] = {"target": UNET_CLASS, "params": _unet_to_ldm(unet)}
+    params["first_stage_config"] = {"target": VAE_CLASS, "params": _vae_to_ldm(config.vae)}
+    text: Config = {"freeze": True, "layer": "penultimate" if config.penultimate else "last"}
+    if config.arch != VIT_H:
+        text |= {"arch": config.arch, "version": None}
     params["cond_stage_config"] = {"target": TEXT_CLASS, "params": text}
     return {"model": {"target": CLASS, "params": params}}
 
 
-def to_yaml(anatomy: Anatomy) -> str:
-    """The YAML of a single file."""
-    return yaml.safe_dump(to_description(anatomy), sort_keys=False)
+def to_yaml(config: ModelConfig) -> str:
+    """Return the ldm YAML of a model, as text."""
+    return yaml.safe_dump(to_ldm(config), sort_keys=False)
 
 
 def _multipliers(widths: Sequence[int], what: str) -> list[int]:
@@ -226,7 +218,7 @@ def _unet_to_ldm(unet: Mapping[str, Any]) -> Config:
         "model_channels": widths[0],
         "channel_mult": _multipliers(widths, "UNet"),
         "num_res_blocks": unet["layers_per_block"],
-        "attention_resolutions": [2**n for n, name in enumerate(unet["down_block_types"]) if keys.has_attention(name)],
+        "attention_resolutions": [2**n for n, name in enumerate(unet["down_block_types"]) if has_attention(name)],
         "num_head_channels": head_widths.pop(),
         "use_spatial_transformer": True,
         "use_linear_in_transformer": True,
@@ -257,11 +249,11 @@ def _vae_to_ldm(vae: Mapping[str, Any]) -> Config:
     }
 
 
-def from_single_file(path: Path, tensors: Tensors) -> Anatomy:
-    """The anatomy of a single file: from its metadata, else from the YAML beside it, else Stable Diffusion 2's.
+def from_single_file(path: Path, tensors: Tensors) -> ModelConfig:
+    """Read the model config of a single file: from its metadata, else its YAML, else Stable Diffusion 2's.
 
     Raises:
-        CheckpointError: the description cannot be used, or the file holds no depth model.
+        CheckpointError: the YAML cannot be used, or the file holds no depth model.
     """
     if not any(name.startswith(keys.DEPTH) for name in tensors.keys()):
         raise CheckpointError(
@@ -270,18 +262,17 @@ def from_single_file(path: Path, tensors: Tensors) -> Anatomy:
     own = tensors.metadata.get(METADATA)
     if own is not None:
         return from_json(own)
-    beside = path.with_suffix(".yaml")
-    with reading(f"description of {path.name}"):
-        description = yaml.safe_load(read_text(beside)) if beside.is_file() else SD2_DESCRIPTION
-        return checked(_from_description(description, tensors))
+    sidecar = path.with_suffix(".yaml")
+    with reading(f"YAML of {path.name}"):
+        return checked(_from_yaml(yaml.safe_load(read_text(sidecar)) if sidecar.is_file() else SD2_YAML, tensors))
 
 
-def _from_description(description: Any, tensors: Tensors) -> Anatomy:
-    params = description["model"]["params"]
+def _from_yaml(values: Any, tensors: Tensors) -> ModelConfig:
+    params = values["model"]["params"]
     text = params["cond_stage_config"].get("params") or {}
     penultimate = text.get("layer", "last") == "penultimate"
     depth = params.get("depth_stage_config") or {}
-    return Anatomy(
+    return ModelConfig(
         unet=unet_from_ldm(params),
         vae=vae_from_ldm(params),
         text_encoder=_text_from_ldm(text, penultimate, tensors),
@@ -297,7 +288,7 @@ def _from_description(description: Any, tensors: Tensors) -> Anatomy:
 
 
 def unet_from_ldm(params: Mapping[str, Any]) -> Config:
-    """The UNet's configuration from a description's `model.params`; `KeyError` and the like where it is none."""
+    """Read the UNet's configuration from a YAML's `model.params`; raises `KeyError` and the like."""
     unet = params["unet_config"]["params"]
     widths = _widths(unet["model_channels"], unet["channel_mult"], unet["num_res_blocks"])
     crossed = [2**level in list(unet["attention_resolutions"]) for level in range(len(widths))]
@@ -325,7 +316,7 @@ def _widths(first: Any, factors: Any, layers: Any) -> list[int]:
 
 
 def vae_from_ldm(params: Mapping[str, Any]) -> Config:
-    """The autoencoder's configuration from a description's `model.params`, as `unet_from_ldm`."""
+    """Read the autoencoder's configuration from a YAML's `model.params`; raises `KeyError` and the like."""
     ddconfig = params["first_stage_config"]["params"]["ddconfig"]
     widths = _widths(ddconfig["ch"], ddconfig["ch_mult"], ddconfig["num_res_blocks"])
     return {
@@ -346,7 +337,8 @@ def vae_from_ldm(params: Mapping[str, Any]) -> Config:
 
 def _text_from_ldm(params: Mapping[str, Any], penultimate: bool, tensors: Tensors) -> Config:
     layers = 0
-    while f"{keys.text_layer(layers)}ln_1.weight" in _names(tensors):
+    names = frozenset(tensors.keys())
+    while f"{keys.text_layer(layers)}ln_1.weight" in names:
         layers += 1
     if layers < 2:
         raise CheckpointError(
@@ -362,16 +354,12 @@ def _text_from_ldm(params: Mapping[str, Any], penultimate: bool, tensors: Tensor
 
 def _depth_from_ldm(depth: Mapping[str, Any], tensors: Tensors) -> Config:
     target = str(depth.get("target", ""))
-    if keys.MIDAS + "pretrained.model.cls_token" in _names(tensors):
+    if keys.CLS_TOKEN in tensors.keys():
         return dpt_config(tensors)
     return {"target": target, **{key: list(value) for key, value in (depth.get("params") or {}).items()}}
 
 
-def _names(tensors: Tensors) -> frozenset[str]:
-    return frozenset(tensors.keys())
-
-
-SD2: Final = Anatomy(
+SD2: Final = ModelConfig(
     unet={
         "in_channels": 5,
         "out_channels": 4,
@@ -395,7 +383,7 @@ SD2: Final = Anatomy(
     scheduler=scheduler_config(beta_start=0.00085, beta_end=0.012, steps=1000, prediction="epsilon"),
     penultimate=True,
 )
-"""Stable Diffusion 2's depth model; of each part what the single file's description needs."""
+"""Stable Diffusion 2's depth model; of each part what the ldm YAML needs."""
 
-SD2_DESCRIPTION: Final[Config] = to_description(SD2)
-"""The same as `ldm` wants it."""
+SD2_YAML: Final[Config] = to_ldm(SD2)
+"""The ldm YAML of Stable Diffusion 2's depth model, as data."""

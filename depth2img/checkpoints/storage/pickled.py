@@ -21,8 +21,9 @@ from pathlib import Path
 from typing import Any, BinaryIO, ClassVar, Final
 
 from ...errors import CheckpointError
-from ..inspection.report import printable
-from .tensors import Place, Stored, size_of
+from ...io.atomic import refusing
+from ...text import printable
+from .reading import StoredTensors, TensorSpan, size_of
 
 MAX_STREAM: Final = 1 << 26
 """Longest pickle that is read, in bytes; a Stable Diffusion checkpoint's is about 0.3 MB."""
@@ -218,35 +219,42 @@ class _Bytes:
     crc: int | None
 
 
-def open_pickle(path: Path) -> Stored:
-    """The tensors of a file that `torch.save` wrote; nothing in it is run, and no tensor is read yet.
+def read_pickle(path: Path, file: BinaryIO) -> StoredTensors:
+    """Find the tensors of a file that `torch.save` wrote; nothing in it is run, and no tensor is read yet.
+
+    Args:
+        path: the file.
+        file: the file, open for reading.
 
     Raises:
         CheckpointError: the file is damaged, names anything but tensors, or holds no tensors by name.
     """
-    try:
-        with path.open("rb") as file:
-            zipped = file.read(2) == b"PK"
-            file.seek(0)
-            loaded, storages = _from_zip(path, file) if zipped else _from_legacy(file)
-        tensors = _by_name(loaded)
-    except Refused as problem:
-        raise CheckpointError(
-            f"{path.name} is no plain checkpoint: it wants to run code, and was not loaded.",
-            got=str(problem),
+    with (
+        refusing(
+            f"{path.name} is not a plain checkpoint: it wants to run code, and was not loaded.",
+            CheckpointError,
+            on=(Refused,),
+            got=str,
             fix="Use the .safetensors file of the same checkpoint.",
-        ) from problem
-    except BROKEN as problem:
-        raise CheckpointError(
+        ),
+        refusing(
             f"{path.name} cannot be read as a PyTorch checkpoint.",
-            got=size_of(path),
+            CheckpointError,
+            on=BROKEN,
+            got=lambda _: size_of(path),
             fix="It is truncated, missing or another kind of file; download or copy it again.",
-        ) from problem
+        ),
+    ):
+        file.seek(0)
+        zipped = file.read(2) == b"PK"
+        file.seek(0)
+        loaded, storages = _from_zip(path, file) if zipped else _from_legacy(file)
+        tensors = _by_name(loaded)
     if not tensors:
         raise CheckpointError(
             f"{path.name} holds no tensors by name.", got=type(loaded).__name__, fix="Choose a Stable Diffusion file."
         )
-    return Stored({key: _place(path, key, tensor, storages) for key, tensor in tensors.items()}, {})
+    return StoredTensors({key: _span(path, key, tensor, storages) for key, tensor in tensors.items()}, {})
 
 
 def _by_name(loaded: object) -> dict[str, _Tensor]:
@@ -258,7 +266,7 @@ def _by_name(loaded: object) -> dict[str, _Tensor]:
     return {key: value for key, value in inner.items() if isinstance(key, str) and isinstance(value, _Tensor)}
 
 
-def _place(path: Path, key: str, tensor: _Tensor, storages: Mapping[str, _Bytes]) -> Place:
+def _span(path: Path, key: str, tensor: _Tensor, storages: Mapping[str, _Bytes]) -> TensorSpan:
     kind, width = tensor.storage.kind, WIDTHS[tensor.storage.kind]
     there = storages.get(tensor.storage.key)
     last = sum(step * (side - 1) for step, side in zip(tensor.strides, tensor.shape, strict=True))
@@ -270,7 +278,7 @@ def _place(path: Path, key: str, tensor: _Tensor, storages: Mapping[str, _Bytes]
         )
     whole = tensor.offset == 0 and (last + 1) * width == there.size
     start = there.start + tensor.offset * width
-    return Place(path, start, kind, tensor.shape, tensor.strides, there.crc if whole else None)
+    return TensorSpan(path, start, kind, tensor.shape, tensor.strides, there.crc if whole else None)
 
 
 def _from_zip(path: Path, file: BinaryIO) -> tuple[object, dict[str, _Bytes]]:

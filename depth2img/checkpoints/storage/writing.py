@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 import os
 import struct
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, Final
 
@@ -16,50 +14,12 @@ import torch
 
 from ...errors import CheckpointError
 from ...io.atomic import replacing
-from ..known import sha256_of
-from .tensors import TYPE_NAMES, Progress, Safetensors
+from .hashes import sha256_of
+from .opening import open_checkpoint
+from .tensors import TYPE_NAMES, Lazy, Progress
 
 ALIGNMENT: Final = 8
 """The data begin at a multiple of this, in bytes."""
-
-
-@dataclass(frozen=True)
-class Lazy:
-    """A tensor that is still to be made: its name, type and shape, and how to get it."""
-
-    key: str
-    dtype: torch.dtype
-    shape: tuple[int, ...]
-    make: Callable[[], torch.Tensor]
-
-    @property
-    def size(self) -> int:
-        """Bytes."""
-        return math.prod(self.shape) * self.dtype.itemsize
-
-
-def as_type(lazy: Lazy, dtype: torch.dtype) -> Lazy:
-    """The same tensor in another element type.
-
-    Making it raises `CheckpointError` where a finite value is too large for that type.
-    """
-    if lazy.dtype == dtype:
-        return lazy
-
-    def make() -> torch.Tensor:
-        value = lazy.make()
-        if value.numel() and torch.finfo(dtype).max < torch.finfo(value.dtype).max:
-            low, high = (float(extreme) for extreme in torch.aminmax(value))  # needs no memory, as `isfinite` does
-            extreme = max(-low, high)
-            if math.isfinite(extreme) and math.isinf(float(torch.tensor(extreme).to(dtype))):
-                raise CheckpointError(
-                    f"Tensor '{lazy.key[:100]}' does not fit into {TYPE_NAMES[dtype]}.",
-                    got=f"values up to {extreme:.3g}",
-                    fix="Keep the checkpoint in its own precision.",
-                )
-        return value.to(dtype)
-
-    return Lazy(lazy.key, dtype, lazy.shape, make)
 
 
 def write_safetensors(
@@ -91,14 +51,14 @@ def write_safetensors(
     # Larger types first, so that each tensor starts at a multiple of its element's size.
     tensors = sorted(tensors, key=lambda tensor: (-tensor.dtype.itemsize, tensor.key))
     tell = _halves(progress, sum(tensor.size for tensor in tensors))
-    with replacing(path, CheckpointError, what="The checkpoint") as beside:
-        with beside.open("wb") as file:
+    with replacing(path, CheckpointError, what="The checkpoint") as temporary:
+        with temporary.open("wb") as file:
             written = _stream(file, tensors, metadata, tell)
             file.flush()
             os.fsync(file.fileno())
             if hasattr(os, "posix_fadvise"):  # so that it is the disk that is read back, and others keep their cache
                 os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
-        _check(beside, path.name, tensors, written, tell)
+        _check(temporary, path.name, tensors, written, tell)
         if before is not None:
             before()
     return written
@@ -153,8 +113,8 @@ def _header(tensors: Sequence[Lazy], metadata: Mapping[str, str]) -> bytes:
     return struct.pack("<Q", len(text)) + text
 
 
-def _check(beside: Path, name: str, tensors: Sequence[Lazy], written: str, tell: Tell) -> None:
-    again = Safetensors(beside)
+def _check(temporary: Path, name: str, tensors: Sequence[Lazy], written: str, tell: Tell) -> None:
+    again = open_checkpoint(temporary)
     same = set(again.keys()) == {lazy.key for lazy in tensors}
     same = same and all(again.shape(t.key) == t.shape and again.dtype(t.key) == t.dtype for t in tensors)
     before = 0
@@ -164,7 +124,7 @@ def _check(beside: Path, name: str, tensors: Sequence[Lazy], written: str, tell:
         tell(done - before)
         before = done
 
-    if not same or sha256_of(beside, told) != written:
+    if not same or sha256_of(temporary, told) != written:
         raise CheckpointError(
             f"{name} was written, but reads back differently; it was not kept.",
             fix="Check the disk, or choose another one.",

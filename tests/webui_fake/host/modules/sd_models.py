@@ -2,6 +2,7 @@
 
 import os
 
+import safetensors.torch
 import torch
 
 from modules import sd_hijack, sd_models_config, shared
@@ -114,8 +115,21 @@ def select_checkpoint():
     return checkpoint_aliases[shared.opts.sd_model_checkpoint]
 
 
+def get_state_dict_from_checkpoint(pl_sd):
+    return pl_sd.pop("state_dict", pl_sd)
+
+
+def read_state_dict(checkpoint_file, print_global_state=False, map_location=None):
+    """By the name, whatever the file is."""
+    if os.path.splitext(checkpoint_file)[1].lower() == ".safetensors":
+        return get_state_dict_from_checkpoint(safetensors.torch.load_file(checkpoint_file))
+    return get_state_dict_from_checkpoint(torch.load(checkpoint_file, map_location=map_location))
+
+
 def get_checkpoint_state_dict(checkpoint_info, timer):
-    return fake_files[checkpoint_info.filename]()
+    if checkpoint_info.filename in fake_files:
+        return fake_files[checkpoint_info.filename]()
+    return read_state_dict(checkpoint_info.filename)
 
 
 def load_model_weights(model, checkpoint_info, state_dict, timer):

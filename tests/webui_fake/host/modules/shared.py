@@ -9,6 +9,7 @@ cmd_opts = SimpleNamespace(ckpt_dir=None, hide_ui_dir_config=False)
 opts = options.Options(dict(shared_options.options_templates), set())
 state = SimpleNamespace(job="", job_timestamp="20260101000000")
 walk_files = util.walk_files
+weight_load_location = None
 
 
 def __getattr__(name):
