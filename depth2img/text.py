@@ -1,4 +1,4 @@
-"""Text for people: what may be shown of a file's names, and sizes in words."""
+"""Text for people: safe names, and sizes in words."""
 
 from __future__ import annotations
 

@@ -48,7 +48,7 @@ class LedgerEntry:
     Attributes:
         ldm: its name in the single file; empty for a constant.
         other: its name, or three, in the folder, behind the part's; empty for what only the single file has.
-        what: how the two are related: see `key_map.Entry.form`; `kept aside`: in the folder's `ldm_only.safetensors`;
+        what: the relation of the two: see `key_map.Entry.form`; `kept aside`: in the folder's `ldm_only.safetensors`;
             `re-created`: made by `ldm_only`, in the single file only; `constant`: equal in every model, in neither.
     """
 

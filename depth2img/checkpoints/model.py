@@ -49,7 +49,7 @@ class Model:
     """One depth model.
 
     Attributes:
-        name: what the user gave, for messages.
+        name: the user's name of it, for messages.
         config: its configurations.
         parts: the tensors of each part under their names in diffusers and transformers.
         key_map: their names in the single file.

@@ -52,14 +52,14 @@ class SetupPlan:
 
     Attributes:
         source: the checkpoint.
-        target: where it will be.
-        way: how it gets there: `link` is a hard link: the same bytes under two names, which takes no room.
-        yaml: what becomes of the YAML beside the target.
+        target: its path then.
+        way: its way there: `link` is a hard link: the same bytes under two names, which takes no room.
+        yaml: the fate of the YAML beside the target.
         text: the YAML that is written; empty where one is kept.
-        why: what is wrong with a YAML that is replaced.
-        backup: where that one is kept.
+        why: the fault of a YAML that is replaced.
+        backup: the path where that one is kept.
         bytes: size of the checkpoint.
-        warnings: what to know before.
+        warnings: sentences that the user should read first.
     """
 
     source: Path
@@ -161,7 +161,7 @@ def plan_setup(source: Path | CheckpointFile, folders: Sequence[Path], *, how: H
     Args:
         source: a depth checkpoint, opened or not. One that lies in one of the folders stays there.
         folders: see `webui_folders`.
-        how: how it gets into the first folder; `auto` links on the same disk and copies from another.
+        how: its way into the first folder; `auto` links on the same disk and copies from another.
 
     Raises:
         CheckpointError: it is not a depth checkpoint, it is broken, or another file has its place.

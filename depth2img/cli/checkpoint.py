@@ -125,7 +125,7 @@ def convert(source: str, target: Path, half: bool, midas: Path | None, ledger: P
 
 
 def _written(done: Ledger | Merged, target: Path, ledger: Path | None) -> str:
-    """What was written, in words; the ledger goes to its file."""
+    """Say what was written; the ledger goes to its file."""
     if ledger is not None:
         write_file(ledger, (json.dumps(done.to_json(), indent=1) + "\n").encode(), what="The ledger")
     counted = ", ".join(f"{count} {what}" for what, count in done.counts().items())

@@ -13,7 +13,7 @@ WEIGHTS: Final = Path(__file__).with_name("depth2img-tiny.safetensors")
 """The bundled file."""
 
 KIND: Final = "depth2img-embedded"
-"""What the file's metadata says under `kind`."""
+"""Value of `kind` in the file's metadata."""
 
 TABLE: Final = "text_model.embeddings.token_embedding."
 
@@ -40,7 +40,7 @@ def is_embedded(file: CheckpointFile) -> bool:
 
 
 def open_embedded(source: Path | CheckpointFile = WEIGHTS) -> Model:
-    """The embedded model.
+    """Open the embedded model.
 
     The file stores the rows of the token table that were trained, `rows` (R + 1, width) and `row_ids` (R,); here row i
     goes to CLIP's id `row_ids[i]`, and the last row to every other of the 49,408.

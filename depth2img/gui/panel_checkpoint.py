@@ -29,8 +29,8 @@ class Section:
         chosen: the checkpoint: one of a list, or a path.
         inspect: the button "Inspect".
         setup: the button that carries out what `plan` says; hidden while there is nothing to do.
-        report: HTML: what the checkpoint is, or what is wrong.
-        plan: HTML: what setting it up will do, or what it has done.
+        report: HTML: the report on the checkpoint, or the error.
+        plan: HTML: the plan of setting it up, or the outcome.
         planned: state: the sentences of the plan that is shown; nothing else is carried out.
         fetching: the part for getting a published checkpoint.
     """

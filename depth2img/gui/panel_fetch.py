@@ -14,7 +14,7 @@ from .panel import note
 if TYPE_CHECKING:
     from ..checkpoints.download.mirrors import RemoteFile
 
-ABOUT: Final = "Nothing is downloaded until you press the button. An interrupted download goes on where it was."
+ABOUT: Final = "Nothing is downloaded until you press the button. An interrupted download resumes where it was."
 
 
 @dataclasses.dataclass(frozen=True)

@@ -43,11 +43,11 @@ def refusing(
     An error of ours that is raised in the block passes unchanged.
 
     Args:
-        what: one sentence: what could not be done.
+        what: one sentence that names the failed operation.
         error: the class of the error.
-        on: what is turned into it.
+        on: the exceptions that are turned into it.
         got: describes what was raised.
-        fix: one sentence: what to do about it.
+        fix: one sentence: the remedy.
 
     Raises:
         error: the block raised one of `on`.
@@ -67,7 +67,7 @@ def replacing(path: Path, error: type[Depth2ImgError] = Depth2ImgError, *, what:
     What a killed process leaves is removed by `remove_stale`.
 
     Args:
-        path: where the file will be.
+        path: the file's path.
         error: raised if it cannot be.
         what: begins the message.
 

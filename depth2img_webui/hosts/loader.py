@@ -31,8 +31,8 @@ OWN_ARCH_PREFIX: Final = "depth2img-"
 """Text encoders whose names begin so are described by `depth2img.checkpoints.open_clip_config`."""
 
 _loading = {"inside": 0, "depth": False}
-"""`inside`: how many calls of the host's `load_model` are under way; `depth`: whether the checkpoint that was examined
-last holds MiDaS weights."""
+"""`inside`: number of calls of the host's `load_model` that are under way; `depth`: true if the checkpoint that was
+examined last holds MiDaS weights."""
 
 last_error: dict[str, str] = {}
 """`message`: why the latest load failed, for the panel; empty after a good one."""
@@ -85,7 +85,7 @@ def selected_is_depth() -> bool:
 
 
 def check(state_dict: dict[str, Any], config: str | None, name: str) -> str | None:
-    """What to use as configuration for a checkpoint that is about to be loaded, if the host's own choice is wrong.
+    """Choose the configuration for a checkpoint that is about to be loaded, if the host's own choice is wrong.
 
     Args:
         state_dict: the checkpoint; missing MiDaS weights are added if the host has them in a file.
@@ -124,7 +124,7 @@ def _wants_midas(config: str) -> bool:
 
 
 def _from_yaml(config: str, key: str) -> Any:
-    """One value of a YAML; None where it is missing or the file cannot be read, which the host reports in its turn."""
+    """Read one value of a YAML; None where it is missing or the file cannot be read, which the host reports itself."""
     from omegaconf import OmegaConf
 
     try:

@@ -2,7 +2,7 @@
 
 Beside the target lie, while it is fetched, `<file>.part` with the bytes so far, `<file>.part.json` with where they came
 from, and `<file>.lock`. The target is touched once, by a rename, when the SHA-256 is right: whoever kills this at any
-moment finds the old file or the whole new one, and the next run goes on.
+moment finds the old file or the whole new one, and the next run resumes.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class Fetched:
     """A file that was fetched.
 
     Attributes:
-        path: where it is.
+        path: its path.
         sha256: of its bytes.
         verified: true if the table knew the SHA-256, so that it was compared.
         source: the source of the last bytes; None if the right file was there already.

@@ -1,6 +1,6 @@
 """The table of published checkpoints and their mirrors: the package's, extended by the user's own.
 
-A table is YAML: file name -> what is known of the file. See `mirrors.yaml` beside this module, and
+A table is YAML: file name -> known facts about the file. See `mirrors.yaml` beside this module, and
 docs/checkpoints.md. A table of the user's may also name local folders, `file://` and plain `http://`.
 """
 
@@ -78,7 +78,7 @@ class RemoteFile:
         size: its size.
         sha256: 64 hexadecimal digits in lower case, None where no source states them.
         licence: may be empty.
-        sources: where to get it, tried in this order.
+        sources: addresses and files to get it from, tried in this order.
     """
 
     file: str

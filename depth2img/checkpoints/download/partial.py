@@ -30,7 +30,7 @@ class PartialDownload:
 
     Attributes:
         size: bytes that are there.
-        inherited: how many of them an earlier run got.
+        inherited: the number of them that an earlier run got.
         mixed: true if they came in more than one request.
 
     Raises:

@@ -1,1 +1,1 @@
-"""What a checkpoint file is, and what is wrong with it."""
+"""Inspection of checkpoint files: their kind, their faults and the remedies."""

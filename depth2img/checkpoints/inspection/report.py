@@ -25,7 +25,7 @@ class Fault:
     Attributes:
         code: a fixed name for programs.
         what: one sentence.
-        fix: what to do about it; empty where nothing needs to be done.
+        fix: the remedy; empty where nothing needs to be done.
         serious: true if pictures cannot be made, or come out wrong, because of it.
     """
 
@@ -46,27 +46,27 @@ class Deviation:
 
 @dataclass(frozen=True)
 class Report:
-    """What was found out about a file.
+    """The findings about a checkpoint file.
 
     Attributes:
         path: the file.
-        format: how it is stored, whatever its name says.
+        format: its form of storage, whatever its name says.
         bytes: its size.
-        tensors, values: how many tensors, and numbers in them.
-        kind: what it is, in words.
+        tensors, values: numbers of tensors, and of values in them.
+        kind: the kind of model, in words.
         channels: input channels of its UNet; None without one.
         midas: its depth network: MiDaS `inside`, `incomplete` or `missing`, or an `other`; None unless depth.
         types: element type -> bytes stored in it, most first.
         ema: tensors of a second set of weights, kept for training on.
-        text_layout: how its text encoder is laid out: `OpenCLIP`, as Stable Diffusion 2 has it, `SD1`, or `none`.
+        text_layout: layout of its text encoder: `OpenCLIP`, as Stable Diffusion 2 has it, `SD1`, or `none`.
         missing, extra: names that should be there and are not, and the reverse; of a depth checkpoint.
         misshaped: tensors of the wrong shape.
         model_hash: the WebUI's old short hash, 8 digits.
         sha256: of the file; None if it was not computed.
         published: name of the published file that it is, as far as the hashes tell.
         sidecar: the YAML beside it; None unless depth.
-        faults: what is wrong, the worst first.
-        merged: how it was merged, where its metadata tell (`sd_merge_recipe`, of the WebUI or of `merge`).
+        faults: the faults, the worst first.
+        merged: the recipe of its merge, where its metadata tell (`sd_merge_recipe`, of the WebUI or of `merge`).
     """
 
     path: Path

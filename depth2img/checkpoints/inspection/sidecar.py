@@ -54,10 +54,10 @@ class Sidecar:
     """The YAML beside a checkpoint.
 
     Attributes:
-        path: where it is, or would be.
+        path: its path, whether it is there or not.
         state: `none`: there is none. `right`: it describes the checkpoint. `wrong`: it describes another model.
             `unreadable`: it is not an ldm YAML at all. `hostile`: it names code that is not Stable Diffusion's.
-        detail: what is wrong with it, as part of a sentence; of a right one its origin.
+        detail: its fault, as part of a sentence; of a right one its origin.
     """
 
     path: Path
@@ -79,7 +79,7 @@ def judge(checkpoint: Path, tensors: Tensors) -> Sidecar:
 
     Args:
         checkpoint: the file; the YAML has its stem.
-        tensors: what is in it; its UNet takes 5 channels.
+        tensors: its tensors; its UNet takes 5 channels.
     """
     path = checkpoint.with_suffix(".yaml")
     try:

@@ -1,1 +1,1 @@
-"""What a depth checkpoint consists of: names and shapes of its tensors, its configuration, its YAML."""
+"""The layouts of a depth checkpoint: names and shapes of its tensors, its configuration, its YAML."""

@@ -40,7 +40,7 @@ class ModelConfig:
     Attributes:
         unet, vae, text_encoder, depth_estimator, scheduler: as in the JSON files of the diffusers layout; a depth
             network that is not MiDaS has `target` and `channels` instead.
-        penultimate: whether the single file carries one more text layer than is run.
+        penultimate: true if the single file carries one more text layer than is run.
     """
 
     unet: Config
@@ -52,7 +52,7 @@ class ModelConfig:
 
     @property
     def is_midas(self) -> bool:
-        """Whether the depth network is MiDaS' DPT-hybrid."""
+        """True if the depth network is MiDaS' DPT-hybrid."""
         return "target" not in self.depth_estimator
 
     def key_map(self, depth_names: Sequence[str] = ()) -> list[Entry]:

@@ -34,8 +34,8 @@ DPT_HYBRID: Final[Mapping[str, Any]] = {
     "fusion_hidden_size": 256,
     "backbone_config": {"embedding_size": 64, "hidden_sizes": [256, 512, 1024], "depths": [3, 4, 9]},
 }
-"""What is read here of the configuration of MiDaS' dpt_hybrid, which Stable Diffusion 2 depth checkpoints carry; names
-and defaults are those of transformers' `DPTConfig`."""
+"""The part of the configuration of MiDaS' dpt_hybrid that is read here. Stable Diffusion 2 depth checkpoints carry that
+network; names and defaults are those of transformers' `DPTConfig`."""
 
 
 @dataclass(frozen=True)
@@ -89,7 +89,7 @@ Rows = Iterator[Row]
 
 
 def _layer(ldm: str, other: str, *shape: int, bias: bool = True, form: Form = "same") -> Rows:
-    """A linear layer or convolution (out, in, ...)."""
+    """Yield the rows of a linear layer or convolution (out, in, ...)."""
     yield f"{ldm}.weight", (f"{other}.weight",), shape, form
     if bias:
         yield f"{ldm}.bias", (f"{other}.bias",), shape[:1], "same"
@@ -100,7 +100,7 @@ def _norm(ldm: str, other: str, width: int) -> Rows:
 
 
 def _stacked(ldm: str, others: Sequence[str], width: int) -> Rows:
-    """Query, key and value, which the single file has in one; `ldm` is continued by "weight" and "bias"."""
+    """Yield the rows of query, key and value, which the single file stacks; "weight" or "bias" is appended to `ldm`."""
     yield f"{ldm}weight", tuple(f"{name}.weight" for name in others), (3 * width, width), "stacked"
     yield f"{ldm}bias", tuple(f"{name}.bias" for name in others), (3 * width,), "stacked"
 
@@ -216,7 +216,7 @@ def _vae_resnet(ldm: str, other: str, width: int, out: int) -> Rows:
 
 
 def _vae_ends(half: str, channels: tuple[int, int], inner: int, outer: int) -> Rows:
-    """First and last layers and middle block of the encoder or the decoder.
+    """Yield the rows of the first and last layers and the middle block of one half.
 
     Args:
         half: `encoder` or `decoder`.

@@ -31,7 +31,7 @@ PAD: Final = "!"
 
 
 def _merges() -> list[str]:
-    """CLIP's merges in order of rank: two pieces each, separated by a space."""
+    """Read CLIP's merges in order of rank: two pieces each, separated by a space."""
     spec = importlib.util.find_spec("open_clip")
     if spec is None or not spec.submodule_search_locations:
         raise CheckpointError(
@@ -43,7 +43,7 @@ def _merges() -> list[str]:
 
 
 def _byte_letters() -> list[str]:
-    """One printable character for each byte value, in CLIP's order: printable Latin-1 first, then the rest."""
+    """List one printable character for each byte value, in CLIP's order: printable Latin-1 first, then the rest."""
     printable = [*range(ord("!"), ord("~") + 1), *range(ord("\u00a1"), ord("\u00ac") + 1), *range(0xAE, 0x100)]
     return [chr(code) for code in printable] + [chr(256 + n) for n in range(256 - len(printable))]
 
@@ -85,7 +85,7 @@ def _tokenizer() -> CLIPTokenizer:
 
 
 def token_ids(prompts: Sequence[str]) -> torch.Tensor:
-    """Prompts as OpenCLIP numbers them: int64 (B, 77), start, at most 75 tokens, end, zeros.
+    """Encode prompts as OpenCLIP does: int64 (B, 77), start, at most 75 tokens, end, zeros.
 
     Raises:
         CheckpointError: the open_clip package is not installed.

@@ -57,12 +57,12 @@ class CheckpointFile(Tensors):
     The file is not kept open. Reading a tensor from one that has changed since raises `CheckpointError`.
 
     Args:
-        tensors: what is in it.
+        tensors: its tensors.
         sha256: its SHA-256, if it is known already.
 
     Attributes:
         path: the file.
-        format: how it is stored, whatever its name says.
+        format: its form of storage, whatever its name says.
         size: its bytes.
         model_hash: the WebUI's old short hash, 8 digits.
         known_sha256: its SHA-256; None until somebody gives or computes it.

@@ -50,7 +50,7 @@ WIDTHS: Final = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2, "I64": 8, "I32": 4, "I
 
 
 class Inert:
-    """Stands for what training scripts leave beside the weights; takes everything and does nothing."""
+    """Stand-in for whatever training scripts leave beside the weights; takes everything and does nothing."""
 
     def __new__(cls, *_: object, **__: object) -> Inert:
         return super().__new__(cls)
@@ -118,12 +118,12 @@ BROKEN: Final = (
     OSError, EOFError, ValueError, KeyError, IndexError, TypeError, AttributeError, RecursionError, OverflowError,
     struct.error, pickle.UnpicklingError, zipfile.BadZipFile, NotImplementedError,
 )  # fmt: skip
-"""What a damaged file leads to."""
+"""Exceptions that a damaged file leads to."""
 
 MAX_FOREIGN: Final = 1000
 MAX_SHOWN: Final = 20
 LONGEST: Final = 120
-"""Of names that a pickle may not use: how many are kept, how many are shown, and letters of one."""
+"""Of names that a pickle may not use: the number kept, the number shown, and the letters of one."""
 
 
 class Refused(Exception):
@@ -147,7 +147,7 @@ _LEFT_OUT: Final = frozenset(
 
 
 def _without_attributes(reader: Any) -> None:
-    """The opcode that sets attributes: none is needed, and so none is set, on an object or on what is called here."""
+    """Skip the opcode that sets attributes: none is needed, on an object or on what is called here."""
     reader.stack.pop()
 
 
@@ -163,7 +163,7 @@ class _Plain(pickle._Unpickler):
         self._foreign: set[str] = set()
 
     def load(self) -> Any:
-        """What the stream holds.
+        """Read the value in the stream.
 
         Raises:
             Refused: it names what it may not; it is followed to its end, so that all such names are known.
@@ -306,7 +306,7 @@ def _from_zip(path: Path, file: BinaryIO) -> tuple[object, dict[str, _Bytes]]:
 
 
 def _data_start(file: BinaryIO, header: int) -> int:
-    """Where an entry's data begin: behind 30 bytes, its name and an extra field (PKWARE's APPNOTE 4.3.7)."""
+    """Find where an entry's data begin: behind 30 bytes, its name and an extra field (PKWARE's APPNOTE 4.3.7)."""
     file.seek(header)
     local = file.read(30)
     if local[:4] != b"PK\x03\x04":
