@@ -10,7 +10,8 @@ import contextlib
 import dataclasses
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
@@ -21,7 +22,7 @@ import numpy.typing as npt
 from ..depth.depth_map import DepthMap
 from ..errors import EstimatorError
 from ..io import images
-from ..io.atomic import reason
+from ..io.atomic import refusing
 from .base import maps_of
 from .devices import in_float32, or_on_cpu, without_autocast
 
@@ -281,16 +282,14 @@ def _read(path: Path) -> dict[str, Any]:
     Raises:
         EstimatorError: it is none.
     """
+    fix = "A folder needs config.json, preprocessor_config.json and model.safetensors."
+    with (
+        refusing(f"{path.name} of a depth estimator cannot be read.", EstimatorError, fix=fix),
+        path.open("rb") as file,
+    ):
+        content = file.read(LARGEST_JSON + 1)
     try:
-        with path.open("rb") as file:
-            content = file.read(LARGEST_JSON + 1)
         found = json.loads(content) if len(content) <= LARGEST_JSON else None
-    except OSError as problem:
-        raise EstimatorError(
-            f"{path.name} of a depth estimator cannot be read.",
-            got=reason(problem),
-            fix="A folder needs config.json, preprocessor_config.json and model.safetensors.",
-        ) from problem
     except (ValueError, RecursionError):
         found = None
     if not isinstance(found, dict):
@@ -332,15 +331,11 @@ def _plain(described: Any) -> Any:
     return [_plain(value) for value in described] if isinstance(described, list) else described
 
 
-@contextlib.contextmanager
-def refused(what: str, fix: str) -> Iterator[None]:
-    """Turns what a library raises over a model's files into an `EstimatorError`."""
+def refused(what: str, fix: str) -> AbstractContextManager[None]:
+    """Turn what a library raises over a model's files into an `EstimatorError`."""
     from safetensors import SafetensorError
 
-    try:
-        yield
-    except EstimatorError:
-        raise
-    except (*FAILURES, SafetensorError) as problem:
-        text = " ".join(str(problem).split())[:160]
-        raise EstimatorError(what, got=f"{type(problem).__name__} {text}".strip(), fix=fix) from problem
+    def describe(problem: Exception) -> str:
+        return f"{type(problem).__name__} {' '.join(str(problem).split())[:160]}".strip()
+
+    return refusing(what, EstimatorError, on=(*FAILURES, SafetensorError), got=describe, fix=fix)

@@ -149,6 +149,7 @@ def _temporary(path: Path) -> Iterator[Path]:
         # Not inside the folder: on Windows no file that is open can be removed.
         lock = path.with_name(f"{_prefix(path)}{uuid.uuid4().hex}{LOCK}")
         folder = lock.with_suffix(PART)
+        lock.touch(exist_ok=False)  # filelock would create a folder that is missing
         leaving.callback(_remove, lock)
         with contextlib.suppress(OSError, NotImplementedError):  # a network drive without locks
             leaving.enter_context(FileLock(lock))

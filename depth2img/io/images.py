@@ -22,6 +22,7 @@ import numpy.typing as npt
 from PIL import Image, ImageOps
 
 from ..errors import Depth2ImgError, PictureError
+from .atomic import refusing
 
 Picture: TypeAlias = npt.NDArray[np.uint8]
 """uint8 (H, W, 3) RGB."""
@@ -44,7 +45,7 @@ FORMATS: Final = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF", "PPM")
 
 @contextlib.contextmanager
 def decoding(what: str, *, got: str = "", fix: str, error: type[Depth2ImgError] = PictureError) -> Iterator[None]:
-    """Turns whatever a decoder of untrusted data raises into one error, and drops its warnings.
+    """Turn whatever a decoder of untrusted data raises into one error, and drop its warnings.
 
     Pillow, OpenCV and numpy promise no list: besides OSError and ValueError they raise SyntaxError, struct.error,
     tokenize.TokenError, RecursionError, cv2.error and more, depending on the damage.
@@ -52,14 +53,13 @@ def decoding(what: str, *, got: str = "", fix: str, error: type[Depth2ImgError] 
     Raises:
         error: anything was raised inside. An error of this library passes as it is.
     """
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    except Depth2ImgError:
-        raise
-    except Exception as problem:
-        raise error(what, got=got or str(problem)[:80] or type(problem).__name__, fix=fix) from problem
+
+    def describe(problem: Exception) -> str:
+        return got or str(problem)[:80] or type(problem).__name__
+
+    with refusing(what, error, on=(Exception,), got=describe, fix=fix), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
 
 
 def check_size(width: int, height: int, error: type[Depth2ImgError] = PictureError) -> None:

@@ -18,7 +18,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from depth2img.checkpoints import carry_out, convert, inspect, merge, open_midas, open_model, plan_setup, to_folder
-from depth2img.checkpoints.storage import tensors as tensors_module
+from depth2img.checkpoints.storage import reading
 from depth2img.cli.root import app
 from depth2img.errors import CheckpointError
 from depth2img.io.atomic import remove_stale, replacing
@@ -236,13 +236,13 @@ def test_files_without_a_whole_midas(single: Path, tmp_path: Path) -> None:
 def read_bytes(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Sizes of what is read of tensors."""
     sizes: list[int] = []
-    original = tensors_module._read_into
+    original = reading._read_into
 
     def read(file: Any, target: memoryview, path: Path) -> None:
         sizes.append(len(target))
         original(file, target, path)
 
-    monkeypatch.setattr(tensors_module, "_read_into", read)
+    monkeypatch.setattr(reading, "_read_into", read)
     return sizes
 
 

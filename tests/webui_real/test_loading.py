@@ -65,6 +65,23 @@ def test_loads_from_a_pickled_checkpoint(loading: Host, astronaut: Image.Image) 
     assert conditioned(loading)
 
 
+def test_a_file_is_loaded_as_what_it_is(loading: Host, astronaut: Image.Image) -> None:
+    """A safetensors file named `.ckpt` and a pickle named `.safetensors`; the host alone goes by the name."""
+    source = loading.checkpoints / "small-depth.safetensors"
+    shutil.copy(source, loading.checkpoints / "odd.ckpt")
+    odd = loading.checkpoints / "odd2.safetensors"
+    loading.run(f"from safetensors.torch import load_file\ntorch.save(load_file({str(source)!r}), {str(odd)!r})")
+    for name in ("odd", "odd2"):
+        shutil.copy(source.with_suffix(".yaml"), loading.checkpoints / f"{name}.yaml")
+    loading.post("/sdapi/v1/refresh-checkpoints")
+    for name in ("odd", "odd2"):
+        loading.use(name)
+        loading.run("probe.clear()")
+        assert loading.img2img(astronaut).info["sd_model_name"] == name
+        assert conditioned(loading)
+    assert loading.log.read_text(errors="replace").count("its name says another kind") == 2
+
+
 def test_weights_are_the_checkpoints_own(loading: Host) -> None:
     """The host's meta-device loading leaves zeros where a weight is missing: every tensor must match the file."""
     loading.use("small-depth")
