@@ -10,11 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any, Final
 
-from ..diffusion.settings import LARGEST_SEED, Settings
+from ..diffusion.settings import LARGEST_SEED, SETTINGS, Settings
 from ..errors import OptionError
 from ..io.pairing import MAPS, MASKS, PICTURES, UNMATCHED, Kind, files_in, find_partners, stem, without_partners
 from ..options import OPTIONS, SOURCE_OF_PAYLOAD, DepthOptions
-from .manifest import FILES, SETTINGS, SUFFIXES, Row, read_manifest, refuse
+from .manifest import FILES, SUFFIXES, Row, read_manifest, refuse
 
 LONGEST_PART: Final = 200
 """Of a result's name, in bytes between slashes: file systems allow 255, suffixes and temporary names included."""

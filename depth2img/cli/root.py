@@ -18,7 +18,7 @@ import click
 from ..depth.adjustments import adjust
 from ..depth.depth_map import COLOUR_MAPS
 from ..diffusion.results import MAP_ENDING, save_result, view
-from ..diffusion.settings import HIRES_SETTINGS, MASK_SETTINGS, Settings
+from ..diffusion.settings import Settings, in_section
 from ..errors import Depth2ImgError, OptionError
 from ..io.images import read_picture, to_float
 from ..io.saving import picture_path, save_picture
@@ -234,7 +234,7 @@ Examples:
 @dtype_flag
 @speed_flags
 @json_flag
-@flags.setting_flags("denoising_strength", *MASK_SETTINGS, *HIRES_SETTINGS)
+@flags.setting_flags("denoising_strength", *in_section("mask", "hires"))
 # --strength is the row of denoising strengths; there are neither masks nor a hires pass, and a score in any case
 @flags.depth_flags("enabled", "append_map", "save_map", "strength", "score", "under_mask", "hires")
 def compare(

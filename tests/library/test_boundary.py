@@ -15,6 +15,7 @@ LIBRARY = ROOT / "depth2img"
 
 FLOORS = [
     "errors",
+    "table",
     "options",
     "io",
     "depth",

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 import depth2img
+from depth2img.diffusion.settings import SETTINGS
 from depth2img.options import OPTIONS
 from tools import options_table
 
@@ -21,9 +22,10 @@ def test_options_table_is_current():
     assert options_table.renewed(text) == text, "run: python -m tools.options_table"
 
 
-def test_options_table_has_every_option():
-    table = options_table.table()
-    for name, option in OPTIONS.items():
+@pytest.mark.parametrize("options", [OPTIONS, SETTINGS], ids=["options", "settings"])
+def test_options_table_has_every_option(options):
+    table = options_table.table(options.values())
+    for name, option in options.items():
         (row,) = [line for line in table.splitlines() if f"| `{name}` |" in line]
         assert option.label in row
         assert option.help in row
