@@ -10,6 +10,7 @@ import pytest
 import depth2img
 from depth2img.diffusion.settings import SETTINGS
 from depth2img.options import OPTIONS
+from tests.library.test_boundary import FLOORS
 from tools import options_table
 
 ROOT = Path(__file__).parents[2]
@@ -80,6 +81,13 @@ def test_messages_in_the_troubleshooting_exist():
         message = re.match(r"\| `([^`]+)`", row)
         assert message, row
         assert message[1] in sources, f"no such message: {message[1]}"
+
+
+def test_contributing_shows_the_plan_that_the_code_has():
+    text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    cells = re.findall(r"^\| (`.+?) \|", text[: text.index("| next to it |")], re.MULTILINE)
+    shown = [name.removesuffix("/").removesuffix(".py") for cell in cells for name in re.findall(r"`([^`]+)`", cell)]
+    assert shown == FLOORS
 
 
 def test_one_version():
