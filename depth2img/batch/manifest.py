@@ -49,13 +49,13 @@ class Row:
 
 
 def read_manifest(path: Path) -> list[Row]:
-    """The rows of a manifest.
+    """Read the rows of a manifest.
 
     Fields are `picture` (needed), `name` (of the result), `mask`, the names of `Settings` and those of the depth
     options.
 
     Raises:
-        OptionError: the file is no manifest, or rows are wrong; the message names them all, ten at most.
+        OptionError: the file is not a manifest, or rows are wrong; the message names at most ten of them.
     """
     try:
         text = read_file(path, Depth2ImgError).decode("utf-8-sig")
@@ -100,16 +100,18 @@ def _csv(path: Path, text: str) -> Iterator[tuple[int, Mapping[str, Any]]]:
         unknown = [name for name in header if name not in FIELDS]
         if unknown or "picture" not in header or len(set(header)) < len(header):
             raise _error(
-                f"The header of {path.name} is not that of a manifest.",
+                f"The header of {path.name} is not a manifest's.",
                 got=", ".join(header)[:120] or "no header",
                 fix=f"It names 'picture' and others of: {', '.join(FIELDS)}; each once.",
             )
         for row in reader:
             if None in row or None in row.values():
-                raise _error(f"Line {reader.line_num} of {path.name} has not as many fields as the header.")
+                raise _error(f"Line {reader.line_num} of {path.name} does not have as many fields as the header.")
             yield reader.line_num, {name: value for name, value in row.items() if value != ""}
     except csv.Error as problem:
-        raise _error(f"The manifest {path.name} is no CSV.", got=f"line {reader.line_num}: {problem}") from problem
+        raise _error(
+            f"The manifest {path.name} is not a CSV file.", got=f"line {reader.line_num}: {problem}"
+        ) from problem
 
 
 def _json_lines(path: Path, text: str) -> Iterator[tuple[int, Mapping[str, Any]]]:
@@ -119,14 +121,14 @@ def _json_lines(path: Path, text: str) -> Iterator[tuple[int, Mapping[str, Any]]
         try:
             row = json.loads(content, parse_constant=_no_number)
         except (ValueError, RecursionError) as problem:
-            raise _error(f"Line {line} of {path.name} is no JSON.", got=str(problem)[:80]) from problem
+            raise _error(f"Line {line} of {path.name} is not JSON.", got=str(problem)[:80]) from problem
         if not isinstance(row, dict):
-            raise _error(f"Line {line} of {path.name} is no JSON object.", got=type(row).__name__)
+            raise _error(f"Line {line} of {path.name} is not a JSON object.", got=type(row).__name__)
         yield line, {name: value for name, value in row.items() if value is not None}
 
 
 def _no_number(name: str) -> NoReturn:
-    raise ValueError(f"{name} is no number of JSON")
+    raise ValueError(f"{name} is not a JSON number")
 
 
 def _checked(raw: Mapping[str, Any]) -> dict[str, Any]:

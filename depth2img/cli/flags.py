@@ -1,4 +1,4 @@
-"""Flags of the command line, made from the tables of options, and what all commands do alike."""
+"""Command-line flags made from the option tables, and helpers that all commands share."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Command = TypeVar("Command", bound=Callable[..., Any])
 PATH: Final = click.Path(path_type=Path)
 
 INTERRUPTED: Final = 130
-"""Exit code of a command that Ctrl+C or SIGTERM has ended."""
+"""Exit code of a command that was ended by Ctrl+C or SIGTERM."""
 
 NO_FLAG: Final = ("source", *WEBUI_ONLY)
 """Depth options without a flag: `source` follows from the files that are given."""
@@ -32,7 +32,7 @@ model_flag = click.option(
     "--model",
     default="tiny",
     show_default=True,
-    help="'tiny' (bundled), a folder in the layout of diffusers, a .safetensors or .ckpt file, or owner/name on the "
+    help="'tiny' (bundled), a folder in diffusers' layout, a .safetensors or .ckpt file, or owner/name on the "
     "Hugging Face hub.",
 )
 device_flag = click.option(
@@ -47,7 +47,7 @@ dtype_flag = click.option(
     type=click.Choice(DTYPES),
     default="auto",
     show_default=True,
-    help="Precision; auto is float32 on a CPU and float16 elsewhere. Depth is always estimated in float32.",
+    help="Precision; auto is float32 on a CPU, otherwise float16. Depth is always estimated in float32.",
 )
 compile_flag = click.option(
     "--compile",
@@ -59,9 +59,9 @@ low_memory_flag = click.option(
     is_flag=True,
     help="Keep on the graphics card only the network that computes; slower, and large pictures are decoded in tiles.",
 )
-json_flag = click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout, and no progress.")
+json_flag = click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout, without progress.")
 output_flag = click.option(
-    "-o", "--output", type=PATH, help="File to write, or a folder that exists.  [default: the current folder]"
+    "-o", "--output", type=PATH, help="File to write, or an existing folder.  [default: the current folder]"
 )
 pictures_argument = click.argument("pictures", nargs=-1, required=True, type=PATH)
 
@@ -142,10 +142,12 @@ def depth_options(values: Mapping[str, Any]) -> DepthOptions:
 
 @contextlib.contextmanager
 def progress(what: str, *, quiet: bool, sizes: bool = False) -> Iterator[Callable[[int, int], None]]:
-    """A progress bar on stderr while the block runs; yields what to tell it: done and in all.
+    """Show a progress bar on stderr while the block runs; yield the function to report done and total to.
 
     Args:
-        sizes: show both as bytes.
+        what: label of the bar.
+        quiet: show nothing.
+        sizes: done and total are bytes.
     """
     if quiet or not sys.stderr.isatty():
         yield lambda done, total: None
@@ -153,7 +155,7 @@ def progress(what: str, *, quiet: bool, sizes: bool = False) -> Iterator[Callabl
     with click.progressbar(length=1000, label=what, file=sys.stderr, item_show_func=lambda text: text) as bar:
 
         def tell(done: int, total: int) -> None:
-            # Several jobs in a row begin anew: the bar goes back with them.
+            # Each of several jobs in a row counts from zero: the bar goes back with it.
             text = f"{done / 1e6:,.0f} of {total / 1e6:,.0f} MB" if sizes else None
             bar.update(round(1000 * done / max(total, 1)) - bar.pos, text)
 
@@ -161,21 +163,21 @@ def progress(what: str, *, quiet: bool, sizes: bool = False) -> Iterator[Callabl
 
 
 def report(values: Mapping[str, Any], lines: Sequence[str], *, as_json: bool) -> None:
-    """What a command has to say: the values as JSON, or the lines."""
+    """Print the outcome of a command: the values as JSON, or the lines."""
     click.echo(json.dumps(values, indent=2) if as_json else "\n".join(lines))
 
 
 def output_path(output: Path | None, source: Path, ending: str, *, several: bool) -> Path:
-    """Where a result goes.
+    """Choose the path of a result.
 
     Args:
-        output: what the user said.
-        source: the picture it was made from.
-        ending: behind the source's stem where the user named a folder or nothing, such as `-depth.png`.
-        several: whether there are several results, so that one file cannot hold them.
+        output: the value of --output.
+        source: the picture that the result was made from.
+        ending: follows the source's stem if the user named a folder or nothing, such as `-depth.png`.
+        several: whether there are several results, which do not fit into one file.
 
     Raises:
-        OptionError: it is a file for several results, would overwrite the source, or lies in no folder.
+        OptionError: one file is named for several results, the source would be overwritten, or the folder is missing.
     """
     path = Path(source.stem + ending) if output is None else output
     if output is not None and output.is_dir():

@@ -1,8 +1,8 @@
-"""The panel: Gradio components made from the options table. Knows nothing of the WebUI.
+"""The panel: Gradio components made from the option table, independent of the WebUI.
 
-The WebUI adapter and `depth2img app` put the same panel on their pages and connect its buttons to what they have. The
-stage (preview, hover view, comparison, histogram) is made by the page itself, javascript/depth2img-stage.mjs, which
-gets all that it needs to know as `data-config`.
+The WebUI adapter and `depth2img app` put the same panel on their pages and connect its buttons. The stage (preview,
+hover view, comparison, histogram) is built in the browser by javascript/depth2img-stage.mjs, which is configured by
+`data-config`.
 """
 
 from __future__ import annotations
@@ -28,31 +28,31 @@ SECTIONS: Final = ("source", "adjust", "control", "result")
 """The panel's parts; `Option.section` names the one that shows an option."""
 
 DECIDING: Final = ("source", "under_mask", "range")
-"""The options on which `visible` depends."""
+"""The options that decide which others are visible; see `visible`."""
 
 DEPENDS: Final = tuple(name for name, option in OPTIONS.items() if option.stage == "map")
 """The options that the estimated map depends on, before it is adjusted."""
 
 HELP: Final[Mapping[str, str]] = {
-    "estimate": "Show the depth map of the picture as it will enter the sampler, before generating.",
-    "recall": "Show the map that the latest job used, with its picture; 'Compare' lays the result over both.",
-    "reuse": "Take the map that is shown as 'My own depth map' for the next jobs.",
+    "estimate": "Shows the depth map of the picture as it enters the sampler, before generating.",
+    "recall": "Shows the map that the latest job used, with its picture; 'Compare' overlays the result.",
+    "reuse": "Uses the shown map as 'My own depth map' in the next jobs.",
 }
 """Tooltips of the buttons."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Surroundings:
-    """Where on the page things are that are not the panel's; CSS selectors and element ids.
+    """The rest of the page, as far as the panel needs to know it; CSS selectors and element ids.
 
     Attributes:
-        watch: what a preview depends on: if something in there changes, the preview is called stale.
-        width, height: ids of the sliders of the size; empty where there are none.
+        watch: elements that a preview depends on: after a change in one of them, the preview is marked stale.
+        width, height: ids of the size sliders; empty if there are none.
         result: the latest result's `img`.
         side: the model's own side in pixels.
-        colours: the colour map to begin with.
-        estimators: the names that the estimator may have; others can be typed in.
-        absent: options that the page has no use for; they keep their defaults and are not shown.
+        colours: the initial colour map.
+        estimators: names offered for the estimator; others can be typed in.
+        absent: options that are of no use on the page; they are hidden and keep their defaults.
     """
 
     watch: Sequence[str] = ()
@@ -73,15 +73,15 @@ class Panel:
         controls: option name -> component, in the order of `OPTIONS`, without the toggle.
         estimate: the button "Estimate depth".
         interrupt: hidden button, pressed by the stage.
-        recall: the button for the map of the latest job.
-        reuse: the button that makes the shown map the user's own.
-        shown: hidden text; which preview is shown.
-        data: hidden HTML with what the stage shows, see `view.to_html`.
-        message: HTML under the stage: what it shows, or what is wrong.
-        status: HTML that says which checkpoint is in use.
-        refresh: hidden button that asks for the status anew.
-        install: button that installs the bundled model; hidden unless the status says so.
-        below: what the page around added below, see `build`.
+        recall: the button "Depth of the last job".
+        reuse: the button "Use this depth again".
+        shown: hidden text: id of the shown preview.
+        data: hidden HTML with the data for the stage, see `view.to_html`.
+        message: HTML under the stage: a description of the map, or what went wrong.
+        status: HTML that names the checkpoint in use.
+        refresh: hidden button that updates the status.
+        install: button that installs the bundled model; hidden unless the status offers it.
+        below: components that the page added below, see `build`.
     """
 
     controls: dict[str, Any]
@@ -99,7 +99,7 @@ class Panel:
 
     @property
     def buttons(self) -> tuple[Any, ...]:
-        """All that is no option."""
+        """All components that are not options."""
         return self.estimate, self.interrupt, self.recall, self.reuse, self.shown, self.refresh, self.install
 
 
@@ -116,9 +116,9 @@ def build(
     Args:
         tab: `img2img` or `txt2img`: decides what the empty preview says; unique on the page.
         elem_id: short name -> element id, unique on the page.
-        page: what is around the panel.
-        directories: whether there is a Batch tab whose user may name folders of the machine.
-        below: makes what the page adds below the controls; its result becomes `Panel.below`.
+        page: the rest of the page.
+        directories: whether there is a Batch tab, whose user may name folders on the server.
+        below: makes further components below the controls; its result becomes `Panel.below`.
     """
     controls: dict[str, Any] = {}
     around = page or Surroundings()
@@ -170,7 +170,7 @@ def build(
 
 
 def visible(source: str, under_mask: str, range: str, *, directories: bool = False) -> dict[str, bool]:
-    """Which of the options that only some choices need are shown.
+    """Decide which of the options that depend on other choices are shown.
 
     Args:
         source, under_mask, range: the values of `DECIDING`.
@@ -216,12 +216,12 @@ def in_section(section: str) -> list[str]:
 
 
 def note(text: str, kind: str = "info", *, state: str = "", side: int | None = None) -> str:
-    """A line of HTML for `Panel.message` or `Panel.status`; the text is escaped.
+    """Make a line of HTML for `Panel.message` or `Panel.status`; the text is escaped.
 
     Args:
         text: plain text.
         kind: `info`, `good` or `bad`; becomes a CSS class.
-        state: what the page reads from the line, as `data-state`.
+        state: state that the page reads from the line, as `data-state`.
         side: the model's own side in pixels, as `data-side`.
     """
     kind, state, text = html.escape(kind), html.escape(state), html.escape(text)

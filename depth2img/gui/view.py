@@ -52,7 +52,7 @@ UPSIDE_DOWN: Final = 0.2
 
 @dataclasses.dataclass(frozen=True)
 class Framing:
-    """How a picture was fitted to its frame; the page uses it to map a painted region back to the whole picture.
+    """The fit of a picture to its frame, by which the page maps a painted region back to the whole picture.
 
     Attributes:
         picture: width and height of the whole picture.

@@ -91,7 +91,7 @@ def test_a_folder_that_is_not_there(tmp_path: Path) -> None:
     assert EstimatorPool().names() == [CHECKPOINT]
 
 
-def test_the_same_pool_on_another_device(pool: EstimatorPool) -> None:
+def test_the_same_pool_on_another_device(pool: EstimatorPool, opened: list[Any]) -> None:
     """The one it was made from stays where it is."""
     other = pool.on(lambda: "meta")
     assert other.get("small").estimate(PICTURE).origin == "small on meta" and other.names() == pool.names()
