@@ -89,7 +89,7 @@ def option_flag(option: Option) -> Callable[[Command], Command]:
 
 
 def speed_flags(command: Callable[..., None]) -> Callable[..., None]:
-    """Decorator: adds --compile and --low-memory; the command gets `speed`, for `Engine.open`."""
+    """Decorate a command with --compile and --low-memory; it gets `speed`, the arguments for `Engine.open`."""
 
     @low_memory_flag
     @compile_flag
