@@ -8,27 +8,27 @@ import sys
 
 
 class Depth2ImgError(Exception):
-    """Base of everything this library raises on purpose.
+    """Base class of all errors that this library raises on purpose.
 
     Args:
         what: one sentence: what was wrong.
-        got: what arrived, without a closing full stop. Left out of the message when empty.
-        fix: one sentence: what to do about it. Left out when empty.
+        got: what arrived, without a closing full stop; left out of the message if empty.
+        fix: one sentence: what to do about it; left out if empty.
     """
 
     def __init__(self, what: str, *, got: str = "", fix: str = "") -> None:
         self.what, self.got, self.fix = what, got, fix
         message = " ".join(part for part in (what, f"Got {got}." if got else "", fix) if part)
-        # JSON may carry half of a surrogate pair, which no answer in UTF-8 could give back.
+        # JSON may carry half of a surrogate pair, which cannot be encoded in UTF-8.
         super().__init__(message.encode("utf-8", "backslashreplace").decode("utf-8"))
 
     def __reduce__(self) -> tuple[object, ...]:
-        # Pickled (between processes) an exception is called again with its message alone, which is not what we take.
+        # By default, unpickling calls the class with the message alone, which does not fit our arguments.
         return type(self).__new__, (type(self), *self.args), self.__dict__
 
 
 def command(*words: object) -> str:
-    """A command of the command line as a remedy names it: between backquotes, quoted for the user's shell."""
+    """Format a `depth2img` command for an error message: in backquotes, its words quoted for the user's shell."""
     texts = ["depth2img", *map(str, words)]
     return f"`{subprocess.list2cmdline(texts) if sys.platform == 'win32' else shlex.join(texts)}`"
 
@@ -37,7 +37,7 @@ class OptionError(Depth2ImgError, ValueError):
     """An option is unknown, of the wrong type or out of range.
 
     Args:
-        field: the option's name, as in `depth2img.options.OPTIONS`, or what was taken for one.
+        field: the option's name, as in an option table, or the name that was given.
     """
 
     def __init__(self, field: str, what: str, *, got: str = "", fix: str = "") -> None:
@@ -46,7 +46,7 @@ class OptionError(Depth2ImgError, ValueError):
 
 
 class PictureError(Depth2ImgError, ValueError):
-    """A picture cannot be read, or is empty, too large or of a kind that is no picture."""
+    """A picture cannot be read, or is empty, too large or not a picture."""
 
 
 class DepthMapError(Depth2ImgError, ValueError):
@@ -54,15 +54,15 @@ class DepthMapError(Depth2ImgError, ValueError):
 
 
 class NoDepthError(Depth2ImgError):
-    """A depth checkpoint is to generate, but there is nothing to take depth from."""
+    """A depth checkpoint is in use, but there is no source of depth."""
 
 
 class NoDepthModelError(Depth2ImgError):
-    """Depth was asked for, but the checkpoint in use has no place for it."""
+    """Depth was requested, but the checkpoint in use has no depth channel."""
 
 
 class EstimatorError(Depth2ImgError):
-    """A depth estimator is unknown or returned something that is no depth map."""
+    """A depth estimator is unknown, or returned something that is not a depth map."""
 
 
 class CheckpointError(Depth2ImgError):

@@ -8,7 +8,8 @@ from typing import Final
 from modules import devices, paths
 
 from depth2img.estimators.pool import EstimatorPool
-from depth2img.options import CHECKPOINT, Option
+from depth2img.options import CHECKPOINT
+from depth2img.table import Option
 
 from . import settings
 

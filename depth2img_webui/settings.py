@@ -12,7 +12,7 @@ from depth2img import OPTIONS
 from depth2img.depth.depth_map import COLOUR_MAPS
 from depth2img.estimators.cache import DEFAULT_BYTES
 from depth2img.estimators.pool import IDLE_SECONDS
-from depth2img.options import Option
+from depth2img.table import Option
 
 from .hosts.compat import log
 

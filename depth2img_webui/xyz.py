@@ -9,7 +9,7 @@ from typing import Any, Final
 from modules import scripts
 
 from depth2img import OPTIONS, Depth2ImgError
-from depth2img.options import Option
+from depth2img.table import Option
 
 from . import estimators
 

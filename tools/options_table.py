@@ -1,48 +1,59 @@
-"""The options table of docs/options.md, from `depth2img.options.OPTIONS`. `python -m tools.options_table` renews it."""
+"""The tables of docs/options.md, made from the option tables. `python -m tools.options_table` renews them."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Final
 
-from depth2img.options import OPTIONS, Option
+from depth2img.diffusion.settings import SETTINGS
+from depth2img.options import OPTIONS
+from depth2img.table import Option
 
 GUIDE: Final = Path(__file__).parents[1] / "docs" / "options.md"
-START: Final = "<!-- options: written by tools/options_table.py -->\n"
-END: Final = "<!-- end of options -->\n"
+
+TABLES: Final[Mapping[str, Mapping[str, Option]]] = {"options": OPTIONS, "settings": SETTINGS}
+"""Name in the guide's markers -> option table."""
 
 
-def table() -> str:
-    """The table as Markdown, one row per option in the order of the API's positional list."""
-    head = "| panel | API field | values | default | what it does |\n| --- | --- | --- | --- | --- |\n"
+def table(options: Iterable[Option]) -> str:
+    """Return a table as Markdown, one row per option in the given order."""
+    head = "| label | name | values | default | what it does |\n| --- | --- | --- | --- | --- |\n"
     return head + "".join(
         f"| {option.label} | `{option.name}` | {_values(option)} | {_default(option)} | {option.help} |\n"
-        for option in OPTIONS.values()
+        for option in options
     )
 
 
 def renewed(text: str) -> str:
-    """A guide with the table put between its markers.
+    """Return a guide with every table put between its markers.
 
     Raises:
-        ValueError: the markers are not there.
+        ValueError: a marker is missing.
     """
-    before, rest = text.split(START)
-    _, after = rest.split(END)
-    return f"{before}{START}\n{table()}\n{END}{after}"
+    for name, options in TABLES.items():
+        start, end = f"<!-- {name}: written by tools/options_table.py -->\n", f"<!-- end of {name} -->\n"
+        before, rest = text.split(start)
+        _, after = rest.split(end)
+        text = f"{before}{start}\n{table(options.values())}\n{end}{after}"
+    return text
 
 
 def _values(option: Option) -> str:
     if option.kind == "switch":
         return "true, false"
     if option.kind == "number":
-        return f"{option.minimum:g} to {option.maximum:g}"
+        return f"{option.span}, whole" if option.whole and option.multiple == 1 else option.span
     if option.kind == "choice":
-        return ", ".join(f"`{name}` ({label})" for name, label in option.choices.items())
+        return ", ".join(
+            f"`{name}`" if label.lower() == name else f"`{name}` ({label})" for name, label in option.choices.items()
+        )
     return "text" if option.kind == "text" else "base64, data URL"
 
 
 def _default(option: Option) -> str:
+    if option.unset:
+        return option.unset
     if option.kind == "switch":
         return str(option.default).lower()
     if option.kind == "number":

@@ -1,6 +1,6 @@
-"""The same run on Ray Data: a pool of actors with one model each, fed with groups of items.
+"""Runs on Ray Data: a pool of actors with one model each, fed with groups of items.
 
-Ray Data places the actors, holds back groups until one is free, starts a dead actor anew and hands its group on. It
+Ray Data places the actors, holds back groups until one is free, restarts dead actors and hands their groups on. It
 knows groups only: which item of one kills its workers shows when they are made one by one.
 """
 
@@ -34,7 +34,7 @@ ENVIRONMENT: Final = {
     "RAY_worker_niceness": "0",  # else a local Ray's workers give way to everything else on the machine
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # as releases to come; without it Ray warns that they will
 }
-"""What a Ray that is started here is told, where the user says nothing else."""
+"""Environment of a Ray that is started here; variables that the user has set are kept."""
 
 SLACK: Final = 1e-6
 """1 / 0.1 is ten, not 9.999...: what a sum of fractions may miss."""
@@ -50,7 +50,7 @@ DEADLY: Final = Depth2ImgError(
 
 @dataclass(frozen=True)
 class Cluster:
-    """Where and with what.
+    """A Ray cluster, and the share of it that a worker takes.
 
     Attributes:
         address: `local`, `auto` (the cluster that this machine belongs to) or `host:port`.
@@ -64,7 +64,7 @@ class Cluster:
 
 
 def on_ray(cluster: Cluster, order: Order, groups: Sequence[Sequence[Work]]) -> Iterable[Sequence[Record]]:
-    """Records of groups as they are made; see `run.Executor`.
+    """Run groups on Ray, and yield their records as they are made; see `runner.Executor`.
 
     Raises:
         OptionError: the cluster cannot be reached, or has no room for one worker.
@@ -150,7 +150,7 @@ def _records(ray: Any, cluster: Cluster, order: Order, groups: Sequence[Sequence
 
 
 def room_on(machine: Mapping[str, float], cpus: int, gpus: float) -> int:
-    """How many workers a machine has room for: a fraction of a GPU is of one card.
+    """Count the workers that fit on a machine; a fraction of a GPU is a fraction of one card.
 
     Args:
         machine: Ray's resources of it, by kind.
@@ -164,7 +164,7 @@ def room_on(machine: Mapping[str, float], cpus: int, gpus: float) -> int:
 
 
 class Tries:
-    """How often items were begun in this run, for all actors of a pool.
+    """Counter of attempts at each item in this run, shared by all actors of a pool.
 
     Args:
         retries: attempts at an item alone.
@@ -174,7 +174,7 @@ class Tries:
         self._retries, self._count = retries, Counter[str]()
 
     def begin(self, names: Sequence[str]) -> bool:
-        """Whether these may be tried together: items that nobody has begun, or one that has attempts left."""
+        """Return whether these may be tried together: items that were never begun, or one that has attempts left."""
         most = self._retries if len(names) == 1 else 0
         if any(self._count[name] > most for name in names):
             return False
@@ -183,7 +183,7 @@ class Tries:
 
 
 class Actor:
-    """What Ray Data starts in each process of its pool.
+    """The actor that Ray Data starts in each process of its pool.
 
     Args:
         order: see `Order`.
@@ -194,7 +194,7 @@ class Actor:
         self._order, self._worker, self._tries = order, Worker(order), tries
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
-        """Groups in, records out."""
+        """Make the items of a batch of groups, and return their records."""
         return {"records": [json.dumps(self._made(pickle.loads(group))) for group in batch["group"]]}
 
     def _made(self, works: Sequence[Work]) -> list[Record]:

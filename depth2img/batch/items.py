@@ -1,4 +1,4 @@
-"""What there is to do: items from a folder or a manifest, and the maps and masks that belong to them."""
+"""Items of a batch: pictures of a folder or rows of a manifest, with the maps and masks that belong to them."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any, Final
 
-from ..diffusion.settings import LARGEST_SEED, Settings
+from ..diffusion.settings import LARGEST_SEED, SETTINGS, Settings
 from ..errors import OptionError
 from ..io.pairing import MAPS, MASKS, PICTURES, UNMATCHED, Kind, files_in, find_partners, stem, without_partners
 from ..options import OPTIONS, SOURCE_OF_PAYLOAD, DepthOptions
-from .manifest import FILES, SETTINGS, SUFFIXES, Row, read_manifest, refuse
+from .manifest import FILES, SUFFIXES, Row, read_manifest, refuse
 
 LONGEST_PART: Final = 200
 """Of a result's name, in bytes between slashes: file systems allow 255, suffixes and temporary names included."""
@@ -49,7 +49,7 @@ class Item:
 
 @dataclass(frozen=True)
 class Sources:
-    """Where items come from.
+    """The sources of items.
 
     Attributes:
         given: a folder, or a manifest (.csv, .jsonl).
@@ -83,7 +83,7 @@ class Sources:
         return {MAPS: self.depth_folder, MASKS: self.mask_folder}
 
     def apart(self, folder: Path) -> set[Path]:
-        """The folders of these that are not this one."""
+        """Return those folders of maps and masks that differ from the given one."""
         return {one.resolve() for one in self.partners.values() if one is not None} - {folder.resolve()}
 
 
@@ -101,7 +101,7 @@ class Found:
 
 
 def item_seed(seed: int, name: str) -> int:
-    """The seed of an item: (seed + CRC-32 of its name in UTF-8) mod 2^32.
+    """Derive an item's seed: (seed + CRC-32 of its name in UTF-8) mod 2^32.
 
     It depends on no other item, so that adding and removing pictures changes nothing for the rest.
     """
@@ -109,15 +109,15 @@ def item_seed(seed: int, name: str) -> int:
 
 
 def find_items(sources: Sources, settings: Settings, options: DepthOptions) -> Found:
-    """The items of a folder or a manifest.
+    """Find the items of a folder or a manifest.
 
     Args:
         sources: where to look.
-        settings: what holds where a row of the manifest does not say otherwise; its seed is the base of `item_seed`.
+        settings: used unless a row of the manifest says otherwise; its seed is the base of `item_seed`.
         options: likewise; images are paths.
 
     Raises:
-        OptionError: something is wrong that can be known beforehand; the message names all of it.
+        OptionError: inputs are wrong; the message names everything that can be known before generating.
     """
     given = Path(os.path.abspath(sources.given))
     if given.is_dir():
@@ -157,7 +157,7 @@ def find_items(sources: Sources, settings: Settings, options: DepthOptions) -> F
 
 
 def _rows(folder: Path, sources: Sources) -> list[Row]:
-    """A row for each picture of a folder. Maps and masks that lie among them are none."""
+    """Make a row for each picture of a folder, leaving out maps and masks that lie among them."""
     names = files_in(folder, PICTURES, "input", below=sources.recursive, apart=sources.apart(folder))
     for kind, partners in sources.partners.items():
         if partners is not None and partners.resolve() == folder.resolve():
@@ -192,7 +192,7 @@ def _item(
 
 
 def _options(base: DepthOptions, own: Mapping[str, Any]) -> DepthOptions:
-    """The options of one item: its own before those of all; a file of its own says where depth comes from."""
+    """Merge the options of all items with one item's own; a file of its own decides where depth comes from."""
     if not own:
         return base
     given = {name: getattr(base, name) for name, option in OPTIONS.items() if getattr(base, name) != option.default}
@@ -204,7 +204,7 @@ def _options(base: DepthOptions, own: Mapping[str, Any]) -> DepthOptions:
 
 
 def _absolute(options: DepthOptions) -> DepthOptions:
-    """The options with their files as other processes find them."""
+    """Make the paths in options absolute, for other processes."""
     images = [name for name, option in OPTIONS.items() if option.kind == "image"]
     files: dict[str, Any] = {
         name: Path(os.path.abspath(value)) for name in images if (value := getattr(options, name)) is not None
@@ -213,7 +213,7 @@ def _absolute(options: DepthOptions) -> DepthOptions:
 
 
 def _inside(root: Path, text: str, allowed: Sequence[Path] | None) -> Path:
-    """A file, absolute; of a manifest only what lies in an allowed folder, links followed. None allows everything."""
+    """Resolve a path; it must lie in an allowed folder, links followed. None allows everything."""
     path = Path(os.path.abspath(root / text))
     try:
         real = path.resolve()
@@ -229,7 +229,7 @@ def _inside(root: Path, text: str, allowed: Sequence[Path] | None) -> Path:
 
 
 def _stem(text: str, root: Path, path: Path) -> str:
-    """A result's name from its picture's: the path below the root, or else the file's name, without the suffix."""
+    """Derive a result's name from its picture: path below the root, or else file name, without the suffix."""
     relative = PurePosixPath(text.replace("\\", "/") if os.name == "nt" else text)
     if relative.is_absolute() or ".." in relative.parts:
         found = path.relative_to(root) if path.is_relative_to(root) else Path(path.name)
@@ -238,7 +238,7 @@ def _stem(text: str, root: Path, path: Path) -> str:
 
 
 def _name(text: str) -> str:
-    """A result's name, if it stays below the folder of results on every system.
+    """Check that a result's name stays inside the output folder on every system.
 
     Raises:
         OptionError: it would not.
@@ -257,7 +257,7 @@ def _name(text: str) -> str:
 
 
 def _paired(items: list[Item], root: Path, kind: Kind, sources: Sources, notes: list[str]) -> list[Item]:
-    """The items with the files of a folder that are named like their pictures; `notes` gets what has no partner."""
+    """Pair items with the files of a folder that are named after their pictures; `notes` gets what has no partner."""
     folder = sources.partners[kind]
     if folder is None:
         return items
@@ -288,7 +288,7 @@ def _paired(items: list[Item], root: Path, kind: Kind, sources: Sources, notes: 
 
 
 def _needs_no(item: Item, kind: Kind) -> bool:
-    """Whether an item takes nothing from a folder: what it says itself goes first."""
+    """Return whether an item has its own map or mask already, so that it takes none from a folder."""
     options = item.options
     if kind is MASKS:
         return item.mask is not None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import dataclasses
 import io
@@ -10,10 +11,11 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final, NoReturn
 
-from ..diffusion.settings import Settings
+from ..diffusion.settings import SETTINGS, Settings
 from ..errors import Depth2ImgError, OptionError
 from ..io.images import read_file
 from ..options import OPTIONS, WEBUI_ONLY
+from ..table import Option
 
 SUFFIXES: Final = (".csv", ".jsonl")
 MOST_ROWS: Final = 1_000_000
@@ -23,10 +25,13 @@ MOST_FAULTS: Final = 10
 FILES: Final = ("picture", "mask", *(name for name, option in OPTIONS.items() if option.kind == "image"))
 """Fields that hold a path."""
 
-SETTINGS: Final = {field.name: str(field.type).partition(" ")[0] for field in dataclasses.fields(Settings)}
-"""Name -> type of the settings that a row may give."""
+TABLE: Final[Mapping[str, Option]] = {
+    **SETTINGS,
+    **{name: option for name, option in OPTIONS.items() if name not in WEBUI_ONLY},
+}
+"""Name -> option, of the settings and depth options that a row may give."""
 
-FIELDS: Final = ("picture", "name", "mask", *SETTINGS, *(name for name in OPTIONS if name not in WEBUI_ONLY))
+FIELDS: Final = ("picture", "name", "mask", *TABLE)
 SWITCH: Final = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
 
 
@@ -44,13 +49,13 @@ class Row:
 
 
 def read_manifest(path: Path) -> list[Row]:
-    """The rows of a manifest.
+    """Read the rows of a manifest.
 
     Fields are `picture` (needed), `name` (of the result), `mask`, the names of `Settings` and those of the depth
     options.
 
     Raises:
-        OptionError: the file is no manifest, or rows are wrong; the message names them all, ten at most.
+        OptionError: the file is not a manifest, or rows are wrong; the message names at most ten of them.
     """
     try:
         text = read_file(path, Depth2ImgError).decode("utf-8-sig")
@@ -95,16 +100,18 @@ def _csv(path: Path, text: str) -> Iterator[tuple[int, Mapping[str, Any]]]:
         unknown = [name for name in header if name not in FIELDS]
         if unknown or "picture" not in header or len(set(header)) < len(header):
             raise _error(
-                f"The header of {path.name} is not that of a manifest.",
+                f"The header of {path.name} is not a manifest's.",
                 got=", ".join(header)[:120] or "no header",
                 fix=f"It names 'picture' and others of: {', '.join(FIELDS)}; each once.",
             )
         for row in reader:
             if None in row or None in row.values():
-                raise _error(f"Line {reader.line_num} of {path.name} has not as many fields as the header.")
+                raise _error(f"Line {reader.line_num} of {path.name} does not have as many fields as the header.")
             yield reader.line_num, {name: value for name, value in row.items() if value != ""}
     except csv.Error as problem:
-        raise _error(f"The manifest {path.name} is no CSV.", got=f"line {reader.line_num}: {problem}") from problem
+        raise _error(
+            f"The manifest {path.name} is not a CSV file.", got=f"line {reader.line_num}: {problem}"
+        ) from problem
 
 
 def _json_lines(path: Path, text: str) -> Iterator[tuple[int, Mapping[str, Any]]]:
@@ -114,14 +121,14 @@ def _json_lines(path: Path, text: str) -> Iterator[tuple[int, Mapping[str, Any]]
         try:
             row = json.loads(content, parse_constant=_no_number)
         except (ValueError, RecursionError) as problem:
-            raise _error(f"Line {line} of {path.name} is no JSON.", got=str(problem)[:80]) from problem
+            raise _error(f"Line {line} of {path.name} is not JSON.", got=str(problem)[:80]) from problem
         if not isinstance(row, dict):
-            raise _error(f"Line {line} of {path.name} is no JSON object.", got=type(row).__name__)
+            raise _error(f"Line {line} of {path.name} is not a JSON object.", got=type(row).__name__)
         yield line, {name: value for name, value in row.items() if value is not None}
 
 
 def _no_number(name: str) -> NoReturn:
-    raise ValueError(f"{name} is no number of JSON")
+    raise ValueError(f"{name} is not a JSON number")
 
 
 def _checked(raw: Mapping[str, Any]) -> dict[str, Any]:
@@ -138,26 +145,18 @@ def _value(name: str, value: Any) -> Any:
         if not isinstance(value, str) or not value or "\0" in value:
             raise OptionError(name, f"'{name}' must be a path.", got=repr(value)[:60])
         return value
-    kind = SETTINGS[name] if name in SETTINGS else {"switch": "bool", "number": "float"}.get(OPTIONS[name].kind, "str")
-    if isinstance(value, str) and kind != "str":
-        value = _from_text(name, value.strip(), kind)
-    if kind == "str" and not isinstance(value, str):
-        raise OptionError(name, f"'{name}' must be a text.", got=repr(value)[:60])
-    if kind == "bool" and not isinstance(value, bool):
-        raise OptionError(name, f"'{name}' must be true or false.", got=repr(value)[:60])
-    if name in OPTIONS:
-        return OPTIONS[name].check(value)
-    Settings(**{name: value})
-    return value
+    option = TABLE[name]
+    if isinstance(value, str):
+        value = _from_text(option, value)
+    checked = option.check(value)
+    return getattr(Settings(**{name: value}), name) if name in SETTINGS else checked
 
 
-def _from_text(name: str, text: str, kind: str) -> Any:
-    if kind == "bool":
-        if text.lower() not in SWITCH:
-            raise OptionError(name, f"'{name}' must be true or false.", got=repr(text)[:60])
-        return SWITCH[text.lower()]
-    try:
-        return int(text) if kind == "int" else float(text)
-    except ValueError as problem:
-        wanted = "a whole number" if kind == "int" else "a number"
-        raise OptionError(name, f"'{name}' must be {wanted}.", got=repr(text)[:60]) from problem
+def _from_text(option: Option, text: str) -> Any:
+    """Read a field of a CSV as its type; text that is not a value of it is left to the check."""
+    if option.kind == "switch":
+        return SWITCH.get(text.strip().lower(), text)
+    if option.kind == "number":
+        with contextlib.suppress(ValueError):
+            return int(text) if option.whole else float(text)
+    return text

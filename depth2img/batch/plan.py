@@ -1,4 +1,4 @@
-"""What is to be done, what is done already, and what goes together."""
+"""The plan of a batch: items to make, in groups that go through the networks together, and items already made."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ RECORDS: Final = ".depth2img"
 """Folder in the folder of results: one JSON file per finished item, written last."""
 
 FORMAT: Final = 2
-"""Of the records; another number makes all items anew."""
+"""Version of the records; after a change, all items are made again."""
 
 WHOLE_BYTES: Final = 256 * 1024 * 1024
 SAMPLES: Final = 64
@@ -53,7 +53,7 @@ class Work:
 
 @dataclass(frozen=True)
 class Plan:
-    """What a run has to do.
+    """The work of a run.
 
     Attributes:
         items: all of them.
@@ -71,7 +71,7 @@ class Plan:
 
     @property
     def pending(self) -> int:
-        """How many items are to be made."""
+        """The number of items to make."""
         return sum(map(len, self.groups))
 
 
@@ -149,17 +149,17 @@ def _check_targets(items: Sequence[Item], out: Path, suffix: str) -> None:
 
 
 def target(out: Path, name: str, suffix: str) -> Path:
-    """The picture of a result."""
+    """Return the path of a result's picture."""
     return out / f"{name}{suffix}"
 
 
 def record_path(out: Path, name: str) -> Path:
-    """Where the record of a finished item is."""
+    """Return the path of a finished item's record."""
     return out / RECORDS / f"{name}.json"
 
 
 def finished(work: Work, out: Path, suffix: str) -> Record | None:
-    """The record of an item, if it is finished: made from just this, and all its files are there."""
+    """Return the record of an item that is finished: made from the same inputs, with all its files present."""
     try:
         record: Any = json.loads(record_path(out, work.item.name).read_bytes())
     except (OSError, ValueError):
@@ -171,7 +171,7 @@ def finished(work: Work, out: Path, suffix: str) -> Record | None:
 
 
 def describe(item: Item, out: Path, suffix: str, *, status: str, **more: Any) -> Record:
-    """The record of an item."""
+    """Make the record of an item."""
     options = {
         name: str(getattr(item.options, name)) if option.kind == "image" else getattr(item.options, name)
         for name, option in OPTIONS.items()
@@ -222,9 +222,9 @@ def _key(item: Item, fixed: Mapping[str, Any], digests: Mapping[str, str]) -> st
 
 
 def fingerprint(model: str) -> str:
-    """What tells one model from another: names, sizes and content of its files; of a model on the hub its name.
+    """Digest what identifies a model: names, sizes and content of its files; for a model on the hub, its name.
 
-    Of a checkpoint of gigabytes samples are read: two trainings of one network differ nearly everywhere.
+    Of checkpoints of gigabytes, samples are read: two trainings of one network differ nearly everywhere.
     """
     path = WEIGHTS if model == TINY else Path(model)
     digest = hashlib.blake2b(digest_size=20)

@@ -1,4 +1,4 @@
-"""A run: the plan carried out here or on a cluster, watched, and its results listed."""
+"""Carry out a plan here or on a cluster, report progress, and list the results."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ Tell = Callable[[int, int, int], None]
 
 @dataclass(frozen=True)
 class Summary:
-    """How a run ended.
+    """The outcome of a run.
 
     Attributes:
         made: items that this run finished.
-        kept: items that were finished before.
+        kept: items that were already finished.
         failed: records of those that failed, in this run or in its plan.
         seconds: from the first group on, loading included.
         results: the list of all items.
@@ -43,20 +43,20 @@ class Summary:
     results: Path
 
     def to_json(self) -> dict[str, Any]:
-        """Everything as plain data."""
+        """Return everything as plain data."""
         return {**dataclasses.asdict(self), "seconds": round(self.seconds, 1), "results": str(self.results)}
 
     def lines(self) -> list[str]:
-        """Everything as text."""
+        """Return everything as lines of text."""
         rate = f" ({self.made / self.seconds:.3g} a second)" if self.made and self.seconds else ""
-        kept = f", {self.kept} finished before" if self.kept else ""
+        kept = f", {self.kept} already finished" if self.kept else ""
         lines = [f"{self.made} made in {duration(self.seconds)}{rate}{kept}, {len(self.failed)} failed: {self.results}"]
         lines += [f"  {one['name']}: {one['error']}" for one in self.failed[:20]]
         return lines + ([f"  and {len(self.failed) - 20} more"] if len(self.failed) > 20 else [])
 
 
 def duration(seconds: float) -> str:
-    """`42 s`, `3 min 5 s`, `2 h 10 min`."""
+    """Format a duration: `42 s`, `3 min 5 s`, `2 h 10 min`."""
     whole = round(seconds)
     if whole < 60:
         return f"{whole} s"
@@ -64,7 +64,7 @@ def duration(seconds: float) -> str:
 
 
 def here(order: Order, groups: Sequence[Sequence[Work]]) -> Iterable[Sequence[Record]]:
-    """One model in this process."""
+    """Make groups one by one, with one model in this process."""
     worker = Worker(order)
     for group in groups:
         yield worker.run(group)
@@ -110,7 +110,7 @@ def _list(plan: Plan, order: Order, new: dict[str, Record], *, complete: bool) -
     known = {**plan.done, **plan.failed, **new}
     if complete:
         for work in (work for group in plan.groups for work in group if work.item.name not in known):
-            lost = "The process that made it died, again and again."
+            lost = "The process that made it died repeatedly."
             record = describe(work.item, order.out, order.suffix, status="failed", error=lost)
             known[work.item.name] = new[work.item.name] = record
     rows = [known.get(item.name) or describe(item, order.out, order.suffix, status="pending") for item in plan.items]

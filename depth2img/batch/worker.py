@@ -26,7 +26,7 @@ from .plan import Record, Work, describe, finished, record_path, target, write_r
 
 @dataclass(frozen=True)
 class Order:
-    """What holds for all items of a run.
+    """The parameters that all items of a run share.
 
     Attributes:
         out: folder of results, absolute; on a cluster every machine sees it under this path.
@@ -61,7 +61,7 @@ class Worker:
     def __init__(self, order: Order, engine: Engine | None = None) -> None:
         if not order.out.is_dir():
             raise Depth2ImgError(
-                f"The folder of results is not to be seen on {socket.gethostname()}.",
+                f"The output folder is not visible on {socket.gethostname()}.",
                 got=str(order.out),
                 fix="All machines of a cluster need the same storage under the same path.",
             )
@@ -72,10 +72,10 @@ class Worker:
         self._name = f"{socket.gethostname()}/{os.getpid()}"
 
     def run(self, works: Sequence[Work]) -> list[Record]:
-        """Make items and write them, each whole or not at all, its record last.
+        """Make items and write them, each completely or not at all, its record last.
 
-        Whatever goes wrong with an item is in its record, and touches no other. What is finished already, by an earlier
-        attempt at the same group for instance, is not made again.
+        An item that fails says so in its record and affects no other. Items that are finished already, for instance by
+        an earlier attempt at the same group, are not made again.
 
         Args:
             works: at most `batch_size` of one kind are made at once.
@@ -109,7 +109,7 @@ class Worker:
         return [records[work.item.name] for work in works]
 
     def _job(self, item: Item) -> Job:
-        """The item with its files read."""
+        """Read the files of an item, and make its job."""
         options = item.options
         given: dict[str, Any] = {
             "depth_map": options.depth_map and read_depth_map(options.depth_map),
@@ -145,7 +145,9 @@ class Worker:
         with refusing(f"The folder {path.parent} cannot be created."):
             path.parent.mkdir(parents=True, exist_ok=True)
         if not path.parent.resolve().is_relative_to(order.out.resolve()):
-            raise Depth2ImgError("The result would lie outside of its folder.", got=str(path), fix="Remove the link.")
+            raise Depth2ImgError(
+                "The result would lie outside the output folder.", got=str(path), fix="Remove the link."
+            )
         for each in (*result_paths(path, work.item.options), record_path(order.out, work.item.name)):
             remove_stale(each)  # of a run that was killed here
         save_result(result, path, work.item.options)
@@ -164,7 +166,7 @@ class Worker:
         return record
 
     def failure(self, work: Work, problem: Exception) -> Record:
-        """The record of an item that cannot be made."""
+        """Make the record of an item that failed."""
         error = str(problem) if isinstance(problem, Depth2ImgError) else f"{type(problem).__name__}: {problem}"
         return describe(
             work.item, self._order.out, self._order.suffix, status="failed", error=error[:2000], worker=self._name

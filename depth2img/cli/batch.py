@@ -21,9 +21,9 @@ from .flags import PATH, depth_flags, device_flag, dtype_flag, json_flag, model_
 
 SOME_FAILED: Final = 1
 EVERY: Final = 30.0
-"""Seconds between lines about progress, where there is no terminal."""
+"""Seconds between lines of progress without a terminal."""
 WINDOW: Final = 60.0
-"""Seconds that the rate is taken over."""
+"""Seconds over which the rate is averaged."""
 
 
 @click.command(
@@ -36,30 +36,36 @@ Examples:
 
 \b
 Exit codes: 0 all items are finished, 1 some failed, 2 nothing was run, 130 interrupted.
-The same command again goes on where the last one ended. More in docs/batch.md."""
+The same command again continues where the last one stopped. More in docs/batch.md."""
 )
 @click.argument("source", metavar="IN", type=PATH)
 @click.argument("output", metavar="OUT", type=PATH)
-@click.option("--recursive", is_flag=True, help="Pictures in folders of the folder, too.")
-@click.option("--depth-folder", type=PATH, help="Depth maps named like the pictures, or with -depth behind that.")
-@click.option("--mask-folder", type=PATH, help="Masks named like the pictures, or with -mask behind that.")
+@click.option("--recursive", is_flag=True, help="Include pictures in subfolders.")
+@click.option("--depth-folder", type=PATH, help="Depth maps named after the pictures, optionally followed by -depth.")
+@click.option("--mask-folder", type=PATH, help="Masks named after the pictures, optionally followed by -mask.")
 @click.option(
     "--unmatched",
     type=click.Choice(UNMATCHED),
     default=UNMATCHED[0],
     show_default=True,
-    help="If a picture has no map or mask there: run nothing, make it without one, or leave it out.",
+    help="What to do if a picture has no map or mask there: run nothing, make it without one, or skip it.",
 )
-@click.option("--allow", type=PATH, multiple=True, help="A folder that the manifest may name files in besides its own.")
-@click.option("--same-seed", is_flag=True, help="Every item has the seed itself, instead of one by its name.")
+@click.option(
+    "--allow", type=PATH, multiple=True, help="Another folder, besides its own, whose files the manifest may name."
+)
+@click.option("--same-seed", is_flag=True, help="Give every item the same seed, instead of one derived from its name.")
 @click.option(
     "--format", "suffix", type=click.Choice([kind[1:] for kind in PICTURE_KINDS]), default="png", show_default=True
 )
 @click.option(
-    "--batch-size", type=click.IntRange(1, 256), default=4, show_default=True, help="Items of one size at a time."
+    "--batch-size",
+    type=click.IntRange(1, 256),
+    default=4,
+    show_default=True,
+    help="Items of one size that are made together.",
 )
-@click.option("--threads", type=click.IntRange(1, 1024), help="CPU threads of a model.  [default: all]")
-@click.option("--dry-run", is_flag=True, help="Only say what would be done.")
+@click.option("--threads", type=click.IntRange(1, 1024), help="CPU threads per model.  [default: all]")
+@click.option("--dry-run", is_flag=True, help="Only report what would be done.")
 @click.option(
     "--ray",
     is_flag=False,
@@ -67,7 +73,7 @@ The same command again goes on where the last one ended. More in docs/batch.md."
     metavar="[ADDRESS]",
     help="Run on Ray: on this machine, or on the cluster at ADDRESS ('auto' or host:port).",
 )
-@click.option("--workers", type=click.IntRange(1), help="Models at once on Ray.  [default: as fit]")
+@click.option("--workers", type=click.IntRange(1), help="Number of models on Ray.  [default: as many as fit]")
 @click.option("--gpus-per-worker", type=click.FloatRange(0), help="On Ray; 0.5 puts two on one GPU.  [default: 1 or 0]")
 @model_flag
 @device_flag
@@ -100,8 +106,8 @@ def batch(
 ) -> None:
     """Generate from all pictures of a folder, or all rows of a manifest (.csv, .jsonl).
 
-    A finished item is not made again, unless its picture, its options or the model have changed. One item that fails
-    does not stop the others. OUT/results.jsonl lists all of them.
+    A finished item is not made again unless its picture, its options or the model have changed. An item that fails does
+    not stop the others. OUT/results.jsonl lists all of them.
     """
     import torch
 
@@ -118,7 +124,7 @@ def batch(
         )
     notes = [*found.notes, *(f"{one['name']}: {one['error']}" for one in [*plan.failed.values()][:20])]
     left = f"{plan.pending} of {len(plan.items)} items to make in {len(plan.groups)} batches"
-    for note in (*notes, f"{left}, {len(plan.done)} finished before, {len(plan.failed)} unreadable."):
+    for note in (*notes, f"{left}, {len(plan.done)} already finished, {len(plan.failed)} unreadable."):
         click.echo(note, err=True)
     if dry_run:
         values = {"pending": plan.pending, "finished": len(plan.done), "unreadable": len(plan.failed)}
@@ -138,13 +144,13 @@ def batch(
 
 
 def _here(model: str) -> str:
-    """A model on this machine by its whole path, as other processes need it."""
+    """Make the path of a model on this machine absolute, for other processes."""
     return str(Path(model).absolute()) if Path(model).exists() else model
 
 
 @contextlib.contextmanager
 def _terminated_as_interrupted() -> Iterator[None]:
-    """Schedulers end a job with SIGTERM: that ends a run as cleanly as Ctrl+C."""
+    """Handle SIGTERM, with which schedulers end a job, like Ctrl+C."""
     before = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         yield
@@ -154,7 +160,7 @@ def _terminated_as_interrupted() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _watched(total: int, *, quiet: bool) -> Iterator[Any]:
-    """A progress bar with rate and time left, or a line every `EVERY` seconds where there is no terminal."""
+    """Show a progress bar with rate and time left, or without a terminal a line every `EVERY` seconds."""
     from ..batch.runner import duration
 
     marks: deque[tuple[float, int]] = deque([(time.monotonic(), 0)])

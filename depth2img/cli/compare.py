@@ -1,4 +1,4 @@
-"""The comparison: plain img2img beside depth-to-image on one checkpoint, over the denoising strengths."""
+"""Compare plain img2img with depth-to-image on one checkpoint, over denoising strengths."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ STRENGTHS: Final = (0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
 
 @dataclass(frozen=True)
 class Comparison:
-    """What came out.
+    """The results of a comparison.
 
     Attributes:
         strengths: the columns.
@@ -41,12 +41,12 @@ class Comparison:
     estimator: str
 
     def scores(self, engine: Engine, true: DepthMap | None = None, mean: DepthMap | None = None) -> list[Score]:
-        """How much structure each result keeps.
+        """Score how much structure each result keeps.
 
         Args:
             engine: the one that made them.
-            true: what they are compared with; by default `depth`, so that the score of a result with depth is its
-                fidelity (`Generated.fidelity`).
+            true: the map to compare results with; by default `depth`, so that the score of a result with depth is
+                its fidelity (`Generated.fidelity`).
             mean: see `scores.structure`.
 
         Raises:
@@ -63,7 +63,7 @@ class Comparison:
         ]
 
     def figure(self, prompt: str) -> Image.Image:
-        """The labelled grid: the picture and its depth map, then one column per strength."""
+        """Draw the labelled grid: the picture and its depth map, then one column per strength."""
         shown = self.with_depth[0].frame
         height, width = shown.shape[:2]
         view = np.asarray(self.depth.resized(width, height).to_image())
@@ -96,12 +96,12 @@ def compare(
     """Generate one picture at every strength, with the same seed, without and with depth.
 
     Args:
-        engine: a depth model.
+        engine: an engine with a depth model.
         picture: anything that `images.read_picture` takes.
-        settings: the job's; its denoising strength is replaced.
-        options: the depth options, of which the first row switches depth off and the second on.
-        strengths: the columns, one at least.
-        on_step: told the pictures done and the pictures in all.
+        settings: the settings of every job; their denoising strength is replaced.
+        options: the depth options; depth is switched off in the first row and on in the second.
+        strengths: the columns, at least one.
+        on_step: called with the pictures done and the total.
 
     Raises:
         Depth2ImgError: as in `Engine.generate`.
@@ -117,11 +117,11 @@ def compare(
                 on_step(len(rows[False]) + len(rows[True]), total)
     depth = next((one.depth for one in rows[True] if one.depth is not None), None)
     if depth is None:
-        raise OptionError("strengths", "There is no denoising strength to compare at.", fix="Give one at least.")
+        raise OptionError("strengths", "No denoising strength is given.", fix="Give at least one.")
     return Comparison(strengths, rows[False], rows[True], depth, options.estimator)
 
 
 def table(scores: Sequence[Score]) -> list[str]:
-    """The scores as lines of text."""
+    """Format scores as lines of text."""
     lines = ["strength  img2img  depth2img"]
     return lines + [f"{one.denoising_strength:8.2f}  {one.img2img:7.3f}  {one.depth2img:9.3f}" for one in scores]

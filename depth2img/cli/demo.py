@@ -1,4 +1,4 @@
-"""The demonstration: everything the engine does, on one sample picture, into one folder."""
+"""The demo: everything the engine does, on one sample picture, written to one folder."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ SAMPLE: Final = Path(__file__).parents[1] / "embedded" / "sample"
 
 SEED: Final = 7
 ROUNDS: Final = 4
-"""Pictures that are generated beside the comparison."""
+"""Pictures that are generated besides the comparison."""
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ class Sample:
 
 
 def load_sample() -> Sample:
-    """The sample that comes with the package."""
+    """Load the sample that comes with the package."""
     notes = json.loads((SAMPLE / "scene.json").read_text(encoding="utf-8"))
 
     def scaled(name: str) -> DepthMap:
@@ -71,15 +71,15 @@ def load_sample() -> Sample:
 
 
 @dataclass(frozen=True)
-class Shown:
-    """What the demonstration made.
+class Demo:
+    """The outcome of a demo.
 
     Attributes:
-        folder: where it is.
+        folder: where the files are.
         files: name -> what it shows.
         comparison: structure kept at each denoising strength.
-        structure: structure kept by each further result; of `removed`, that of the scene without the solid.
-        seconds: how long it took.
+        structure: structure kept by each further result; for `removed`, that of the scene without the solid.
+        seconds: duration.
     """
 
     folder: Path
@@ -89,7 +89,7 @@ class Shown:
     seconds: float
 
     def to_json(self) -> dict[str, Any]:
-        """Everything as plain data."""
+        """Return everything as plain data."""
         return {
             "folder": str(self.folder),
             "files": dict(self.files),
@@ -99,11 +99,11 @@ class Shown:
         }
 
     def lines(self) -> list[str]:
-        """Everything as text, and what to do next."""
+        """Return everything as lines of text, with suggestions for what to do next."""
         width = max(map(len, self.files))
         lines = [f"Written to {self.folder} in {self.seconds:.0f} s:", ""]
         lines += [f"  {name:{width}}  {what}" for name, what in self.files.items()]
-        lines += ["", "Structure kept (1 = that of the input, 0 = that of any scene):", ""]
+        lines += ["", "Structure kept (1 = as in the input, 0 = as in any scene):", ""]
         lines += [f"  {line}" for line in table(self.comparison)]
         lines += ["", *(f"  {name:10}  {value:.3f}" for name, value in self.structure.items())]
         return [*lines, "", *NEXT]
@@ -113,19 +113,19 @@ NEXT: Final = (
     "Next:",
     "  - your own picture:   depth2img compare PICTURE -p 'a red cube on a blue floor, night'",
     "  - the real model:     depth2img generate PICTURE -m 512-depth-ema.safetensors -p PROMPT",
-    "                        (or a folder in the layout of diffusers, or owner/name on the Hugging Face hub)",
+    "                        (or a folder in diffusers' layout, or owner/name on the Hugging Face hub)",
     "  - in the WebUI:       put this repository into its extensions folder and select a depth checkpoint;",
-    "                        README.md tells how, and where the checkpoint comes from",
+    "                        README.md says how, and where to get the checkpoint",
 )
 
 
-def run(engine: Engine, folder: Path, *, on_step: Callable[[int, int], None] | None = None) -> Shown:
-    """Write the demonstration to a folder; files of the same names are replaced.
+def run(engine: Engine, folder: Path, *, on_step: Callable[[int, int], None] | None = None) -> Demo:
+    """Write the demo to a folder; files of the same names are replaced.
 
     Args:
         engine: a depth model.
         folder: created if it does not exist.
-        on_step: told the pictures done and the pictures in all.
+        on_step: called with the pictures done and the total.
 
     Raises:
         Depth2ImgError: the folder cannot be written.
@@ -146,7 +146,7 @@ def run(engine: Engine, folder: Path, *, on_step: Callable[[int, int], None] | N
     save("mask.png", sample.mask, "the mask of the two inpaintings, white = repaint")
     found = engine.estimate(sample.picture)
     found.save(folder / "depth.png")
-    files["depth.png"] = "its depth map as the model sees it, 16 bits, white = near"
+    files["depth.png"] = "its depth map as the model estimates it, 16 bits, white = near"
 
     settings = Settings(prompt=sample.prompts["other"], seed=SEED)
     made = compare(engine, sample.picture, settings, strengths=STRENGTHS, on_step=lambda done, _: tell(done, total))
@@ -156,21 +156,21 @@ def run(engine: Engine, folder: Path, *, on_step: Callable[[int, int], None] | N
     for name, (picture, what) in results.items():
         save(f"{name}.png", picture, what)
     pictures = {name: picture for name, (picture, _) in results.items()}
-    save("overview.png", _overview(sample, found, pictures), "all on one sheet")
-    shown = Shown(
+    save("overview.png", _overview(sample, found, pictures), "everything on one sheet")
+    shown = Demo(
         folder=folder,
         files=files,
         comparison=made.scores(engine, sample.depth, sample.mean),
         structure=_structure(engine, sample, pictures),
         seconds=time.perf_counter() - begun,
     )
-    files["scores.json"] = "the figures below"
-    write_file(folder / "scores.json", (json.dumps(shown.to_json(), indent=2) + "\n").encode(), what="The figures")
+    files["scores.json"] = "the scores below"
+    write_file(folder / "scores.json", (json.dumps(shown.to_json(), indent=2) + "\n").encode(), what="The scores")
     return shown
 
 
 def _four(engine: Engine, sample: Sample, tell: Callable[[int], None]) -> dict[str, tuple[Picture, str]]:
-    """The further results by name: what came out, and what it shows."""
+    """Make the further results: name -> picture and caption."""
     prompts = sample.prompts
     full = Settings(seed=SEED, denoising_strength=1.0, mask_blur=2)
     keep, fill = DepthOptions(), DepthOptions(under_mask="fill")
@@ -200,7 +200,7 @@ def _four(engine: Engine, sample: Sample, tell: Callable[[int], None]) -> dict[s
 
 
 def _structure(engine: Engine, sample: Sample, pictures: Mapping[str, Picture]) -> dict[str, float]:
-    """Structure kept by the results, each against the depth that it should have."""
+    """Score the results, each against the depth that it should have."""
     wanted = {
         "recoloured": sample.depth,
         "light": sample.depth,

@@ -1,4 +1,4 @@
-"""`depth2img checkpoint fetch`: getting a published checkpoint, after showing what and from where."""
+"""`depth2img checkpoint fetch`: download a published checkpoint, after showing what it is and where it comes from."""
 
 from __future__ import annotations
 
@@ -19,22 +19,22 @@ Examples:
   depth2img checkpoint fetch --webui stable-diffusion-webui
   depth2img checkpoint fetch 512-depth-ema.safetensors -o downloads --mirrors own-mirrors.yaml --yes
 
-The first of the list is fetched unless FILE names another. Interrupted at any moment, the same command goes on from
-what is there."""
+The first of the list is fetched unless FILE names another. After an interruption, the same command resumes the
+download."""
 )
 @click.argument("file", required=False)
 @webui_flags
-@click.option("-o", "--output", type=PATH, help="A folder to put the file into, instead of a WebUI; it must exist.")
-@click.option("--list", "show_list", is_flag=True, help="Show what can be fetched, and fetch nothing.")
+@click.option("-o", "--output", type=PATH, help="An existing folder to put the file into, instead of a WebUI.")
+@click.option("--list", "show_list", is_flag=True, help="List what can be fetched, and fetch nothing.")
 @click.option(
     "--mirrors",
     type=PATH,
     multiple=True,
     envvar="DEPTH2IMG_MIRRORS",
-    help="A table of mirrors of your own, or a folder with the files; tried first. May be given several times.",
+    help="Your own table of mirrors, or a folder with the files; tried first. May be given several times.",
 )
-@click.option("--replace", is_flag=True, help="Replace another file of that name, once the new one is whole.")
-@click.option("--unverified", is_flag=True, help="Take a file whose SHA-256 is not known.")
+@click.option("--replace", is_flag=True, help="Replace another file of that name once the new one is complete.")
+@click.option("--unverified", is_flag=True, help="Accept a file whose SHA-256 is not known.")
 @click.option("-y", "--yes", is_flag=True, help="Do not ask.")
 @json_flag
 def fetch(
@@ -51,9 +51,9 @@ def fetch(
     yes: bool,
     as_json: bool,
 ) -> None:
-    """Get a published depth checkpoint into the WebUI, with its YAML, or into a folder.
+    """Download a published depth checkpoint into the WebUI, with its YAML, or into a folder.
 
-    Resumed where it was interrupted, checked by its SHA-256, whole or not at all.
+    Downloads are resumed, verified by SHA-256, and appear complete or not at all.
     """
     from ..checkpoints import webui_folders
     from ..checkpoints.download import mirrors as tables

@@ -19,19 +19,19 @@ INK: Final = "black"
 
 @dataclass(frozen=True)
 class Row:
-    """One row of a grid: a label on the left and the pictures, uint8 (H, W, 3); None leaves a place empty."""
+    """One row of a grid: a label on the left and the pictures, uint8 (H, W, 3); None leaves a cell empty."""
 
     label: str
     pictures: Sequence[Picture | None]
 
 
 def grid(rows: Sequence[Row], columns: Sequence[str], *, title: str = "", tile: int = 128) -> Image.Image:
-    """A grid with a label over each column and left of each row.
+    """Draw a grid with a label above each column and to the left of each row.
 
     Args:
-        rows: equally long.
+        rows: rows of equal length.
         columns: labels, as many as a row has pictures.
-        title: one line above, cut where it does not fit.
+        title: one line above the grid, shortened if it does not fit.
         tile: width of a picture in the grid; heights follow the first picture's proportions.
 
     Raises:

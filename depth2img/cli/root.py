@@ -1,6 +1,6 @@
 """The command line: `depth2img estimate | generate | batch | compare | checkpoint | convert | app | demo`.
 
-What a user can correct ends in one sentence and exit code 2. torch, diffusers, transformers and gradio are imported by
+Usage and input errors end with one sentence and exit code 2. torch, diffusers, transformers and gradio are imported by
 the commands that need them, when they need them.
 """
 
@@ -18,7 +18,7 @@ import click
 from ..depth.adjustments import adjust
 from ..depth.depth_map import COLOUR_MAPS
 from ..diffusion.results import MAP_ENDING, save_result, view
-from ..diffusion.settings import HIRES_SETTINGS, MASK_SETTINGS, Settings
+from ..diffusion.settings import Settings, in_section
 from ..errors import Depth2ImgError, OptionError
 from ..io.images import read_picture, to_float
 from ..io.saving import picture_path, save_picture
@@ -50,17 +50,17 @@ EXTRAS: Final = {
     "gradio": "app",
     "ray": "ray",
 }
-"""Package that a command may miss -> the extra that brings it."""
+"""Optional package that a command needs -> the extra that installs it."""
 
 ENVIRONMENT: Final = {
     "TRANSFORMERS_VERBOSITY": "error",
     "DIFFUSERS_VERBOSITY": "error",
-    # For how many rounds an idle thread of GNU's OpenMP spins for work before it sleeps. With its own 300,000, by
-    # libgomp's manual, `depth2img demo` took 22 to 150 s beside one busy process, with these 15 s; on an idle machine
-    # both take 6 s.
+    # Rounds that an idle thread of GNU OpenMP spins before it sleeps. With libgomp's default of 300,000,
+    # `depth2img demo` took 22 to 150 s next to one busy process, with this value 15 s; on an idle machine, both take
+    # 6 s.
     "GOMP_SPINCOUNT": "1000",
 }
-"""Set for libraries that read it when they are loaded, where the user has not set it."""
+"""Variables that libraries read when they are loaded; set unless the user has set them."""
 
 
 @click.group(
@@ -69,12 +69,11 @@ ENVIRONMENT: Final = {
 )
 @click.version_option(package_name="sd-webui-depth2img")
 def app() -> None:
-    """Stable Diffusion 2 depth-to-image: new pictures that keep the depth of a given one."""
+    """Stable Diffusion 2 depth-to-image: generate pictures that keep the depth of a given one."""
 
 
 def main() -> None:
-    """Entry point: runs a command and exits with 0, 1 (the answer is no), 2 (the user can correct it) or 130
-    (interrupted)."""
+    """Run the command line; exit with 0, 1 (check failed), 2 (usage or input error) or 130 (interrupted)."""
     for name, value in ENVIRONMENT.items():
         os.environ.setdefault(name, value)
     try:
@@ -93,9 +92,9 @@ def main() -> None:
         click.echo(f"Error: The package {name} is not installed. {fix}", err=True)
         sys.exit(USER_ERROR)
     except (click.Abort, KeyboardInterrupt):
-        click.echo("Interrupted; nothing half-written is left.", err=True)
+        click.echo("Interrupted; no incomplete file is left.", err=True)
         sys.exit(flags.INTERRUPTED)
-    if code:  # what a command that found something gave to `Context.exit`
+    if code:  # given to `Context.exit` by a command whose check failed
         sys.exit(code)
 
 
@@ -117,7 +116,7 @@ Examples:
 )
 @pictures_argument
 @output_flag
-@click.option("--colour-map", type=click.Choice(list(COLOUR_MAPS)), help="Also write a picture of the map.")
+@click.option("--colour-map", type=click.Choice(list(COLOUR_MAPS)), help="Also write the map in these colours.")
 @model_flag
 @device_flag
 @json_flag
@@ -131,7 +130,7 @@ def estimate(
     device: str,
     as_json: bool,
 ) -> None:
-    """Estimate depth: 16-bit PNG (white = near), or .tiff or .npy with the network's raw values."""
+    """Estimate depth: 16-bit PNG (white = near), or .tiff or .npy with the estimator's raw values."""
     from ..diffusion import load_estimator
 
     several = len(pictures) > 1
@@ -169,7 +168,9 @@ Examples:
 )
 @pictures_argument
 @output_flag
-@click.option("--mask", "masks", type=flags.PATH, multiple=True, help="Repaint what is white here; one, or one each.")
+@click.option(
+    "--mask", "masks", type=flags.PATH, multiple=True, help="Repaint what is white here; one mask, or one per picture."
+)
 @model_flag
 @device_flag
 @dtype_flag
@@ -228,14 +229,20 @@ Examples:
 )
 @click.argument("picture", type=flags.PATH)
 @output_flag
-@click.option("--strength", "strengths", type=float, multiple=True, help="One column; default: 0.4, 0.5 ... 1.0.")
+@click.option(
+    "--strength",
+    "strengths",
+    type=float,
+    multiple=True,
+    help="A column; may be given several times.  [default: 0.4, 0.5 ... 1.0]",
+)
 @model_flag
 @device_flag
 @dtype_flag
 @speed_flags
 @json_flag
-@flags.setting_flags("denoising_strength", *MASK_SETTINGS, *HIRES_SETTINGS)
-# --strength is the row of denoising strengths; there are neither masks nor a hires pass, and a score in any case
+@flags.setting_flags("denoising_strength", *in_section("mask", "hires"))
+# --strength is a denoising strength here; there are neither masks nor a hires pass, and there is always a score
 @flags.depth_flags("enabled", "append_map", "save_map", "strength", "score", "under_mask", "hires")
 def compare(
     picture: Path,
@@ -277,10 +284,12 @@ Examples:
   depth2img app
   depth2img app -m 512-depth-ema.safetensors -o results --port 7870""",
 )
-@click.option("-o", "--output", type=flags.PATH, help="Folder to save results into.  [default: only show them]")
+@click.option("-o", "--output", type=flags.PATH, help="Folder for the results.  [default: results are only shown]")
 @click.option("--port", type=click.IntRange(1024, 65535), default=7861, show_default=True, help="Port on 127.0.0.1.")
 @click.option("--open/--no-open", "open_browser", default=True, show_default=True, help="Open the page in a browser.")
-@click.option("--estimators", type=flags.PATH, help="Folder of depth models to choose from, a folder each.")
+@click.option(
+    "--estimators", type=flags.PATH, help="Folder that holds further depth models, each in a folder of its own."
+)
 @model_flag
 @device_flag
 @dtype_flag
@@ -295,13 +304,13 @@ def app_command(
     dtype: str,
     speed: Mapping[str, bool],
 ) -> None:
-    """Show the panel as a page on this machine: img2img, inpainting, depth preview."""
+    """Serve the panel as a page on this machine: img2img, inpainting, depth preview."""
     from ..estimators.pool import EstimatorPool
     from ..gui import app as page
 
     if estimators is not None and not estimators.is_dir():
         raise OptionError("estimators", f"There is no folder {estimators}.", fix="Create it first.")
-    # What a page sends is no path: only the folder's own names.
+    # Names from a page are never paths: only those of the folder are accepted.
     engine = _engine(model, device, dtype, speed, EstimatorPool(estimators))
     click.echo(f"Serving on http://{page.HOST}:{port}; stop with Ctrl+C.", err=True)
     page.serve(engine, port=port, folder=output, open_browser=open_browser)
@@ -321,7 +330,7 @@ Example:
 @speed_flags
 @json_flag
 def demo(output: Path, model: str, device: str, dtype: str, speed: Mapping[str, bool], as_json: bool) -> None:
-    """Show everything on a sample picture: depth, comparison, another light, repainting and removing an object."""
+    """Run everything on a sample picture: depth, comparison, another light, repainting and removing an object."""
     from . import demo as showing
 
     engine = _engine(model, device, dtype, speed)

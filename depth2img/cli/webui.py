@@ -1,4 +1,4 @@
-"""What the commands that put something into a WebUI have in common: where it is, and setting a checkpoint up there."""
+"""Shared by the commands that install into a WebUI: its folders, and setting up a checkpoint there."""
 
 from __future__ import annotations
 
@@ -17,21 +17,21 @@ if TYPE_CHECKING:
 
 
 def webui_flags(command: Callable[..., None]) -> Callable[..., None]:
-    """Decorator: adds `--webui`, `--data-dir`, `--models-dir` and `--ckpt-dir`."""
+    """Decorate a command with `--webui`, `--data-dir`, `--models-dir` and `--ckpt-dir`."""
     for name in ("--ckpt-dir", "--models-dir", "--data-dir"):
-        command = click.option(name, type=PATH, help="As the WebUI is started with, if it is.")(command)
+        command = click.option(name, type=PATH, help="The WebUI's own flag, if it is started with one.")(command)
     where = "The WebUI's folder.  [default: the one that this is an extension of]"
     return click.option("--webui", type=PATH, help=where)(command)
 
 
 def set_up(file: Path, folders: Sequence[Path], *, how: How, yes: bool, quiet: bool) -> tuple[dict[str, Any], str]:
-    """Say what setting up will do, ask where a YAML would be replaced, and do it.
+    """Show what setting up will do, ask before a YAML is replaced, and do it.
 
     Returns:
-        What was done, as plain data, and a closing sentence.
+        The outcome as plain data, and a closing sentence.
 
     Raises:
-        CheckpointError: it cannot be set up, or nobody can be asked.
+        CheckpointError: it cannot be set up, or there is no terminal to ask.
     """
     from ..checkpoints import carry_out, plan_setup
 

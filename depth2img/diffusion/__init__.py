@@ -1,21 +1,19 @@
-"""The standalone engine: depth-to-image and depth inpainting on diffusers."""
+"""The standalone engine on diffusers: depth-to-image and depth inpainting without a WebUI."""
 
 from __future__ import annotations
 
 import importlib
 from typing import TYPE_CHECKING, Any, Final
 
-from .settings import Settings as Settings
+from .settings import Settings
 
 if TYPE_CHECKING:
-    from .engine import Engine as Engine
-    from .engine import Generated as Generated
-    from .engine import Job as Job
-    from .loader import find as find
-    from .loader import load as load
-    from .loader import load_estimator as load_estimator
+    from .engine import Engine, Generated, Job
+    from .loader import find, load, load_estimator
 
-LATER: Final = {
+__all__ = ["Engine", "Generated", "Job", "Settings", "find", "load", "load_estimator"]
+
+_LAZY: Final = {
     "Engine": "engine",
     "Generated": "engine",
     "Job": "engine",
@@ -23,10 +21,10 @@ LATER: Final = {
     "load": "loader",
     "load_estimator": "loader",
 }
-"""What is imported, and torch with it, when it is first asked for: the command line needs the settings alone."""
+"""Name -> its module, which brings in torch and is imported when the name is first used."""
 
 
 def __getattr__(name: str) -> Any:
-    if name not in LATER:
+    if name not in _LAZY:
         raise AttributeError(f"module '{__name__}' has no attribute '{name}'")
-    return getattr(importlib.import_module(f".{LATER[name]}", __name__), name)
+    return getattr(importlib.import_module(f".{_LAZY[name]}", __name__), name)

@@ -113,8 +113,7 @@ class Engine:
 
     def __init__(self, networks: Networks, pool: EstimatorPool | None = None) -> None:
         self.networks: Final = networks
-        self.pool: Final = own_pool() if pool is None else pool
-        self.pool.device = lambda: networks.device
+        self.pool: Final = (own_pool() if pool is None else pool).on(lambda: networks.device)
         self._cache = DepthCache()
 
     @classmethod

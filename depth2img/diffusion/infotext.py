@@ -1,24 +1,21 @@
-"""What a picture was made with, as text: the WebUI's infotext, so that the WebUI reads it and can paste it."""
+"""The WebUI's infotext of a result, so that the WebUI can read and paste it."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from typing import Any, Final
 
 from ..depth.scores import FIDELITY
 from ..options import DepthOptions
-from .settings import Settings
+from ..table import Option, written
+from .settings import SETTINGS, Settings
 
-SAMPLER_NAMES: Final[Mapping[str, str]] = {
-    "ddim": "DDIM",
-    "euler": "Euler",
-    "euler a": "Euler a",
-    "dpm++ 2m": "DPM++ 2M",
-}
-"""What the WebUI calls the samplers."""
-
-UPSCALER_NAMES: Final[Mapping[str, str]] = {"latent": "Latent", "lanczos": "Lanczos"}
+ORDER: Final = (
+    *("Steps", "Sampler", "CFG scale", "Seed", "Size", "Model", "Denoising strength"),
+    *("Mask mode", "Mask blur", "Inpaint area", "Masked area padding", "Masked content"),
+    *("Hires upscale", "Hires upscaler", "Hires denoising strength", "Hires steps"),
+)
+"""The WebUI's order of its keys (`create_infotext`, 1.10.1); keys of other settings follow in the table's order."""
 
 
 def infotext(
@@ -31,33 +28,27 @@ def infotext(
     masked: bool = False,
     fidelity: float | None = None,
 ) -> str:
-    """The infotext of one result: prompt, negative prompt, then `key: value` pairs (`create_infotext`, 1.10.1).
+    """Write the infotext of one result: prompt, negative prompt, then `key: value` pairs.
 
     Args:
         settings: of this picture, with its own seed.
-        options: those that are not at their defaults are named.
+        options: the ones that differ from their defaults are written.
         size: width and height of the frame.
-        cfg_scale: what was used.
+        cfg_scale: the value that was used.
         model: name of the model.
         masked: whether there was a mask.
         fidelity: see `Generated`.
     """
-    pairs: dict[str, Any] = {
-        "Steps": settings.steps,
-        "Sampler": SAMPLER_NAMES[settings.sampler],
-        "CFG scale": cfg_scale,
-        "Seed": settings.seed,
-        "Size": f"{size[0]}x{size[1]}",
-        "Model": model,
-        "Denoising strength": settings.denoising_strength,
-    }
-    if masked:
-        pairs |= _mask(settings)
-    if settings.hr_scale > 1:
-        pairs |= {"Hires upscale": settings.hr_scale, "Hires upscaler": UPSCALER_NAMES[settings.hr_upscaler]}
-        pairs |= {"Hires denoising strength": settings.hr_denoising_strength}
-        pairs |= {"Hires steps": settings.hr_second_pass_steps} if settings.hr_second_pass_steps else {}
-    pairs |= options.infotext()
+    pairs: dict[str, Any] = {"Size": f"{size[0]}x{size[1]}", "Model": model}
+    unused = {"mask": not masked, "hires": settings.hr_scale <= 1}
+    for option, value in written(settings, SETTINGS):
+        if not unused.get(option.section, False):
+            pairs[option.infotext] = _shown(option, value)
+    pairs["CFG scale"] = cfg_scale
+    if settings.inpaint_area != "only masked":
+        pairs.pop(SETTINGS["only_masked_padding"].infotext, None)
+    known = [key for key in ORDER if key in pairs]
+    pairs = {key: pairs[key] for key in dict.fromkeys([*known, *pairs])} | options.infotext()
     if fidelity is not None:
         pairs[FIDELITY] = f"{fidelity:.3f}"
     negative = f"\nNegative prompt: {settings.negative_prompt}" if settings.negative_prompt else ""
@@ -66,18 +57,14 @@ def infotext(
     )
 
 
-def _mask(settings: Settings) -> dict[str, Any]:
-    pairs: dict[str, Any] = {"Mask mode": "Inpaint not masked"} if settings.mask_invert else {}
-    if settings.mask_blur:
-        pairs["Mask blur"] = settings.mask_blur
-    if settings.inpaint_area == "only masked":
-        pairs |= {"Inpaint area": "Only masked", "Masked area padding": settings.only_masked_padding}
-    if settings.masked_content != "original":
-        pairs["Masked content"] = settings.masked_content
-    return pairs
+def _shown(option: Option, value: Any) -> Any:
+    """Return a value as the WebUI writes it: of a choice its label, for a switch that is on the switch's label."""
+    if option.kind == "choice":
+        return option.choices[value]
+    return option.label if option.kind == "switch" else value
 
 
 def _quoted(value: Any) -> str:
-    """`quote` of the host (modules/infotext_utils.py)."""
+    """Quote a value that holds separators, as `quote` of the host does (modules/infotext_utils.py)."""
     text = str(value)
     return json.dumps(text, ensure_ascii=False) if any(mark in text for mark in ",\n:") else text

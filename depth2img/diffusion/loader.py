@@ -66,9 +66,7 @@ def load_estimator(source: str | Path, *, device: str = "auto", estimator: str =
     """
     where = pick_device(device)
     if estimator != CHECKPOINT:
-        pool = own_pool()
-        pool.device = lambda: where
-        return pool.get(estimator)
+        return own_pool().on(lambda: where).get(estimator)
     return build_estimator(find(source), device=where)
 
 

@@ -1,4 +1,4 @@
-"""A result as files: the picture, and the depth map beside it where that is asked for."""
+"""Save a result: the picture, and if requested the depth map next to it."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ if TYPE_CHECKING:
 
 MAP_ENDING: Final = f"{MAPS.ending}.png"
 VIEW_ENDING: Final = f"{MAPS.ending}-view.png"
-"""Behind the picture's stem: its map with 16 bits, and the map to look at."""
+"""What follows the picture's stem: in the name of its 16-bit map, and of the map as a picture."""
 
 
 def view(depth: DepthMap, like: Picture, colour_map: str = "grey") -> Image.Image:
-    """A picture of a map, of another picture's size."""
+    """Draw a map as a picture of the size of another one."""
     return depth.resized(like.shape[1], like.shape[0]).to_image(colour_map)
 
 
 def result_paths(path: Path, options: DepthOptions) -> list[Path]:
-    """The files that `save_result` writes for these options: the picture, its map to look at, its map with 16 bits."""
+    """List the files that `save_result` writes for these options: picture, map as a picture, 16-bit map."""
     paths = [path]
     if options.append_map and options.enabled:
         paths.append(path.with_name(path.stem + VIEW_ENDING))
@@ -37,18 +37,18 @@ def result_paths(path: Path, options: DepthOptions) -> list[Path]:
 
 
 def save_result(result: Generated, path: Path, options: DepthOptions) -> list[Path]:
-    """Write a result; each file appears whole or not at all.
+    """Write a result; each file is written completely or not at all.
 
     Args:
-        result: what the engine gave.
-        path: of the picture; its suffix says of which kind.
-        options: `append_map` and `save_map` are read.
+        result: a result of the engine.
+        path: path of the picture; its suffix decides the format.
+        options: `append_map` and `save_map` decide which maps are written.
 
     Returns:
-        The files, as `result_paths` names them.
+        The files, as listed by `result_paths`.
 
     Raises:
-        Depth2ImgError: the folder cannot be written.
+        Depth2ImgError: a file cannot be written.
     """
     paths = result_paths(path, options)
     save_picture(result.picture, path, infotext=result.infotext)

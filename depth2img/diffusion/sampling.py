@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -15,18 +15,10 @@ from ..depth.schedule import conditional, unconditional
 from ..errors import Depth2ImgError
 from ..options import DepthOptions
 from .networks import Networks
-from .settings import Settings, Steps
+from .settings import SAMPLERS, Settings, Steps
 
 Step = Callable[[int, int], None]
 """Called with the steps done and the steps in all."""
-
-SAMPLER_CLASSES: Final[Mapping[str, tuple[str, Mapping[str, Any]]]] = {
-    "ddim": ("DDIMScheduler", {}),
-    "euler": ("EulerDiscreteScheduler", {}),
-    "euler a": ("EulerAncestralDiscreteScheduler", {}),
-    "dpm++ 2m": ("DPMSolverMultistepScheduler", {"algorithm_type": "dpmsolver++", "solver_order": 2}),
-}
-"""Name in the settings -> diffusers' class and what it is told."""
 
 MOST_TEXTS: Final = 64
 """Prompts whose states are kept; of Stable Diffusion 2 in float16 they take 160 kB each."""
@@ -86,16 +78,16 @@ def make_scheduler(networks: Networks, sampler: str) -> Any:
 
     Args:
         networks: the model.
-        sampler: a key of `SAMPLER_CLASSES`.
+        sampler: a key of `settings.SAMPLERS`.
     """
     import diffusers
 
-    name, settings = SAMPLER_CLASSES[sampler]
+    chosen = SAMPLERS[sampler]
     own = {key: networks.scheduler[key] for key in SCHEDULE if key in networks.scheduler}
     fixed: dict[str, Any] = {"timestep_spacing": "leading", "clip_sample": False, "set_alpha_to_one": False}
-    kind = getattr(diffusers, name)
+    kind = getattr(diffusers, chosen.scheduler)
     known = inspect.signature(kind.__init__).parameters
-    wanted = fixed | own | dict(settings)
+    wanted = fixed | own | dict(chosen.arguments)
     return kind(**{key: value for key, value in wanted.items() if key in known})
 
 

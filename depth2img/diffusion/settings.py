@@ -1,61 +1,53 @@
-"""What a picture is generated with, apart from depth: names and ranges are those of the WebUI's img2img tab."""
+"""The settings of the standalone engine, apart from depth; names and ranges are those of the WebUI's img2img tab.
+
+A new setting is one more row of `Settings`, a new sampler one more entry of `SAMPLERS`.
+"""
 
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Mapping
 from typing import Any, Final
 
-from ..errors import OptionError
-
-MASKED_CONTENT: Final = ("fill", "original", "latent noise", "latent nothing")
-INPAINT_AREAS: Final = ("whole picture", "only masked")
-RESIZE_MODES: Final = ("just resize", "crop and resize", "resize and fill")
-UPSCALERS: Final = ("latent", "lanczos")
-SAMPLERS: Final = ("ddim", "euler", "euler a", "dpm++ 2m")
-
-MASK_SETTINGS: Final = ("mask_blur", "mask_invert", "masked_content", "inpaint_area", "only_masked_padding")
-HIRES_SETTINGS: Final = ("hr_scale", "hr_upscaler", "hr_second_pass_steps", "hr_denoising_strength")
-"""The settings that matter with a mask alone, and with a hires pass alone."""
+from ..table import Option, choice, number, rows, switch, text, whole
 
 DEVICES: Final = ("auto", "cpu", "cuda", "mps")
 DTYPES: Final = ("auto", "float32", "float16", "bfloat16")
-"""Where a model may run, and in which type."""
+"""Devices that a model may run on, and the types of its weights."""
 
 SIDE_STEP: Final = 8
+"""Width and height of a frame are multiples of this: the autoencoder's factor."""
+
 LARGEST_SIDE: Final = 4096
 LARGEST_SEED: Final = 2**32 - 1
 
-RANGES: Final[Mapping[str, tuple[float, float]]] = {
-    "denoising_strength": (0.0, 1.0),
-    "cfg_scale": (1.0, 30.0),
-    "steps": (1, 150),
-    "seed": (0, LARGEST_SEED),
-    "width": (64, LARGEST_SIDE),
-    "height": (64, LARGEST_SIDE),
-    "mask_blur": (0, 64),
-    "only_masked_padding": (0, 256),
-    "hr_scale": (1.0, 4.0),
-    "hr_second_pass_steps": (0, 150),
-    "hr_denoising_strength": (0.0, 1.0),
-}
-"""Inclusive ranges of the numbers."""
-
-FRACTIONS: Final = ("denoising_strength", "cfg_scale", "hr_scale", "hr_denoising_strength")
-"""The numbers that need not be whole."""
-
-CHOICES: Final[Mapping[str, tuple[str, ...]]] = {
-    "sampler": SAMPLERS,
-    "resize_mode": RESIZE_MODES,
-    "masked_content": MASKED_CONTENT,
-    "inpaint_area": INPAINT_AREAS,
-    "hr_upscaler": UPSCALERS,
-}
-
-
-LARGEST_PART: Final = 0.999
+LARGEST_STRENGTH: Final = 0.999
 """Denoising strength 1 counts as this where steps are counted, as in the WebUI."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Sampler:
+    """One sampler.
+
+    Attributes:
+        label: its name in the WebUI.
+        scheduler: its class in diffusers.
+        arguments: arguments for the class, besides the model's noise schedule.
+    """
+
+    label: str
+    scheduler: str
+    arguments: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+
+SAMPLERS: Final[Mapping[str, Sampler]] = {
+    "ddim": Sampler("DDIM", "DDIMScheduler"),
+    "euler": Sampler("Euler", "EulerDiscreteScheduler"),
+    "euler a": Sampler("Euler a", "EulerAncestralDiscreteScheduler"),
+    "dpm++ 2m": Sampler(
+        "DPM++ 2M", "DPMSolverMultistepScheduler", {"algorithm_type": "dpmsolver++", "solver_order": 2}
+    ),
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,8 +55,8 @@ class Steps:
     """The steps of one pass.
 
     Attributes:
-        of: how many there are from noise alone to the picture.
-        run: how many of these are run, the last ones.
+        of: steps from pure noise to the finished picture.
+        run: how many of these are run; they are the last ones.
     """
 
     of: int
@@ -73,98 +65,203 @@ class Steps:
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
-    """One job's settings, checked.
-
-    Attributes:
-        prompt, negative_prompt: what to show, what not to.
-        denoising_strength: 0 leaves the picture, 1 keeps only its depth (and a trace of its tones, as in the host).
-        steps: of the sampler for strength 1; fewer are run below, see `first_steps`.
-        cfg_scale: guidance by the prompt; None is what suits the model.
-        sampler: one of `SAMPLERS`.
-        seed: of the first picture; each further picture has the next.
-        width, height: of the frame, multiples of 8; None is taken from the picture, its shorter side brought to the
-            model's own.
-        resize_mode: how a picture of other proportions gets into the frame; one of `RESIZE_MODES`.
-        mask_blur: standard deviation in pixels.
-        mask_invert: repaint what is not masked.
-        masked_content: what is under the mask at the start; one of `MASKED_CONTENT`.
-        inpaint_area: one of `INPAINT_AREAS`.
-        only_masked_padding: pixels around the masked part with "only masked".
-        hr_scale: above 1 there is a hires pass: the result is made so many times larger, and worked on once more.
-        hr_upscaler: what makes it larger, one of `UPSCALERS`: the latents (bilinear), or the picture (Lanczos).
-        hr_second_pass_steps: of the hires pass, which runs them all; 0 is as many as `steps`.
-        hr_denoising_strength: that of the hires pass.
+    """The settings of one job, checked; what each of them means is its `help` in `SETTINGS`.
 
     Raises:
         OptionError: a value is of the wrong type or out of range.
     """
 
-    prompt: str = ""
-    negative_prompt: str = ""
-    denoising_strength: float = 0.75
-    steps: int = 20
-    cfg_scale: float | None = None
-    sampler: str = "ddim"
-    seed: int = 0
-    width: int | None = None
-    height: int | None = None
-    resize_mode: str = "just resize"
-    mask_blur: int = 4
-    mask_invert: bool = False
-    masked_content: str = "original"
-    inpaint_area: str = "whole picture"
-    only_masked_padding: int = 32
-    hr_scale: float = 1.0
-    hr_upscaler: str = "latent"
-    hr_second_pass_steps: int = 0
-    hr_denoising_strength: float = 0.7
+    prompt: str = text("", "Prompt", "What to show.", multiline=True, short="-p", section="prompt")
+    negative_prompt: str = text(
+        "", "Negative prompt", "What not to show.", multiline=True, short="-n", section="prompt"
+    )
+    denoising_strength: float = number(
+        0.75,
+        "Denoising strength",
+        "How much of the picture is replaced: 0 leaves it unchanged, 1 keeps only its depth and a trace of its tones.",
+        (0.0, 1.0, 0.01),
+        infotext="Denoising strength",
+        silent=(),
+        section="prompt",
+        short="-s",
+    )
+    steps: int = whole(
+        20,
+        "Steps",
+        "Sampling steps at denoising strength 1; below that, fewer are run.",
+        (1, 150, 1),
+        infotext="Steps",
+        silent=(),
+        section="steps",
+    )
+    cfg_scale: float | None = number(
+        None,
+        "CFG scale",
+        "How strongly the prompt guides the result.",
+        (1.0, 30.0, 0.5),
+        unset="what suits the model",
+        infotext="CFG scale",
+        silent=(),
+        section="steps",
+    )
+    sampler: str = choice(
+        "ddim",
+        "Sampler",
+        "Sampling method.",
+        {name: sampler.label for name, sampler in SAMPLERS.items()},
+        infotext="Sampler",
+        silent=(),
+        section="sampling",
+        look="dropdown",
+    )
+    seed: int = whole(
+        0,
+        "Seed",
+        "Seed of the first picture; each further picture has the next one.",
+        (0, LARGEST_SEED, 0),
+        infotext="Seed",
+        silent=(),
+        section="sampling",
+    )
+    width: int | None = whole(
+        None,
+        "Width",
+        "Width of the frame, a multiple of 8.",
+        (64, LARGEST_SIDE, 0),
+        multiple=SIDE_STEP,
+        unset="from the picture",
+        section="frame",
+    )
+    height: int | None = whole(
+        None,
+        "Height",
+        "Height of the frame, a multiple of 8.",
+        (64, LARGEST_SIDE, 0),
+        multiple=SIDE_STEP,
+        unset="from the picture",
+        section="frame",
+    )
+    resize_mode: str = choice(
+        "just resize",
+        "Resize mode",
+        "How a picture of other proportions is fitted to the frame.",
+        {
+            "just resize": "Just resize",
+            "crop and resize": "Crop and resize",
+            "resize and fill": "Resize and fill",
+        },
+        section="frame",
+        look="dropdown",
+    )
+    mask_blur: int = whole(
+        4,
+        "Mask blur",
+        "Blur of the mask's edge: standard deviation in pixels.",
+        (0, 64, 1),
+        infotext="Mask blur",
+        silent=(0,),
+        section="mask",
+    )
+    mask_invert: bool = switch(
+        False, "Inpaint not masked", "Repaint what is not masked.", infotext="Mask mode", section="mask"
+    )
+    masked_content: str = choice(
+        "original",
+        "Masked content",
+        "What is under the mask at the start. 'fill' removes the object, its depth included.",
+        {name: name for name in ("fill", "original", "latent noise", "latent nothing")},
+        infotext="Masked content",
+        section="mask",
+        look="dropdown",
+    )
+    inpaint_area: str = choice(
+        "whole picture",
+        "Inpaint area",
+        "Work on the whole picture, or on the masked part at full resolution.",
+        {"whole picture": "Whole picture", "only masked": "Only masked"},
+        infotext="Inpaint area",
+        section="mask",
+        look="dropdown",
+    )
+    only_masked_padding: int = whole(
+        32,
+        "Only masked padding, pixels",
+        "Pixels around the masked part with 'only masked'.",
+        (0, 256, 1),
+        infotext="Masked area padding",
+        silent=(),
+        section="mask",
+    )
+    hr_scale: float = number(
+        1.0,
+        "Upscale by",
+        "Hires pass: enlarge the result by this factor and work on it once more; 1 = no hires pass.",
+        (1.0, 4.0, 0.05),
+        infotext="Hires upscale",
+        silent=(),
+        section="hires",
+    )
+    hr_upscaler: str = choice(
+        "latent",
+        "Upscaler",
+        "Hires pass: enlarge the latents (bilinear), or the picture (Lanczos).",
+        {"latent": "Latent", "lanczos": "Lanczos"},
+        infotext="Hires upscaler",
+        silent=(),
+        section="hires",
+        look="dropdown",
+    )
+    hr_second_pass_steps: int = whole(
+        0,
+        "Hires steps",
+        "Steps of the hires pass, all of which are run; 0 = as many as 'steps'.",
+        (0, 150, 1),
+        infotext="Hires steps",
+        section="hires",
+    )
+    hr_denoising_strength: float = number(
+        0.7,
+        "Hires denoising strength",
+        "Denoising strength of the hires pass.",
+        (0.0, 1.0, 0.01),
+        infotext="Hires denoising strength",
+        silent=(),
+        section="hires",
+    )
+
+    def __post_init__(self) -> None:
+        for name, option in SETTINGS.items():
+            given, checked = getattr(self, name), option.check(getattr(self, name))
+            if checked != given:  # equal values stay as they are given: an infotext tells 1 from 1.0
+                object.__setattr__(self, name, checked)
 
     @property
     def first_steps(self) -> Steps:
-        """The steps of the first pass: of `steps` as many as the denoising strength says, and one more.
+        """The steps of the first pass: the fraction of `steps` that the denoising strength gives, and one more.
 
-        The WebUI counts so (`setup_img2img_steps`, modules/sd_samplers_common.py, 1.10.1; its samplers run `t_enc + 1`
-        steps). Denoising strength 0 leaves the picture, and none is run.
+        The WebUI counts them this way (`setup_img2img_steps`, modules/sd_samplers_common.py, 1.10.1; its samplers run
+        `t_enc + 1` steps). At denoising strength 0 none is run, and the picture stays as it is.
         """
-        part = min(self.denoising_strength, LARGEST_PART)
-        return Steps(self.steps, int(part * self.steps) + 1 if part > 0 else 0)
+        strength = min(self.denoising_strength, LARGEST_STRENGTH)
+        return Steps(self.steps, int(strength * self.steps) + 1 if strength > 0 else 0)
 
     @property
     def hires_steps(self) -> Steps:
-        """The steps of the hires pass: all that are asked for, of so many more as the denoising strength says.
+        """The steps of the hires pass: as many as are asked for, the last of a correspondingly longer schedule.
 
-        The WebUI counts so (the same function, where it is told how many steps to run).
+        The WebUI counts them this way (the same function, where it is told how many steps to run).
         """
-        run, part = self.hr_second_pass_steps or self.steps, min(self.hr_denoising_strength, LARGEST_PART)
-        return Steps(int(run / part), run) if part > 0 else Steps(run, 0)
-
-    def __post_init__(self) -> None:
-        for name, (low, high) in RANGES.items():
-            value: Any = getattr(self, name)
-            if value is None and name in ("cfg_scale", "width", "height"):
-                continue
-            whole = name not in FRACTIONS
-            if not _is_number(value, whole) or not low <= float(value) <= high:
-                kind = "a whole number" if whole else "a number"
-                raise _error(name, f"must be {kind} from {low:g} to {high:g}", value)
-        for name in ("prompt", "negative_prompt"):
-            if not isinstance(getattr(self, name), str):
-                raise _error(name, "must be a text", getattr(self, name))
-        if not isinstance(self.mask_invert, bool):
-            raise _error("mask_invert", "must be true or false", self.mask_invert)
-        for name, choices in CHOICES.items():
-            if getattr(self, name) not in choices:
-                raise _error(name, f"must be one of: {', '.join(choices)}", getattr(self, name))
-        for name in ("width", "height"):
-            if (getattr(self, name) or 0) % SIDE_STEP:
-                raise _error(name, f"must be a multiple of {SIDE_STEP}", getattr(self, name))
+        run = self.hr_second_pass_steps or self.steps
+        strength = min(self.hr_denoising_strength, LARGEST_STRENGTH)
+        return Steps(int(run / strength), run) if strength > 0 else Steps(run, 0)
 
 
-def _is_number(value: object, whole: bool) -> bool:
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        return False
-    return isinstance(value, int) if whole else math.isfinite(value)
+SETTINGS: Final[Mapping[str, Option]] = rows(Settings, "Setting")
+"""Name -> setting, in the order of the fields."""
+
+RESIZE_MODES: Final = tuple(SETTINGS["resize_mode"].choices)
 
 
-def _error(name: str, rule: str, value: Any) -> OptionError:
-    return OptionError(name, f"'{name}' {rule}.", got=repr(value)[:60], fix="Correct the value or leave it out.")
+def in_section(*sections: str) -> tuple[str, ...]:
+    """Return the names of the settings in some sections, such as "mask": those that matter with a mask only."""
+    return tuple(name for name, setting in SETTINGS.items() if setting.section in sections)

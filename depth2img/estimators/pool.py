@@ -70,12 +70,16 @@ class EstimatorPool:
         idle: float = IDLE_SECONDS,
     ) -> None:
         self.folder, self.paths, self.downloads, self.idle = folder, paths, downloads, idle
-        self.device = device
+        self._device = device
         self._lock = threading.RLock()
         self._loaded: _Loaded | None = None
         self._timer: threading.Timer | None = None
         self._used = 0.0
         self._fetched: dict[str, Path] = {}
+
+    def on(self, device: Callable[[], torch.device | str]) -> EstimatorPool:
+        """Return a pool with the same estimators that loads them onto another device."""
+        return EstimatorPool(self.folder, paths=self.paths, downloads=self.downloads, device=device, idle=self.idle)
 
     def names(self) -> list[str]:
         """`checkpoint`, then the registered ones, then those in the folder; nothing is loaded."""
@@ -108,7 +112,7 @@ class EstimatorPool:
             folder = self._from_hub(name)
         key, found = depth_models.key_of(folder), folder
         return _Pooled(
-            self, key, key, lambda: depth_models.open_folder(found, device=self.device(), name=Path(name).name)
+            self, key, key, lambda: depth_models.open_folder(found, device=self._device(), name=Path(name).name)
         )
 
     def run(self, name: Hashable, open_: Open, picture: npt.NDArray[np.float32]) -> DepthMap:

@@ -1,6 +1,6 @@
-"""The panel as a page of its own: img2img and inpainting with depth, on this machine only.
+"""The panel as a page of its own: img2img and inpainting with depth.
 
-The page is served on 127.0.0.1; nothing is shared, and Gradio's telemetry is off.
+The page is served on 127.0.0.1 only; nothing is shared, and Gradio's telemetry is off.
 """
 
 from __future__ import annotations
@@ -20,11 +20,12 @@ import numpy as np
 from ..depth.reading import read_depth_map
 from ..diffusion.results import save_result
 from ..diffusion.results import view as view_of
-from ..diffusion.settings import CHOICES, HIRES_SETTINGS, MASK_SETTINGS, RANGES, Settings
+from ..diffusion.settings import SETTINGS, Settings, in_section
 from ..errors import Depth2ImgError, NoDepthError, OptionError
 from ..io.images import Picture, read_picture
 from ..options import ADJUSTMENTS, OPTIONS, WEBUI_ONLY, DepthOptions
 from . import panel, view
+from .components import component
 
 if TYPE_CHECKING:
     from ..diffusion.engine import Engine, Generated
@@ -33,34 +34,15 @@ HOST: Final = "127.0.0.1"
 TITLE: Final = "Depth to image"
 PICTURE_HEIGHT: Final = 420
 """Height of picture and results, in CSS pixels."""
-STEPS: Final[Mapping[str, float]] = {
-    "denoising_strength": 0.01,
-    "cfg_scale": 0.5,
-    "hr_scale": 0.05,
-    "hr_denoising_strength": 0.01,
-}
-"""Slider steps other than 1."""
-SLIDERS: Final = (
-    *("denoising_strength", "cfg_scale", "steps", "mask_blur", "only_masked_padding"),
-    *("hr_scale", "hr_second_pass_steps", "hr_denoising_strength"),
-)
-FRAME_SETTINGS: Final = ("width", "height", "resize_mode")
-LABELS: Final[Mapping[str, str]] = {
-    "negative_prompt": "Negative prompt",
-    "cfg_scale": "CFG scale",
-    "mask_invert": "Inpaint not masked",
-    "only_masked_padding": "Only masked padding, pixels",
-    "hr_scale": "Upscale by",
-    "hr_upscaler": "Upscaler",
-    "hr_second_pass_steps": "Hires steps",
-    "hr_denoising_strength": "Hires denoising strength",
-}
-PLACES: Final = (Path(__file__).parents[2], Path(__file__).parents[2] / "depth2img_page")
-ASSETS: Final = next((folder for folder in PLACES if (folder / "style.css").is_file()), PLACES[0])
-"""Where `javascript/` and `style.css` lie: at the top of a checkout, in a folder of their own when installed."""
+ROOT: Final = Path(__file__).parents[2]
+ASSETS: Final = next((folder for folder in (ROOT, ROOT / "depth2img_page") if (folder / "style.css").is_file()), ROOT)
+"""Folder of `javascript/` and `style.css`: the top of a checkout, or a folder of their own in an installation."""
 
-AROUND: Final = panel.Page(
-    watch=["#app-picture", *(f"#app-{name}" for name in (*FRAME_SETTINGS, *MASK_SETTINGS))],
+FOLDED: Final = {"Sampling": "sampling", "Frame": "frame", "Inpainting": "mask", "Hires": "hires"}
+"""Title of an accordion -> the section of the settings in it."""
+
+SURROUNDINGS: Final = panel.Surroundings(
+    watch=["#app-picture", *(f"#app-{name}" for name in in_section("frame", "mask"))],
     width="app-width",
     height="app-height",
     result="#app-result .preview > img, #app-result img",
@@ -70,20 +52,15 @@ STYLE: Final = "footer { display: none !important; } .gradio-container { max-wid
 
 
 class Interrupted(Exception):
-    """The user pressed "Interrupt"."""
+    """Raised inside a job after the user has pressed "Interrupt"."""
 
 
-def label(name: str) -> str:
-    """What a setting is called on the page."""
-    return LABELS.get(name, name.replace("_", " ").capitalize())
-
-
-class Page:
-    """The page's logic, apart from its components.
+class Backend:
+    """The logic behind the page, apart from its components.
 
     Args:
-        engine: a depth model; one job at a time runs on it.
-        folder: where results are saved, None to show them only.
+        engine: a depth model; it runs one job at a time.
+        folder: where results are saved; None to show them only.
     """
 
     def __init__(self, engine: Engine, folder: Path | None) -> None:
@@ -91,10 +68,11 @@ class Page:
         self._folder = folder
         self._lock = threading.Lock()
         self._stopped: set[str] = set()
-        self._jobs = view.Kept()
+        self._jobs = view.Previews()
+        self.previews = view.Previews()
 
     def estimate(self, drawn: Any, settings: Mapping[str, Any], depth: Sequence[Any]) -> tuple[str, str]:
-        """Data and message for the panel; a problem is a message too."""
+        """Return data and message for the panel; a problem becomes a message too."""
         begun = time.perf_counter()
         try:
             options = DepthOptions.from_args([True, *map(panel.uploaded, depth[1:])])
@@ -103,10 +81,10 @@ class Page:
         except Depth2ImgError as error:
             return view.to_html(None, sentence=str(error)), panel.note(str(error), "bad")
         text = view.describe(shown.depth, seconds=time.perf_counter() - begun)
-        return view.to_html(shown), panel.note(" ".join(filter(None, [text, shown.remark])))
+        return self.previews.show(shown), panel.note(" ".join(filter(None, [text, shown.remark])))
 
     def _view(self, drawn: Any, settings: Mapping[str, Any], options: DepthOptions) -> view.View:
-        """The map in the frame before it is adjusted, and the picture there."""
+        """Make the view of the map in the frame, before it is adjusted, and of the picture there."""
         picture, mask = picture_and_mask(drawn)
         plain = dataclasses.replace(options, **{name: OPTIONS[name].default for name in ADJUSTMENTS})
         frame = self._engine.frame(picture, Settings(**settings), mask=mask)
@@ -114,7 +92,7 @@ class Page:
         if placed is None:
             raise NoDepthError("Depth is off.", fix=f"Switch '{OPTIONS['enabled'].label}' on.")
         own = options.source == "map"
-        place = view.Place((frame.original.shape[1], frame.original.shape[0]), frame.size, frame.resize_mode, frame.box)
+        size = (frame.original.shape[1], frame.original.shape[0])
         return view.View(
             placed.depth if placed.whole is None else placed.whole,
             frame.picture,
@@ -123,24 +101,24 @@ class Page:
             own=own,
             cut=placed.whole is not None,
             span=placed.span,
-            place=place,
+            framing=view.Framing(size, frame.size, frame.resize_mode, frame.box),
             remark=frame.placement.remark(read_depth_map(options.depth_map), "depth map") if own else "",
         )
 
     def recall(self, session: str) -> tuple[str, str]:
-        """Data and message for the map of the latest job of a session."""
+        """Return data and message for the map of a session's latest job."""
         shown = self._jobs.get(session)
         if shown is None:
-            return view.to_html(None), panel.note("No depth map of a job is at hand. Generate with depth first.", "bad")
+            return view.to_html(None), panel.note("There is no map of a job yet. Generate with depth first.", "bad")
         text = " ".join(filter(None, ["Of the latest job:", view.describe(shown.depth), shown.remark]))
-        return view.to_html(shown), panel.note(text)
+        return self.previews.show(shown), panel.note(text)
 
     def interrupt(self, session: str) -> None:
-        """Stop what a session is generating, after the step that is under way."""
+        """Stop the job of a session after the current step."""
         self._stopped.add(session)
 
     def status(self) -> str:
-        """The line about the model."""
+        """Return the line about the model."""
         networks = self._engine.networks
         text = f"Ready: {networks.name}, on {networks.device}."
         return panel.note(text, "good", state="ready", side=networks.side)
@@ -148,17 +126,17 @@ class Page:
     def generate(
         self, drawn: Any, settings: Mapping[str, Any], depth: Sequence[Any], on_step: Any = None, session: str = ""
     ) -> tuple[list[Any], str]:
-        """Pictures and message for the page.
+        """Generate, and return pictures and message for the page.
 
         Args:
-            drawn: what the picture component holds.
-            settings: by name.
-            depth: the values of the depth options, in their order.
-            on_step: told the steps done and the steps in all.
-            session: whose job it is, for `interrupt` and `recall`.
+            drawn: the value of the picture component.
+            settings: values of the settings by name.
+            depth: values of the depth options, in their order.
+            on_step: called with the steps done and the total.
+            session: the session that the job belongs to, for `interrupt` and `recall`.
 
         Raises:
-            gr.Error: something that was given cannot be used.
+            gr.Error: an input cannot be used.
         """
         begun = time.perf_counter()
         self._stopped.discard(session)
@@ -201,10 +179,13 @@ class Page:
 
 
 def picture_and_mask(drawn: Any) -> tuple[Picture, Picture | None]:
-    """What the picture component holds: the picture, and what was painted on it, None if nothing was.
+    """Split the value of the picture component into the picture and the painted mask, None if nothing is painted.
 
     Args:
         drawn: `{"image": ..., "mask": ...}` of a Gradio sketch, or None.
+
+    Returns:
+        The picture, uint8 (H, W, 3), and the mask, uint8 (H, W), 255 = repaint.
 
     Raises:
         OptionError: there is no picture.
@@ -223,35 +204,20 @@ def picture_and_mask(drawn: Any) -> tuple[Picture, Picture | None]:
     return picture, white
 
 
-def _setting(name: str, default: Any) -> Any:
-    """The component of one setting."""
-    shared = {"label": label(name), "elem_id": f"app-{name}"}
-    if name in CHOICES:
-        return gr.Dropdown(choices=list(CHOICES[name]), value=default, **shared)
-    if name in SLIDERS:
-        low, high = RANGES[name]
-        return gr.Slider(minimum=low, maximum=high, step=STEPS.get(name, 1), value=default, **shared)
-    if isinstance(default, bool):
-        return gr.Checkbox(value=default, **shared)
-    if name in RANGES:
-        return gr.Number(value=default, precision=0, **shared)
-    return gr.Textbox(value=default, lines=2, **shared)
-
-
 def build(engine: Engine, folder: Path | None = None) -> gr.Blocks:
-    """The page.
+    """Make the page.
 
     Args:
         engine: a depth model.
-        folder: where results are saved, None to show them only.
+        folder: where results are saved; None to show them only.
     """
-    page = Page(engine, folder)
-    fields = {field.name: field.default for field in dataclasses.fields(Settings)}
-    fields["cfg_scale"] = engine.networks.cfg_scale
+    backend = Backend(engine, folder)
+    defaults = {name: setting.default for name, setting in SETTINGS.items()} | {"cfg_scale": engine.networks.cfg_scale}
     settings: dict[str, Any] = {}
 
-    def add(*names: str) -> None:
-        settings.update((name, _setting(name, fields[name])) for name in names)
+    def add(section: str) -> None:
+        for name in in_section(section):
+            settings[name] = component(SETTINGS[name], f"app-{name}", value=defaults[name])
 
     style = STYLE + (ASSETS / "style.css").read_text(encoding="utf8")
     # The default theme fetches its fonts from a server of theirs.
@@ -267,17 +233,12 @@ def build(engine: Engine, folder: Path | None = None) -> gr.Blocks:
                     height=PICTURE_HEIGHT,
                     elem_id="app-picture",
                 )
-                add("prompt", "negative_prompt", "denoising_strength")
+                add("prompt")
                 with gr.Row():
-                    add("steps", "cfg_scale")
-                with gr.Accordion("Sampling", open=False):
-                    add("sampler", "seed")
-                with gr.Accordion("Frame", open=False):
-                    add(*FRAME_SETTINGS)
-                with gr.Accordion("Inpainting", open=False):
-                    add(*MASK_SETTINGS)
-                with gr.Accordion("Hires", open=False):
-                    add(*HIRES_SETTINGS)
+                    add("steps")
+                for title, section in FOLDED.items():
+                    with gr.Accordion(title, open=False):
+                        add(section)
             with gr.Column(scale=5, min_width=280):
                 with gr.Row():
                     button = gr.Button("Generate", variant="primary", elem_id="app-generate")
@@ -286,11 +247,11 @@ def build(engine: Engine, folder: Path | None = None) -> gr.Blocks:
                 message = gr.HTML("", elem_id="app-message")
         option = OPTIONS["enabled"]
         enabled = gr.Checkbox(value=option.default, label=option.label, elem_id=_id(option.name))
-        around = dataclasses.replace(AROUND, side=engine.networks.side, estimators=engine.pool.names())
+        around = dataclasses.replace(SURROUNDINGS, side=engine.networks.side, estimators=engine.pool.names())
         built = panel.build(tab="img2img", elem_id=_id, page=around)
         values = [drawn, *settings.values(), enabled, *built.controls.values()]
         buttons = {"generate": button, "stop": stop}
-        _connect(blocks, page, built, settings=settings, values=values, buttons=buttons, outputs=[gallery, message])
+        _connect(blocks, backend, built, settings=settings, values=values, buttons=buttons, outputs=[gallery, message])
     return blocks
 
 
@@ -300,7 +261,7 @@ def _id(name: str) -> str:
 
 def _connect(
     blocks: gr.Blocks,
-    page: Page,
+    backend: Backend,
     built: panel.Panel,
     *,
     settings: Mapping[str, Any],
@@ -320,29 +281,29 @@ def _connect(
         owner: str = "",
         *given: Any,
     ) -> tuple[list[Any], str]:
-        return page.generate(*split(given), on_step=lambda done, total: progress((done, total)), session=owner)
+        return backend.generate(*split(given), on_step=lambda done, total: progress((done, total)), session=owner)
 
     session = gr.Textbox(visible=False)
     blocks.load(fn=lambda: uuid.uuid4().hex, outputs=[session], queue=False)
     shown = [built.data, built.message]
     buttons["generate"].click(fn=on_generate, inputs=[session, *values], outputs=outputs)
-    buttons["stop"].click(fn=page.interrupt, inputs=[session], queue=False)
+    buttons["stop"].click(fn=backend.interrupt, inputs=[session], queue=False)
     asked = built.estimate.click(
-        fn=lambda *given: page.estimate(*split(given)), inputs=values, outputs=shown, show_progress="hidden"
+        fn=lambda *given: backend.estimate(*split(given)), inputs=values, outputs=shown, show_progress="hidden"
     )
     built.interrupt.click(fn=None, cancels=[asked])
-    built.recall.click(fn=page.recall, inputs=[session], outputs=shown, show_progress="hidden")
-    panel.connect_reuse(built, "img2img")
-    built.refresh.click(fn=page.status, outputs=[built.status], show_progress="hidden", queue=False)
+    built.recall.click(fn=backend.recall, inputs=[session], outputs=shown, show_progress="hidden")
+    panel.connect_reuse(built, "img2img", backend.previews)
+    built.refresh.click(fn=backend.status, outputs=[built.status], show_progress="hidden", queue=False)
     address = json.dumps(f"/file={ASSETS / 'javascript' / 'depth2img.mjs'}")
     blocks.load(fn=None, _js=f"async () => {{ (await import(encodeURI({address}))).start(); }}")
 
 
 def serve(engine: Engine, *, port: int, folder: Path | None, open_browser: bool) -> None:
-    """Show the page until interrupted.
+    """Serve the page until interrupted.
 
     Raises:
-        OptionError: the port is taken or the folder is not there.
+        OptionError: the port is taken, or the folder does not exist.
     """
     if folder is not None and not folder.is_dir():
         raise OptionError("output", f"There is no folder {folder}.", fix="Create it first.")

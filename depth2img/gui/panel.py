@@ -1,8 +1,8 @@
-"""The panel: Gradio components made from the options table. Knows nothing of the WebUI.
+"""The panel: Gradio components made from the option table, independent of the WebUI.
 
-The WebUI adapter and `depth2img app` put the same panel on their pages and connect its buttons to what they have. The
-stage (preview, hover view, comparison, histogram) is made by the page itself, javascript/depth2img-stage.mjs, which
-gets all that it needs to know as `data-config`.
+The WebUI adapter and `depth2img app` put the same panel on their pages and connect its buttons. The stage (preview,
+hover view, comparison, histogram) is built in the browser by javascript/depth2img-stage.mjs, which is configured by
+`data-config`.
 """
 
 from __future__ import annotations
@@ -19,50 +19,40 @@ from typing import Any, Final
 import gradio as gr
 
 from ..errors import DepthMapError, NoDepthError
-from ..options import ADJUSTMENTS, CHECKPOINT, OPTIONS, Option
+from ..options import CHECKPOINT, OPTIONS
+from ..table import Option
 from . import view
+from .components import component
 
-UPLOAD_HEIGHT: Final = 200
-"""Height of a picture that is put into the panel, in CSS pixels."""
-
-GROUPS: Final[Mapping[str, tuple[str, ...]]] = {
-    "source": ("source", "reference", "depth_map", "map_directory", "estimator"),
-    "adjust": (*ADJUSTMENTS, "strength"),
-    "effect": (),
-    "result": ("append_map", "save_map"),
-}
-"""Place -> the options there, in this order. An option that is named nowhere goes where its own `group` says, or to
-"effect"."""
+SECTIONS: Final = ("source", "adjust", "control", "result")
+"""The panel's parts; `Option.section` names the one that shows an option."""
 
 DECIDING: Final = ("source", "under_mask", "range")
-"""The options on which `visible` depends."""
+"""The options that decide which others are visible; see `visible`."""
 
-DEPENDS: Final = (
-    *("source", "reference", "depth_map", "estimator", "estimate_on", "under_mask"),
-    *("range", "range_far", "range_near"),
-)
-"""The options on which the estimated map depends, before it is adjusted."""
+DEPENDS: Final = tuple(name for name, option in OPTIONS.items() if option.stage == "map")
+"""The options that the estimated map depends on, before it is adjusted."""
 
 HELP: Final[Mapping[str, str]] = {
-    "estimate": "Show the depth map of the picture as it will enter the sampler, before generating.",
-    "recall": "Show the map that the latest job used, with its picture; 'Compare' lays the result over both.",
-    "reuse": "Take the map that is shown as 'My own depth map' for the next jobs.",
+    "estimate": "Shows the depth map of the picture as it enters the sampler, before generating.",
+    "recall": "Shows the map that the latest job used, with its picture; 'Compare' overlays the result.",
+    "reuse": "Uses the shown map as 'My own depth map' in the next jobs.",
 }
 """Tooltips of the buttons."""
 
 
 @dataclasses.dataclass(frozen=True)
-class Page:
-    """Where on the page things are that are not the panel's; CSS selectors and element ids.
+class Surroundings:
+    """The rest of the page, as far as the panel needs to know it; CSS selectors and element ids.
 
     Attributes:
-        watch: what a preview depends on: if something in there changes, the preview is called stale.
-        width, height: ids of the sliders of the size; empty where there are none.
+        watch: elements that a preview depends on: after a change in one of them, the preview is marked stale.
+        width, height: ids of the size sliders; empty if there are none.
         result: the latest result's `img`.
         side: the model's own side in pixels.
-        colours: the colour map to begin with.
-        estimators: the names that the estimator may have; others can be typed in.
-        absent: options that the page has no use for; they keep their defaults and are not shown.
+        colours: the initial colour map.
+        estimators: names offered for the estimator; others can be typed in.
+        absent: options that are of no use on the page; they are hidden and keep their defaults.
     """
 
     watch: Sequence[str] = ()
@@ -83,15 +73,15 @@ class Panel:
         controls: option name -> component, in the order of `OPTIONS`, without the toggle.
         estimate: the button "Estimate depth".
         interrupt: hidden button, pressed by the stage.
-        recall: the button for the map of the latest job.
-        reuse: the button that makes the shown map the user's own.
-        shown: hidden text; which preview is shown.
-        data: hidden HTML with what the stage shows, see `view.to_html`.
-        message: HTML under the stage: what it shows, or what is wrong.
-        status: HTML that says which checkpoint is in use.
-        refresh: hidden button that asks for the status anew.
-        install: button that installs the bundled model; hidden unless the status says so.
-        below: what the page around added below, see `build`.
+        recall: the button "Depth of the last job".
+        reuse: the button "Use this depth again".
+        shown: hidden text: id of the shown preview.
+        data: hidden HTML with the data for the stage, see `view.to_html`.
+        message: HTML under the stage: a description of the map, or what went wrong.
+        status: HTML that names the checkpoint in use.
+        refresh: hidden button that updates the status.
+        install: button that installs the bundled model; hidden unless the status offers it.
+        below: components that the page added below, see `build`.
     """
 
     controls: dict[str, Any]
@@ -109,7 +99,7 @@ class Panel:
 
     @property
     def buttons(self) -> tuple[Any, ...]:
-        """All that is no option."""
+        """All components that are not options."""
         return self.estimate, self.interrupt, self.recall, self.reuse, self.shown, self.refresh, self.install
 
 
@@ -117,7 +107,7 @@ def build(
     *,
     tab: str,
     elem_id: Callable[[str], str],
-    page: Page | None = None,
+    page: Surroundings | None = None,
     directories: bool = False,
     below: Callable[[], Any] | None = None,
 ) -> Panel:
@@ -126,15 +116,15 @@ def build(
     Args:
         tab: `img2img` or `txt2img`: decides what the empty preview says; unique on the page.
         elem_id: short name -> element id, unique on the page.
-        page: what is around the panel.
-        directories: whether there is a Batch tab whose user may name folders of the machine.
-        below: makes what the page adds below the controls; its result becomes `Panel.below`.
+        page: the rest of the page.
+        directories: whether there is a Batch tab, whose user may name folders on the server.
+        below: makes further components below the controls; its result becomes `Panel.below`.
     """
     controls: dict[str, Any] = {}
-    around = page or Page()
+    around = page or Surroundings()
 
-    def add(group: str) -> None:
-        controls.update((name, _component(OPTIONS[name], elem_id, around)) for name in placed(group))
+    def add(section: str) -> None:
+        controls.update((name, _component(OPTIONS[name], elem_id, around)) for name in in_section(section))
 
     with gr.Column(elem_classes=["depth2img-panel"]):
         with gr.Row(elem_classes=["depth2img-row", "depth2img-top"]):
@@ -161,7 +151,7 @@ def build(
             gr.Accordion("Control", open=False, elem_id=elem_id("control")),
             gr.Row(elem_classes=["depth2img-row", "depth2img-grid"]),
         ):
-            add("effect")
+            add("control")
         added = below() if below is not None else None
         data = gr.HTML(view.to_html(None), elem_id=elem_id("data"), elem_classes=["depth2img-data"])
         shown = gr.Textbox(visible=False, elem_id=elem_id("shown"))
@@ -180,7 +170,7 @@ def build(
 
 
 def visible(source: str, under_mask: str, range: str, *, directories: bool = False) -> dict[str, bool]:
-    """Which of the options that only some choices need are shown.
+    """Decide which of the options that depend on other choices are shown.
 
     Args:
         source, under_mask, range: the values of `DECIDING`.
@@ -196,12 +186,12 @@ def visible(source: str, under_mask: str, range: str, *, directories: bool = Fal
     }
 
 
-def connect_reuse(panel: Panel, tab: str) -> None:
-    """Wire "Use this depth again", which is the same on every page."""
+def connect_reuse(panel: Panel, tab: str, previews: view.Previews) -> None:
+    """Wire "Use this depth again" to the previews that the page shows."""
 
     def reuse(shown: str) -> list[Any]:
         try:
-            path = view.as_file(shown)
+            path = previews.as_file(shown)
         except NoDepthError as error:
             return [gr.update(), gr.update(), note(str(error), "bad")]
         return [
@@ -219,22 +209,19 @@ def connect_reuse(panel: Panel, tab: str) -> None:
     )
 
 
-def placed(group: str) -> list[str]:
-    """The options of a place, in order; every option but the toggle is in exactly one."""
-    named = {name: place for place, names in GROUPS.items() for name in names}
-    own = {name: named.get(name) or getattr(option, "group", "") or "effect" for name, option in OPTIONS.items()}
-    first = [name for name in GROUPS[group] if name in OPTIONS]
-    known = {name: place if place in GROUPS else "effect" for name, place in own.items()}
-    return first + [name for name, place in known.items() if place == group and name not in (*first, "enabled")]
+def in_section(section: str) -> list[str]:
+    """Return the options of a section in the order in which the panel shows them."""
+    inside = [option for option in OPTIONS.values() if option.section == section]
+    return [option.name for option in sorted(inside, key=lambda option: option.rank)]
 
 
 def note(text: str, kind: str = "info", *, state: str = "", side: int | None = None) -> str:
-    """A line of HTML for `Panel.message` or `Panel.status`; the text is escaped.
+    """Make a line of HTML for `Panel.message` or `Panel.status`; the text is escaped.
 
     Args:
         text: plain text.
         kind: `info`, `good` or `bad`; becomes a CSS class.
-        state: what the page reads from the line, as `data-state`.
+        state: state that the page reads from the line, as `data-state`.
         side: the model's own side in pixels, as `data-side`.
     """
     kind, state, text = html.escape(kind), html.escape(state), html.escape(text)
@@ -270,7 +257,7 @@ def _hint(tab: str) -> str:
     return "txt2img takes depth from another picture or from a depth map of your own: choose one under 'Depth from'."
 
 
-def _stage(tab: str, elem_id: Callable[[str], str], page: Page) -> str:
+def _stage(tab: str, elem_id: Callable[[str], str], page: Surroundings) -> str:
     parts = ("status", "message", "data", "estimate", "interrupt", "refresh", "recall", "reuse", "shown", "install")
     own = [f"#{elem_id(name)}" for name in DEPENDS]
     config = {
@@ -294,30 +281,7 @@ def _button(title: str, name: str, elem_id: Callable[[str], str], variant: str =
     return gr.Button(title, size="sm", min_width=80, variant=variant, elem_id=elem_id(name))
 
 
-def _component(option: Option, elem_id: Callable[[str], str], page: Page) -> Any:
-    shared: dict[str, Any] = {"label": option.label, "elem_id": elem_id(option.name)}
+def _component(option: Option, elem_id: Callable[[str], str], page: Surroundings) -> Any:
     defaults = {name: OPTIONS[name].default for name in DECIDING}
-    shared["visible"] = option.name not in page.absent and visible(**defaults).get(option.name, True)
-    if option.kind == "switch":
-        return gr.Checkbox(value=option.default, **shared)
-    if option.name == "estimator":
-        return gr.Dropdown(value=option.default, choices=list(page.estimators), allow_custom_value=True, **shared)
-    if option.kind == "text":
-        return gr.Textbox(value=option.default, max_lines=1, **shared)
-    if option.kind == "number" and not option.step:
-        return gr.Number(value=option.default, **shared)
-    if option.kind == "number":
-        return gr.Slider(
-            value=option.default,
-            minimum=option.minimum,
-            maximum=option.maximum,
-            step=option.step,
-            **shared,
-        )
-    if option.kind == "choice":
-        choices = [(label, name) for name, label in option.choices.items()]
-        return gr.Radio(choices=choices, value=option.default, **shared)
-    if option.name == "reference":
-        return gr.Image(type="pil", image_mode="RGBA", height=UPLOAD_HEIGHT, **shared)
-    kinds = [".png", ".tif", ".tiff", ".exr", ".npy", "image"]
-    return gr.File(type="file", file_types=kinds, **shared)
+    shown = option.name not in page.absent and visible(**defaults).get(option.name, True)
+    return component(option, elem_id(option.name), value=option.default, visible=shown, names=page.estimators)

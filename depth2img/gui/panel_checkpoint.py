@@ -1,4 +1,4 @@
-"""The panel's section "Depth checkpoint": inspect an installed file, and set it up. Knows nothing of the WebUI."""
+"""The panel's section "Depth checkpoint": inspect an installed file and set it up; independent of the WebUI."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ if TYPE_CHECKING:
     from ..checkpoints import Report, SetupPlan
     from .panel_fetch import Fetching
 
-HELP: Final = "Choose one from the WebUI's list, or give a path in its folders of models."
+HELP: Final = "Choose one from the WebUI's list, or enter a path inside its model folders."
 
 ACTIONS: Final = {"write": "Write YAML", "replace": "Correct YAML", "keep": "Set up"}
-"""Fate of the YAML -> title of the button, where the checkpoint itself stays."""
+"""Action on the YAML -> title of the button that performs it, if the checkpoint itself stays where it is."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,11 +28,11 @@ class Section:
     Attributes:
         chosen: the checkpoint: one of a list, or a path.
         inspect: the button "Inspect".
-        setup: the button that carries out what `plan` says; hidden while there is nothing to do.
-        report: HTML: the report on the checkpoint, or the error.
-        plan: HTML: the plan of setting it up, or the outcome.
-        planned: state: the sentences of the plan that is shown; nothing else is carried out.
-        fetching: the part for getting a published checkpoint.
+        setup: the button that carries out the shown plan; hidden while there is nothing to do.
+        report: HTML: the report on the checkpoint, or what is wrong.
+        plan: HTML: the steps of setting it up, or the outcome.
+        planned: state: the sentences of the shown plan; nothing else is carried out.
+        fetching: the part that downloads a published checkpoint.
     """
 
     chosen: Any
@@ -45,7 +45,7 @@ class Section:
 
     @property
     def parts(self) -> tuple[Any, ...]:
-        """All components; none is an option."""
+        """All components; none of them is an option."""
         return self.chosen, self.inspect, self.setup, self.planned, *self.fetching.parts
 
 
@@ -55,7 +55,7 @@ def build(elem_id: Callable[[str], str], choices: Sequence[str], fetching: Calla
     Args:
         elem_id: short name -> element id, unique on the page.
         choices: names of the installed checkpoints.
-        fetching: makes the part for getting one.
+        fetching: makes the part that downloads one.
     """
     with gr.Accordion("Depth checkpoint", open=False, elem_id=elem_id("checkpoint")):
         with gr.Row(elem_classes=["depth2img-row", "depth2img-checkpoint"]):
@@ -92,15 +92,15 @@ def report_html(report: Report) -> str:
 
 
 def plan_html(plan: SetupPlan) -> str:
-    """Render what setting up will do."""
+    """Render the steps of setting up."""
     if plan.done:
-        return note("It is set up: nothing needs to be done.", "good")
+        return note("It is set up; nothing needs to be done.", "good")
     steps = "".join(f"<li>{html.escape(line)}</li>" for line in plan.lines())
     return f'{note("Setting it up will do this:")}<ul class="depth2img-steps">{steps}</ul>'
 
 
 def button(plan: SetupPlan | None) -> Any:
-    """Return the update of the button for a plan: hidden where there is nothing to do."""
+    """Return the button's update for a plan: hidden if there is nothing to do."""
     if plan is None or plan.done:
         return gr.update(visible=False)
     return gr.update(visible=True, value=ACTIONS[plan.yaml] if plan.way == "stays" else "Set up")

@@ -1,4 +1,4 @@
-"""The panel's part for getting a published checkpoint: the offer, the download, its progress. Host-free."""
+"""The panel's part that downloads a published checkpoint; independent of the WebUI."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from .panel import note
 if TYPE_CHECKING:
     from ..checkpoints.download.mirrors import RemoteFile
 
-ABOUT: Final = "Nothing is downloaded until you press the button. An interrupted download resumes where it was."
+ABOUT: Final = "Nothing is downloaded until you press the button. An interrupted download is resumed."
 
 
 @dataclasses.dataclass(frozen=True)
@@ -23,9 +23,10 @@ class Fetching:
 
     Attributes:
         file: the published checkpoint.
-        fetch: the button that begins; stop: the one that ends it, hidden while nothing runs.
+        fetch: the button that starts the download.
+        stop: the button that stops it; hidden unless a download is running.
         poll: hidden button that asks for the progress.
-        offer: HTML: what would come, how large, from where, under which licence.
+        offer: HTML: contents, size, source and licence of the download.
         progress: HTML: the progress, or the outcome.
     """
 
@@ -38,7 +39,7 @@ class Fetching:
 
     @property
     def parts(self) -> tuple[Any, ...]:
-        """All components; none is an option."""
+        """All components; none of them is an option."""
         return self.file, self.fetch, self.stop, self.poll
 
 
@@ -70,7 +71,7 @@ def build(elem_id: Callable[[str], str], files: Sequence[str], offer: str) -> Fe
 
 
 def offer_html(entry: RemoteFile, folder: str) -> str:
-    """Render the offer: what would come, how large, from where and to where; the name is chosen above it."""
+    """Render a download as a table: contents, size, source and target; its name is chosen above."""
     rows = "".join(
         f'<tr><th scope="row">{html.escape(label)}</th><td>{html.escape(value)}</td></tr>'
         for label, value in (*entry.rows()[1:], ("To", folder))
@@ -79,9 +80,9 @@ def offer_html(entry: RemoteFile, folder: str) -> str:
 
 
 def progress_html(done: int, total: int, text: str) -> str:
-    """Render a bar with bytes done and in all, and the latest of what else happened."""
+    """Render a progress bar with bytes done and in total, and the latest event."""
     bar = f'<progress class="depth2img-progress" max="{max(total, 1)}" value="{done}" aria-label="Download"></progress>'
-    figures = f"{done / 1e6:,.0f} of {total / 1e6:,.0f} MB" if total else "Beginning"
+    figures = f"{done / 1e6:,.0f} of {total / 1e6:,.0f} MB" if total else "Starting"
     said = html.escape(" · ".join(part for part in (figures, text) if part))
     return f'<div data-fetch="running">{bar}<p class="depth2img-note depth2img-info">{said}</p></div>'
 

@@ -1,6 +1,6 @@
-"""What the page needs to show a depth map: the map with all its bits, the picture, and what is known about both.
+"""Previews: the data that the page needs to show a depth map at full precision, with its picture.
 
-The page adjusts the map itself, so it gets the map as it is before `adjust`, once.
+The page adjusts the map itself, so it receives the map once, before `adjust`.
 """
 
 from __future__ import annotations
@@ -35,30 +35,30 @@ LONGEST_SIDE: Final = 1024
 """A larger map or picture is sent to the page at this size; jobs always use the whole one."""
 
 THUMB_SIDE: Final = 160
-"""Longest side of the small whole picture on which a crop box is drawn."""
+"""Longest side of the thumbnail of the whole picture, on which the crop box is drawn."""
 
 FULL_SCALE: Final = 2**24 - 1
-"""Three bytes per value: with the steepest gamma two are visibly too few."""
+"""Three bytes per value: with the steepest gamma, two are visibly too few."""
 
 TEMPORARY: Final = "depth2img-map-"
-"""How the names of temporary folders with a map begin."""
+"""Prefix of temporary folders that hold a map."""
 
 OLD_SECONDS: Final = 3600
-"""After so long nobody uses what lies in such a folder."""
+"""Age, in seconds, after which a temporary folder counts as abandoned."""
 
 UPSIDE_DOWN: Final = 0.2
-"""How much nearer the upper quarter must be than the lower one before a map is suspected to have black in front."""
+"""Difference of means, upper quarter minus lower quarter, above which a map is suspected to be inverted."""
 
 
 @dataclasses.dataclass(frozen=True)
-class Place:
-    """Where a frame lies in its picture: by these the page brings a painted region to the whole picture.
+class Framing:
+    """The fit of a picture to its frame, by which the page maps a painted region back to the whole picture.
 
     Attributes:
         picture: width and height of the whole picture.
         frame: width and height of the sampler's frame.
-        mode: number of the resize mode, see `geometry.RESIZE_MODES`.
-        box: the part of the picture that the frame is made of, left, top, right, bottom in pixels; None for all of it.
+        mode: index of the resize mode in `placement.RESIZE_MODES`.
+        box: the part of the picture that the frame shows, as left, top, right, bottom in pixels; None for all of it.
     """
 
     picture: tuple[int, int]
@@ -74,13 +74,13 @@ class View:
     Attributes:
         depth: the map in the frame, before `adjust`.
         picture: uint8 (H, W, 3), the picture as it enters the sampler; None if there is none.
-        whole: uint8 (H, W, 3), the whole picture, where only a part of it enters the sampler.
+        whole: uint8 (H, W, 3), the whole picture, if only a part of it enters the sampler.
         box: that part: left, top, right, bottom in pixels of `whole`, ends excluded.
-        own: whether the map is the user's.
-        cut: whether the map covers `whole`, so that the page cuts the box out after it has adjusted the map.
-        span: the values that are farthest and nearest, in the map's own; None for its extremes.
-        place: where the frame lies; None if the map covers the whole picture.
-        remark: a sentence for the user, empty for none.
+        own: whether the user supplied the map.
+        cut: whether the map covers `whole`, so that the page crops it to the box after adjusting it.
+        span: farthest and nearest value, in the map's own units; None for its extremes.
+        framing: how the picture was fitted to the frame; None if the map covers the whole picture.
+        remark: a sentence for the user; empty for none.
     """
 
     depth: DepthMap
@@ -90,11 +90,11 @@ class View:
     own: bool = False
     cut: bool = False
     span: Span | None = None
-    place: Place | None = None
+    framing: Framing | None = None
     remark: str = ""
 
 
-class Kept:
+class Previews:
     """The latest previews by their id, which only the page that shows them knows."""
 
     def __init__(self, limit: int = 8) -> None:
@@ -102,25 +102,54 @@ class Kept:
         self._views: OrderedDict[str, View] = OrderedDict()
 
     def put(self, name: str, view: View) -> None:
-        """Keep a view; the oldest goes where there are too many."""
+        """Keep a view; beyond the limit, the oldest is dropped."""
         with self._lock:
             self._views[name] = view
             while len(self._views) > self._limit:
                 self._views.popitem(last=False)
 
     def get(self, name: str) -> View | None:
-        """The view of that id, None if it is gone."""
+        """Return the view with that id, None if it has been dropped."""
         with self._lock:
             return self._views.get(name)
 
+    def show(self, view: View) -> str:
+        """Keep a view under a new id, and return the element that shows it; see `to_html`."""
+        name = _new_id()
+        self.put(name, view)
+        return to_html(view, name=name)
 
-KEPT: Final = Kept()
+    def as_file(self, name: str) -> Path:
+        """Write the map of a kept view to a TIFF with its raw values, in a temporary folder of its own.
+
+        The caller copies it at once, as `gr.File` does. A server may be killed, so nothing relies on a clean exit:
+        each call removes the folders that earlier ones left more than an hour ago.
+
+        If only the part inside a box is known, it is pasted into a map of the whole picture whose other values are the
+        farthest one.
+
+        Raises:
+            NoDepthError: there is no such preview any more.
+        """
+        view = self.get(name)
+        if view is None:
+            raise NoDepthError("No depth map is shown.", fix="Press 'Estimate depth' first.")
+        depth = view.depth
+        if view.box is not None and view.whole is not None and not view.cut:
+            left, top, right, bottom = view.box
+            values = np.full(view.whole.shape[:2], depth.range[0], np.float32)
+            values[top:bottom, left:right] = depth.resized(right - left, bottom - top).values
+            depth = dataclasses.replace(depth, values=values)
+        _sweep()
+        path = Path(tempfile.mkdtemp(prefix=TEMPORARY)) / "depth.tiff"
+        depth.save(path)
+        return path
 
 
 def looks_inverted(depth: DepthMap) -> bool:
-    """Whether a map looks as if black were near: its upper quarter lies clearly nearer than its lower one.
+    """Guess whether black is near in a map: its upper quarter is clearly nearer than its lower one.
 
-    A guess, good enough to ask the user and not good enough to act upon: floors and tables are nearer below.
+    Good enough to ask the user, not to act upon: it relies on floors and tables being nearer at the bottom.
     """
     low, high = depth.range
     if high <= low:
@@ -130,16 +159,16 @@ def looks_inverted(depth: DepthMap) -> bool:
     return float(values[:quarter].mean() - values[-quarter:].mean()) > UPSIDE_DOWN
 
 
-def to_html(view: View | None, *, sentence: str = "") -> str:
-    """The hidden element that the page reads; a new one each time, so that the page notices it.
+def to_html(view: View | None, *, sentence: str = "", name: str = "") -> str:
+    """Make the hidden element that the page reads.
 
     Args:
-        view: what to show, None if there is nothing.
-        sentence: what went wrong, where something did.
+        view: what to show; None to show nothing.
+        sentence: what went wrong, if anything did.
+        name: the id under which the view is kept; by default a new one, so that the page notices the change.
     """
-    content: dict[str, Any] = {"id": uuid.uuid4().hex, "error": sentence}
+    content: dict[str, Any] = {"id": name or _new_id(), "error": sentence}
     if view is not None:
-        KEPT.put(content["id"], view)
         low, high = view.depth.range if view.span is None else view.span
         small = bounded(view.depth)
         content |= {
@@ -148,8 +177,8 @@ def to_html(view: View | None, *, sentence: str = "") -> str:
             "range": [low, high],
             "inverted": view.own and looks_inverted(view.depth),
         }
-        if view.place is not None:
-            content["place"] = dataclasses.asdict(view.place)
+        if view.framing is not None:
+            content["place"] = dataclasses.asdict(view.framing)
         if view.picture is not None:
             content["picture"] = _url(_jpeg(view.picture, LONGEST_SIDE), "jpeg")
         if view.whole is not None and view.box is not None:
@@ -161,8 +190,12 @@ def to_html(view: View | None, *, sentence: str = "") -> str:
     return f'<span hidden data-view="{html.escape(json.dumps(content))}"></span>'
 
 
+def _new_id() -> str:
+    return uuid.uuid4().hex
+
+
 def bounded(depth: DepthMap) -> DepthMap:
-    """The map with no side longer than `LONGEST_SIDE`."""
+    """Shrink a map so that no side is longer than `LONGEST_SIDE`."""
     scale = LONGEST_SIDE / max(depth.width, depth.height)
     if scale >= 1:
         return depth
@@ -170,10 +203,10 @@ def bounded(depth: DepthMap) -> DepthMap:
 
 
 def encode_map(depth: DepthMap, low: float, high: float) -> bytes:
-    """The map as an RGB PNG, low..high stretched to 0..`FULL_SCALE`: red is the high byte, blue the low one.
+    """Encode a map as an RGB PNG, low..high stretched to 0..`FULL_SCALE`: red is the high byte, blue the low one.
 
-    Browsers bring 16-bit PNGs down to 8 bits; three channels of 8 bits come through. A flat range gives the middle;
-    values outside of the range are limited to it.
+    Browsers reduce 16-bit PNGs to 8 bits, but keep three channels of 8 bits. A flat range gives the middle; values
+    outside the range are clipped.
     """
     span = high - low
     unit = (depth.values.astype(np.float64) - low) / span if span > 0 else np.full(depth.values.shape, 0.5)
@@ -185,7 +218,7 @@ def encode_map(depth: DepthMap, low: float, high: float) -> bytes:
 
 
 def colour_tables() -> dict[str, str]:
-    """Colour map -> its 256 colours, far to near, as base64 of RGB bytes."""
+    """Return colour map -> its 256 colours, far to near, as base64 of RGB bytes."""
     ramp = np.arange(256, dtype=np.uint8)[None]
     tables: dict[str, str] = {}
     for name, number in COLOUR_MAPS.items():
@@ -208,38 +241,11 @@ def _url(content: bytes, kind: str) -> str:
     return f"data:image/{kind};base64,{base64.b64encode(content).decode()}"
 
 
-def as_file(name: str) -> Path:
-    """The map of a kept preview as a file with its raw values, in a temporary folder of its own.
-
-    Whoever uses it takes a copy at once, as `gr.File` does. A server may be stopped without a word, so nothing goes
-    with the process: each call removes what earlier ones left an hour ago.
-
-    Only the part that was worked on is known where there is a box; it is put in its place, with the farthest around.
-
-    Raises:
-        NoDepthError: there is no such preview any more.
-    """
-    view = KEPT.get(name)
-    if view is None:
-        raise NoDepthError("No depth map is shown.", fix="Press 'Estimate depth' first.")
-    depth = view.depth
-    if view.box is not None and view.whole is not None and not view.cut:
-        left, top, right, bottom = view.box
-        values = np.full(view.whole.shape[:2], depth.range[0], np.float32)
-        values[top:bottom, left:right] = depth.resized(right - left, bottom - top).values
-        depth = dataclasses.replace(depth, values=values)
-    _sweep()
-    path = Path(tempfile.mkdtemp(prefix=TEMPORARY)) / "depth.tiff"
-    depth.save(path)
-    return path
-
-
 def _sweep() -> None:
-    """Remove the folders of `as_file` that are older than `OLD_SECONDS`, those of earlier processes too."""
+    """Remove folders of `as_file` that are older than `OLD_SECONDS`, including those of earlier processes."""
     with contextlib.suppress(OSError), os.scandir(tempfile.gettempdir()) as entries:
         for entry in entries:
-            # A link, or what another user has put there under our name, is left alone: only a folder is removed, with
-            # what lies in it, and the system refuses where it is another's.
+            # Links are left alone, and the system refuses to remove folders of other users.
             with contextlib.suppress(OSError):
                 folder = entry.name.startswith(TEMPORARY) and entry.is_dir(follow_symlinks=False)
                 if folder and time.time() - entry.stat(follow_symlinks=False).st_mtime > OLD_SECONDS:
@@ -247,7 +253,7 @@ def _sweep() -> None:
 
 
 def describe(depth: DepthMap, *, seconds: float | None = None) -> str:
-    """One line: where the map comes from, its size, bits and range, and how long it took."""
+    """Describe a map in one line: its origin, size, bits and range, and how long it took."""
     low, high = depth.range
     bits = f", {depth.bits} bits" if depth.bits else ""
     time = "" if seconds is None else f", {seconds:.2f} s"

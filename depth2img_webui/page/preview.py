@@ -65,8 +65,10 @@ COLLECT: Final = f"""(tab, by, ...rest) => {{
 
 LATENT_UPSCALE: Final = placement.RESIZE_MODES.index("Just resize (latent upscale)")
 
+PREVIEWS: Final = view.Previews()
+
 PAGES: Final = {
-    "img2img": panel.Page(
+    "img2img": panel.Surroundings(
         watch=[
             "#mode_img2img",
             "#resize_mode",
@@ -81,7 +83,7 @@ PAGES: Final = {
         height="img2img_height",
         result="#img2img_gallery .preview > img, #img2img_gallery img",
     ),
-    "txt2img": panel.Page(
+    "txt2img": panel.Surroundings(
         watch=["#txt2img_width", "#txt2img_height"],
         width="txt2img_width",
         height="txt2img_height",
@@ -90,7 +92,7 @@ PAGES: Final = {
 }
 
 
-def page(tab: str) -> panel.Page:
+def page(tab: str) -> panel.Surroundings:
     """What is around the panel of a tab."""
     return dataclasses.replace(PAGES[tab], colours=settings.colour_map(), estimators=estimators.POOL.names())
 
@@ -269,10 +271,10 @@ def _show(framed: Framed, args: tuple[Any, ...]) -> tuple[str, str]:
         own=options.source == "map",
         cut=whole,
         span=placed.span,
-        place=_place(p),
+        framing=_place(p),
     )
     text = " ".join([view.describe(raw, seconds=time.perf_counter() - started), *comments])
-    return view.to_html(shown), panel.note(text)
+    return PREVIEWS.show(shown), panel.note(text)
 
 
 def _in_frame(p: Any, picture: Picture | None) -> Picture | None:
@@ -282,11 +284,11 @@ def _in_frame(p: Any, picture: Picture | None) -> Picture | None:
     return read_picture(images.resize_image(place.CROP_AND_RESIZE, Image.fromarray(picture), p.width, p.height))
 
 
-def _place(p: Any) -> view.Place:
+def _place(p: Any) -> view.Framing:
     """Where the frame of a job, or of what is like one, lies in its picture."""
     to, pictures = place.placement_of(p), getattr(p, "init_images", None)
     size = pictures[0].size if to.box is None and pictures else to.covers
-    return view.Place(size, to.frame, to.resize_mode, to.box)
+    return view.Framing(size, to.frame, to.resize_mode, to.box)
 
 
 def _exact(picture: Picture) -> FloatPicture:
@@ -363,7 +365,7 @@ def keep(p: Any, processed: Any) -> None:
         box,
         cut=placed.whole is not None,
         span=sequence_span(job.options, []),
-        place=_place(p),
+        framing=_place(p),
     )
     JOBS.put(Jobs.name(shared.state.job_timestamp, processed.all_seeds), shown)
 
@@ -374,7 +376,7 @@ def recall(info: str) -> tuple[str, str]:
         shown = JOBS.get(info)
     except NoDepthError as error:
         return failed(error)
-    return view.to_html(shown), panel.note("Of the latest job: " + view.describe(shown.depth))
+    return PREVIEWS.show(shown), panel.note("Of the latest job: " + view.describe(shown.depth))
 
 
 def connect(*, tab: str, built: panel.Panel, toggle: Any, host: dict[str, Any]) -> None:
@@ -423,7 +425,7 @@ def connect(*, tab: str, built: panel.Panel, toggle: Any, host: dict[str, Any]) 
     built.interrupt.click(fn=None, inputs=[], outputs=[], cancels=[asked])
     info = host[f"generation_info_{tab}"]
     built.recall.click(fn=recall, inputs=[info], outputs=outputs, show_progress="hidden")
-    panel.connect_reuse(built, tab)
+    panel.connect_reuse(built, tab, PREVIEWS)
     line = [built.status, built.install]
     known = [*line, built.controls["estimator"]]
     built.refresh.click(fn=status.show, inputs=[], outputs=known, show_progress="hidden", queue=False)

@@ -49,7 +49,7 @@ def sent(data: str) -> dict[str, Any]:
 
 
 def test_estimate_shows_the_map(engine: Engine) -> None:
-    data, text = app.Page(engine, None).estimate(drawn(masked=False), SETTINGS, DEPTH)
+    data, text = app.Backend(engine, None).estimate(drawn(masked=False), SETTINGS, DEPTH)
     shown = sent(data)
     assert shown["depth"].startswith("data:image/png")
     assert shown["range"][0] < shown["range"][1]
@@ -61,7 +61,7 @@ def test_a_map_of_other_proportions_is_brought_into_the_frame_and_says_so(
     engine: Engine, tmp_path: Path, size: tuple[int, int], told: bool
 ) -> None:
     Image.fromarray(np.arange(size[0] * size[1], dtype=np.uint16).reshape(size[1], size[0])).save(tmp_path / "map.png")
-    page, values = app.Page(engine, None), dict(zip(OPTIONS, DEPTH, strict=True))
+    page, values = app.Backend(engine, None), dict(zip(OPTIONS, DEPTH, strict=True))
     depth = list((values | {"source": "map", "depth_map": (tmp_path / "map.png").read_bytes()}).values())
     settings = SETTINGS | {"resize_mode": "crop and resize"}
     _, text = page.estimate(drawn(masked=False), settings, depth)
@@ -72,7 +72,7 @@ def test_a_map_of_other_proportions_is_brought_into_the_frame_and_says_so(
 
 def test_only_masked_sends_the_whole_picture_and_the_box(engine: Engine) -> None:
     settings = SETTINGS | {"inpaint_area": "only masked", "only_masked_padding": 0, "mask_blur": 0}
-    shown = sent(app.Page(engine, None).estimate(drawn(masked=True), settings, DEPTH)[0])
+    shown = sent(app.Backend(engine, None).estimate(drawn(masked=True), settings, DEPTH)[0])
     left, top, right, bottom = shown["box"]
     assert (left, right) == (30 / 96, 60 / 96)
     assert 0 <= top < bottom <= 1
@@ -82,13 +82,13 @@ def test_only_masked_is_shown_with_the_whole_pictures_range(engine: Engine) -> N
     """As the job uses it: the page gets the whole map and cuts the box out of it."""
     settings = SETTINGS | {"inpaint_area": "only masked", "only_masked_padding": 0, "mask_blur": 0}
     held = drawn(masked=True)
-    shown = sent(app.Page(engine, None).estimate(held, settings, DEPTH)[0])
+    shown = sent(app.Backend(engine, None).estimate(held, settings, DEPTH)[0])
     whole = engine.estimate(np.asarray(held["image"]))
     assert shown["cut"]
     assert shown["range"] == list(whole.range)
     assert shown["size"] == [whole.width, whole.height]
     entering = [{"estimate_on": "entering"}.get(name, value) for name, value in zip(OPTIONS, DEPTH, strict=True)]
-    native = sent(app.Page(engine, None).estimate(held, settings, entering)[0])
+    native = sent(app.Backend(engine, None).estimate(held, settings, entering)[0])
     assert not native["cut"]
     assert native["range"] != shown["range"]
 
@@ -101,13 +101,13 @@ def test_a_shared_range_is_shown(engine: Engine) -> None:
     shown = {}
     for span in ("own", "shared"):
         options = [{**changes, "range": span}.get(name, option.default) for name, option in OPTIONS.items()]
-        shown[span] = sent(app.Page(engine, None).estimate(held, SETTINGS, options)[0])["range"]
+        shown[span] = sent(app.Backend(engine, None).estimate(held, SETTINGS, options)[0])["range"]
     assert shown["shared"] == list(engine.estimate(np.asarray(held["image"])).range)
     assert shown["shared"][0] < shown["own"][0] or shown["own"][1] < shown["shared"][1]
 
 
 def test_depth_of_the_latest_job(engine: Engine) -> None:
-    page = app.Page(engine, None)
+    page = app.Backend(engine, None)
     assert "depth" not in sent(page.recall("a")[0])
     page.generate(drawn(masked=False), SETTINGS, DEPTH, session="a")
     assert sent(page.recall("a")[0])["range"] == sent(page.estimate(drawn(masked=False), SETTINGS, DEPTH)[0])["range"]
@@ -115,7 +115,7 @@ def test_depth_of_the_latest_job(engine: Engine) -> None:
 
 
 def test_interrupt_stops_the_job_of_its_session_only(engine: Engine) -> None:
-    page = app.Page(engine, None)
+    page = app.Backend(engine, None)
     for session, count in (("a", 0), ("b", 1)):
         pictures, text = page.generate(
             drawn(masked=False), SETTINGS, DEPTH, on_step=lambda *_: page.interrupt("a"), session=session
@@ -125,28 +125,28 @@ def test_interrupt_stops_the_job_of_its_session_only(engine: Engine) -> None:
 
 
 def test_problems_are_messages(engine: Engine) -> None:
-    data, text = app.Page(engine, None).estimate(None, SETTINGS, DEPTH)
+    data, text = app.Backend(engine, None).estimate(None, SETTINGS, DEPTH)
     assert "depth" not in sent(data) and "no picture yet" in sent(data)["error"]
     assert "no picture yet" in text
     with pytest.raises(gradio.Error, match="no picture yet"):
-        app.Page(engine, None).generate(None, SETTINGS, DEPTH)
+        app.Backend(engine, None).generate(None, SETTINGS, DEPTH)
 
 
 def test_generate_saves_where_it_was_told(engine: Engine, tmp_path: Path) -> None:
     depth = [name in ("enabled", "append_map", "save_map") or option.default for name, option in OPTIONS.items()]
-    pictures, text = app.Page(engine, tmp_path).generate(drawn(masked=False), SETTINGS, depth)
+    pictures, text = app.Backend(engine, tmp_path).generate(drawn(masked=False), SETTINGS, depth)
     assert len(pictures) == 2
     assert "00001.png" in text
     assert sorted(path.name for path in tmp_path.iterdir()) == ["00001-depth.png", "00001.png"]
     with pytest.raises(gradio.Error, match="no folder to save into"):
-        app.Page(engine, None).generate(drawn(masked=False), SETTINGS, depth)
+        app.Backend(engine, None).generate(drawn(masked=False), SETTINGS, depth)
 
 
 def test_the_map_of_a_part_keeps_its_proportions(engine: Engine, tmp_path: Path) -> None:
     """With "only masked" the map covers the frame, not the picture."""
     settings = SETTINGS | {"inpaint_area": "only masked", "only_masked_padding": 4, "width": 64, "height": 64}
     depth = [name in ("enabled", "append_map", "save_map") or option.default for name, option in OPTIONS.items()]
-    pictures, _ = app.Page(engine, tmp_path).generate(drawn(masked=True), settings, depth)
+    pictures, _ = app.Backend(engine, tmp_path).generate(drawn(masked=True), settings, depth)
     assert pictures[0].shape == (64, 96, 3) and pictures[1].size == (64, 64)
     with Image.open(tmp_path / "00001-depth.png") as saved:
         assert saved.size == (64, 64)
@@ -155,7 +155,7 @@ def test_the_map_of_a_part_keeps_its_proportions(engine: Engine, tmp_path: Path)
 def test_strokes_are_a_mask(engine: Engine) -> None:
     settings = SETTINGS | {"mask_blur": 0, "denoising_strength": 1.0}
     held = drawn(masked=True)
-    [picture], _ = app.Page(engine, None).generate(held, settings, DEPTH)
+    [picture], _ = app.Backend(engine, None).generate(held, settings, DEPTH)
     kept = np.asarray(held["mask"])[:, :, 0] == 0
     assert np.array_equal(picture[kept], np.asarray(held["image"])[kept])
     assert not np.array_equal(picture, np.asarray(held["image"]))

@@ -276,7 +276,7 @@ def test_files_of_all_items_are_absolute(folder: Path, monkeypatch: pytest.Monke
         ({"invert": "perhaps"}, "'invert' must be true or false"),
         ({"seed": 1.5}, "'seed' must be a whole number"),
         ({"steps": "0"}, "'steps' must be a whole number from 1"),
-        ({"prompt": ["a"]}, "'prompt' must be a text"),
+        ({"prompt": ["a"]}, "'prompt' must be text"),
         ({"mask_invert": 1}, "'mask_invert' must be true or false"),
         ({"sampler": "magic"}, "'sampler' must be one of"),
         ({"near": 0.1, "far": 0.5}, "'near' must be greater than 'far'"),

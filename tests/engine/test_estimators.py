@@ -43,7 +43,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def engine(folder: Path) -> Engine:
     networks = build(small.model(midas=False), device=torch.device("cpu"), dtype=torch.float32)
-    return Engine(networks, EstimatorPool(folder))
+    return Engine(networks, EstimatorPool(folder, device=lambda: "meta"))  # the engine's own device counts
 
 
 class Rightwards:
@@ -190,7 +190,7 @@ def test_the_page_offers_the_folder_and_takes_no_path(engine: Engine, folder: Pa
         values = {"estimator": name, "score": True}
         return [values.get(option, OPTIONS[option].default) for option in OPTIONS]
 
-    pictures, text = app.Page(engine, None).generate(held, settings, depth("dpt-small"))
+    pictures, text = app.Backend(engine, None).generate(held, settings, depth("dpt-small"))
     assert len(pictures) == 1 and "Depth fidelity" in text
     with pytest.raises(gradio.Error, match="There is no such depth estimator"):
-        app.Page(engine, None).generate(held, settings, depth(str(folder / "dpt-small")))
+        app.Backend(engine, None).generate(held, settings, depth(str(folder / "dpt-small")))

@@ -18,7 +18,7 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
-from depth2img import DepthMap
+from depth2img import DepthMap, read_depth_map
 from depth2img.checkpoints import to_single_file
 from depth2img.checkpoints.conversion import convert_model
 from depth2img.cli.root import app, main
@@ -168,6 +168,27 @@ def test_python_in_the_guides_is_python() -> None:
         for block in guides.blocks(guide, "python"):
             if not block.startswith(" "):  # a fragment of a class body in CONTRIBUTING.md
                 compile(block, str(guide), "exec")
+
+
+@pytest.mark.parametrize("name", ["README.md", "docs/standalone.md"])
+def test_python_in_the_guides_runs_as_pasted(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With the bundled model, in a folder that holds nothing but the picture they name; not square."""
+    monkeypatch.chdir(tmp_path)
+    _shape(3, 160, 128).save("room.png")
+    blocks = guides.blocks(ROOT / name, "python")
+    assert blocks
+    for block in blocks:
+        said: dict[str, Any] = {}
+        exec(compile(block, name, "exec"), said)
+        if "result" in said:
+            assert said["result"].picture.shape == (128, 160, 3) and said["result"].picture.std() > 1
+            assert tuple(said["result"].conditioning.shape) == (1, 1, 16, 20)
+        if "tensor" in said:
+            assert tuple(said["tensor"].shape) == (1, 1, 16, 16) and float(said["tensor"].std()) > 0
+    written = {path.name for path in tmp_path.iterdir()}
+    assert written == {"room.png", *({"night.png", "depth.png"} if name == "README.md" else {"room-depth.png"})}
+    for depth in written - {"room.png", "night.png"}:
+        assert read_depth_map(tmp_path / depth).bits == 16
 
 
 def test_options_in_the_recipes_exist() -> None:

@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from depth2img.options import OPTIONS, Option
+from depth2img.options import OPTIONS
+from depth2img.table import Option
 
 gradio = pytest.importorskip("gradio", reason="the extra 'app' is not installed")
 
@@ -23,21 +24,18 @@ def built(**more: Any) -> tuple[panel.Panel, Any]:
         return panel.build(tab="img2img", elem_id=lambda name: f"x-{name}", **more), blocks
 
 
-def test_every_option_has_one_place():
-    found = [name for group in panel.GROUPS for name in panel.placed(group)]
+def test_every_option_is_in_one_section():
+    found = [name for section in panel.SECTIONS for name in panel.in_section(section)]
     assert sorted(found) == sorted(set(OPTIONS) - {"enabled"})
+    assert found[:5] == ["source", "reference", "depth_map", "map_directory", "estimator"]
 
 
-@pytest.mark.parametrize(
-    ("group", "place"), [(None, "effect"), ("result", "result"), ("adjust", "adjust"), ("unheard of", "effect")]
-)
-@pytest.mark.parametrize("kind", ["number", "switch", "choice", "image"])
-def test_a_new_row_of_the_table_appears(monkeypatch: pytest.MonkeyPatch, group: str | None, place: str, kind: Any):
-    row = Option("fresh", kind, None, "Fresh", "New.", 0.0, 1.0, 0.1, {"a": "A"})
-    if group is not None:
-        object.__setattr__(row, "group", group)
+@pytest.mark.parametrize("section", panel.SECTIONS)
+@pytest.mark.parametrize("kind", ["number", "switch", "choice", "text", "image"])
+def test_a_new_row_of_the_table_appears(monkeypatch: pytest.MonkeyPatch, section: str, kind: Any):
+    row = Option("fresh", kind, None, "Fresh", "New.", 0.0, 1.0, 0.1, {"a": "A"}, section=section)
     monkeypatch.setattr(panel, "OPTIONS", {**OPTIONS, "fresh": row})
-    assert "fresh" in panel.placed(place)
+    assert panel.in_section(section)[-1 if section != "source" else -2] == "fresh", "before options of a higher rank"
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         made, _ = built()
@@ -46,7 +44,7 @@ def test_a_new_row_of_the_table_appears(monkeypatch: pytest.MonkeyPatch, group: 
 
 
 def test_the_stage_knows_ids_texts_and_colours():
-    page = panel.Page(watch=["#a"], width="w", height="h", result="#r", side=128)
+    page = panel.Surroundings(watch=["#a"], width="w", height="h", result="#r", side=128)
     _, blocks = built(page=page)
     (stage,) = [c.value for c in blocks.blocks.values() if "depth2img-stage" in str(getattr(c, "value", ""))]
     config = json.loads(html.unescape(stage.partition('data-config="')[2].rpartition('"')[0]))

@@ -16,6 +16,7 @@ LIBRARY = ROOT / "depth2img"
 FLOORS = [
     "errors",
     "text",
+    "table",
     "options",
     "io",
     "depth",

@@ -8,7 +8,9 @@ from pathlib import Path
 import pytest
 
 import depth2img
+from depth2img.diffusion.settings import SETTINGS
 from depth2img.options import OPTIONS
+from tests.library.test_boundary import FLOORS
 from tools import options_table
 
 ROOT = Path(__file__).parents[2]
@@ -21,9 +23,10 @@ def test_options_table_is_current():
     assert options_table.renewed(text) == text, "run: python -m tools.options_table"
 
 
-def test_options_table_has_every_option():
-    table = options_table.table()
-    for name, option in OPTIONS.items():
+@pytest.mark.parametrize("options", [OPTIONS, SETTINGS], ids=["options", "settings"])
+def test_options_table_has_every_option(options):
+    table = options_table.table(options.values())
+    for name, option in options.items():
         (row,) = [line for line in table.splitlines() if f"| `{name}` |" in line]
         assert option.label in row
         assert option.help in row
@@ -78,6 +81,13 @@ def test_messages_in_the_troubleshooting_exist():
         message = re.match(r"\| `([^`]+)`", row)
         assert message, row
         assert message[1] in sources, f"no such message: {message[1]}"
+
+
+def test_contributing_shows_the_plan_that_the_code_has():
+    text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    cells = re.findall(r"^\| (`.+?) \|", text[: text.index("| next to it |")], re.MULTILINE)
+    shown = [name.removesuffix("/").removesuffix(".py") for cell in cells for name in re.findall(r"`([^`]+)`", cell)]
+    assert shown == FLOORS
 
 
 def test_one_version():

@@ -14,7 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from depth2img import OPTIONS, DepthOptions, OptionError
-from depth2img.options import ADJUSTMENTS, SOURCE_OF_PAYLOAD, Option, value_from_infotext
+from depth2img.options import ADJUSTMENTS, SOURCE_OF_PAYLOAD, value_from_infotext
+from depth2img.table import Option
 
 NUMBERS = [name for name, option in OPTIONS.items() if option.kind == "number"]
 SWITCHES = [name for name, option in OPTIONS.items() if option.kind == "switch"]

@@ -91,6 +91,15 @@ def test_a_folder_that_is_not_there(tmp_path: Path) -> None:
     assert EstimatorPool().names() == [CHECKPOINT]
 
 
+def test_the_same_pool_on_another_device(pool: EstimatorPool, opened: list[Any]) -> None:
+    """The one it was made from stays where it is."""
+    other = pool.on(lambda: "meta")
+    assert other.get("small").estimate(PICTURE).origin == "small on meta" and other.names() == pool.names()
+    assert pool.get("small").estimate(PICTURE).origin == "small on cpu"
+    bound = EstimatorPool(pool.folder, paths=True, downloads=True, idle=7).on(lambda: "cpu")
+    assert (bound.folder, bound.paths, bound.downloads, bound.idle) == (pool.folder, True, True, 7)
+
+
 def test_it_is_loaded_for_the_first_map_and_once(pool: EstimatorPool, opened: list[Any]) -> None:
     estimator = pool.get("small")
     assert opened == []

@@ -30,7 +30,12 @@ def ramp(width: int = 40, height: int = 30) -> DepthMap:
 
 
 def sent(shown: view.View | None, **more: str) -> dict[str, Any]:
-    return json.loads(html.unescape(view.to_html(shown, **more).partition('data-view="')[2].rpartition('"')[0]))
+    return parsed(view.to_html(shown, **more))
+
+
+def parsed(element: str) -> dict[str, Any]:
+    """What the hidden element says to the page."""
+    return json.loads(html.unescape(element.partition('data-view="')[2].rpartition('"')[0]))
 
 
 def decoded(url: str) -> np.ndarray:
@@ -78,14 +83,16 @@ def test_only_own_maps_are_suspected(own: bool):
 
 
 def test_a_kept_map_becomes_a_file_with_its_raw_values():
-    shown = view.View(ramp())
-    path = view.as_file(sent(shown)["id"])
+    previews = view.Previews()
+    path = previews.as_file(parsed(previews.show(view.View(ramp())))["id"])
     assert np.array_equal(read_depth_map(path).values, ramp().values)
     part = view.View(ramp(), None, np.zeros((60, 80, 3), np.uint8), (20, 15, 60, 45))
-    whole = read_depth_map(view.as_file(sent(part)["id"])).values
+    whole = read_depth_map(previews.as_file(parsed(previews.show(part))["id"])).values
     assert whole.shape == (60, 80) and whole[0, 0] == 3 and np.allclose(whole[15:45, 20:60], ramp().values)
     with pytest.raises(NoDepthError, match="Estimate depth"):
-        view.as_file("another")
+        previews.as_file("another")
+    with pytest.raises(NoDepthError):
+        previews.as_file(sent(part)["id"])  # drawn, but not kept
 
 
 def test_files_of_maps_go_after_an_hour_and_nothing_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
@@ -99,12 +106,13 @@ def test_files_of_maps_go_after_an_hour_and_nothing_else(tmp_path: Path, monkeyp
     others[2].write_text("no folder")
     link = tmp_path / "temporary" / "depth2img-map-link"
     link.symlink_to(tmp_path / "elsewhere", target_is_directory=True)
-    shown = sent(view.View(ramp()))["id"]
-    old, young = view.as_file(shown), view.as_file(shown)
+    previews = view.Previews()
+    shown = parsed(previews.show(view.View(ramp())))["id"]
+    old, young = previews.as_file(shown), previews.as_file(shown)
     (old.parent / "inside").symlink_to(tmp_path / "elsewhere", target_is_directory=True)
     for path in (old.parent, link, *others):
         os.utime(path, (1, 1), follow_symlinks=False)
-    new = view.as_file(shown)
+    new = previews.as_file(shown)
     assert not old.parent.exists() and young.is_file() and new.is_file()
     assert (tmp_path / "elsewhere" / "kept").is_file() and link.is_symlink() and all(path.exists() for path in others)
     if os.name != "nt":
@@ -112,7 +120,7 @@ def test_files_of_maps_go_after_an_hour_and_nothing_else(tmp_path: Path, monkeyp
 
 
 def test_the_oldest_is_forgotten():
-    kept = view.Kept(limit=2)
+    kept = view.Previews(limit=2)
     for name in "abc":
         kept.put(name, view.View(ramp()))
     assert kept.get("a") is None and kept.get("c") is not None

@@ -15,7 +15,7 @@ from host import Host
 from page import CHROMIUM, DepthPanel, opened
 
 from depth2img import OPTIONS, DepthOptions, OptionError
-from depth2img.options import Option
+from depth2img.table import Option
 
 CARRIED = {name: option for name, option in OPTIONS.items() if option.infotext}
 ANOTHER = "a test's, with: marks"
