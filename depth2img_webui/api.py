@@ -26,9 +26,9 @@ from depth2img.depth.depth_map import check_colour_map
 from depth2img.options import ADJUSTMENTS, CHECKPOINT
 
 from . import estimators, settings
+from .errors import for_client
 from .hosts import compat
 from .jobs import maps
-from .jobs.job import for_client
 from .page import status
 
 PREFIX: Final = "/depth2img/v1"

@@ -12,13 +12,13 @@ from pathlib import Path
 from typing import Any, Final, TypeAlias, TypeVar
 
 import numpy as np
-import numpy.typing as npt
 import torch
 
 from ..depth import schedule
 from ..depth.adjustments import sequence_span
 from ..depth.conditioning import conditioning, neutral
 from ..depth.depth_map import DepthMap, Span
+from ..depth.masks import read_mask, read_region
 from ..depth.placement import Placed
 from ..depth.reading import read_depth_map
 from ..depth.scores import structure
@@ -501,20 +501,3 @@ def _once(source: object, reader: Callable[[object], T], read: Read) -> T:
         read[key] = reader(source)
     found: T = read[key]
     return found
-
-
-def read_region(source: object) -> DepthMap:
-    """A region mask as values 0 outside .. 1 inside; see `read_mask`."""
-    return DepthMap(values=read_mask(source).astype(np.float32) / 255, origin="region")
-
-
-def read_mask(source: object) -> npt.NDArray[np.uint8]:
-    """A mask, uint8 (H, W), 255 = repaint, from anything that `images.read_picture` takes.
-
-    Grey is taken as it is, of a colour picture the mean; transparent parts are kept.
-
-    Raises:
-        PictureError: it cannot be read.
-    """
-    mask: npt.NDArray[np.uint8] = np.round(read_picture(source, background=(0, 0, 0)).mean(axis=2)).astype(np.uint8)
-    return mask

@@ -23,6 +23,7 @@ from ..diffusion.results import view as view_of
 from ..diffusion.settings import SETTINGS, Settings, in_section
 from ..errors import Depth2ImgError, NoDepthError, OptionError
 from ..io.images import Picture, read_picture
+from ..io.uploads import uploaded
 from ..options import ADJUSTMENTS, OPTIONS, WEBUI_ONLY, DepthOptions
 from . import panel, view
 from .components import component
@@ -75,7 +76,7 @@ class Backend:
         """Return data and message for the panel; a problem becomes a message too."""
         begun = time.perf_counter()
         try:
-            options = DepthOptions.from_args([True, *map(panel.uploaded, depth[1:])])
+            options = DepthOptions.from_args([True, *map(uploaded, depth[1:])])
             with self._lock:
                 shown = self._view(drawn, settings, options)
         except Depth2ImgError as error:
@@ -149,7 +150,7 @@ class Backend:
 
         try:
             picture, mask = picture_and_mask(drawn)
-            options = DepthOptions.from_args([panel.uploaded(value) for value in depth])
+            options = DepthOptions.from_args([uploaded(value) for value in depth])
             if options.save_map and self._folder is None:
                 raise OptionError("save_map", "There is no folder to save into.", fix="Start the app with --output.")
             masks = None if mask is None else [mask]

@@ -10,15 +10,12 @@ from __future__ import annotations
 import dataclasses
 import html
 import json
-import os
-import tempfile
 from collections.abc import Callable, Collection, Mapping, Sequence
-from pathlib import Path
 from typing import Any, Final
 
 import gradio as gr
 
-from ..errors import DepthMapError, NoDepthError
+from ..errors import NoDepthError
 from ..options import CHECKPOINT, OPTIONS
 from ..table import Option
 from . import view
@@ -227,28 +224,6 @@ def note(text: str, kind: str = "info", *, state: str = "", side: int | None = N
     kind, state, text = html.escape(kind), html.escape(state), html.escape(text)
     own_side = "" if side is None else f' data-side="{side:d}"'
     return f'<p class="depth2img-note depth2img-{kind}" data-state="{state}"{own_side}>{text}</p>'
-
-
-def uploaded(value: Any) -> Any:
-    """What an upload component hands over -> a payload for the options.
-
-    A file of `gr.File` becomes its path, but only if it lies in Gradio's own folder of uploads: the page names the
-    file, and a page may lie. Everything else is passed on.
-
-    Raises:
-        DepthMapError: the page named a file that was not uploaded.
-    """
-    name = getattr(value, "orig_name", None)
-    if name is None or not hasattr(value, "name"):
-        return value
-    # As Gradio chooses it (`Component.DEFAULT_TEMP_DIR`, 3.41), when it starts; the host may set the variable later.
-    folders = [str(Path(tempfile.gettempdir()) / "gradio"), os.environ.get("GRADIO_TEMP_DIR", "")]
-    inside = any(folder and Path(name).resolve().is_relative_to(Path(folder).resolve()) for folder in folders)
-    # A file sent inside the event has a bare name; Gradio has written its content to a temporary folder itself. From
-    # the current folder it would have copied what the page named.
-    if not inside and (Path(name).name != name or Path(name).exists()):
-        raise DepthMapError("The file was not uploaded through the page.", fix="Upload it again.")
-    return Path(value.name)
 
 
 def _hint(tab: str) -> str:

@@ -20,12 +20,13 @@ from depth2img.io.images import FloatPicture
 from depth2img.options import OPTIONS
 
 from .. import xyz
+from ..errors import for_client
 from ..hosts import compat
 from . import batch_tab, maps
-from .job import JOB, Job, for_client, load, read_options, wants_given_depth
+from .job import JOB, Job, load, read_options, wants_given_depth
 
 REPLACED: Final = "_depth2img_replaced"
-OVERRIDES: Final = (JOB, REPLACED, "init", "img2img_image_conditioning", "txt2img_image_conditioning")
+"""Where the methods that were put on `p` lie, with what was there before."""
 
 
 def begin(p: Any, args: tuple[Any, ...]) -> None:

@@ -8,19 +8,17 @@ from typing import Any, Final
 from PIL import Image
 
 from depth2img import (
-    Depth2ImgError,
     DepthMap,
     DepthMapError,
     DepthOptions,
-    NoDepthError,
-    NoDepthModelError,
     read_depth_map,
     read_picture,
 )
+from depth2img.depth.masks import read_region
 from depth2img.depth.placement import Placed
 from depth2img.errors import PictureError
-from depth2img.gui import panel
-from depth2img.io.images import FloatPicture, Picture, to_float
+from depth2img.io.images import FloatPicture, Picture
+from depth2img.io.uploads import uploaded
 
 JOB: Final = "_depth2img_job"
 """Where the `Job` lies on `p`."""
@@ -65,7 +63,7 @@ def read_options(args: tuple[Any, ...], changes: dict[str, Any] | None = None) -
     Raises:
         Depth2ImgError: a value is bad; the message names it.
     """
-    options = DepthOptions.from_args([panel.uploaded(value) for value in args])
+    options = DepthOptions.from_args([uploaded(value) for value in args])
     return dataclasses.replace(options, **changes) if changes else options
 
 
@@ -95,25 +93,3 @@ def load(options: DepthOptions) -> Job:
     if options.enabled and options.region is not None:
         job.region = read_region(options.region)
     return job
-
-
-def read_region(payload: object) -> DepthMap:
-    """A mask that the user gives, as values 0 outside .. 1 inside; transparent parts are outside.
-
-    Raises:
-        PictureError: it cannot be read.
-    """
-    grey = to_float(read_picture(payload, background=(0, 0, 0))).mean(axis=2)
-    return DepthMap(values=grey, origin="region")
-
-
-def for_client(error: Exception) -> Exception:
-    """The same error with what the host's API answers: a 422 for what the request got wrong, the sentence always.
-    Errors that are not ours are left as they are.
-
-    `handle_exception` in modules/api/api.py reads `status_code` and `detail` from the exception.
-    """
-    if isinstance(error, Depth2ImgError):
-        faults = (ValueError, NoDepthError, NoDepthModelError)
-        error.__dict__.update(detail=str(error), status_code=422 if isinstance(error, faults) else 500)
-    return error

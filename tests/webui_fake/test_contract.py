@@ -287,7 +287,7 @@ def test_javascript_of_the_page(bare: Host) -> None:
 
 @real
 def test_the_api_reads_status_and_detail_from_the_error() -> None:
-    """From the instance's own attributes, as `job.for_client` sets them."""
+    """From the instance's own attributes, as `errors.for_client` sets them."""
     (handler,) = [
         node
         for node in ast.walk(tree(hosts_file("modules/api/api.py")))
