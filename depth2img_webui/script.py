@@ -13,8 +13,8 @@ from depth2img.options import OPTIONS
 
 from . import api, estimators, infotext, settings, xyz
 from .hosts import compat, loader
-from .jobs import batch_tab, denoise, hook, job, results, tiles
-from .page import checkpoints, fetching, preview
+from .jobs import batch_tab, denoise, hook, request, results, tiles
+from .page import checkpoints, fetching, form, preview, wiring
 
 TITLE = OPTIONS["enabled"].label
 
@@ -49,7 +49,7 @@ class DepthToImage(scripts.Script):
             built = panel.build(
                 tab=tab,
                 elem_id=self.elem_id,
-                page=preview.page(tab),
+                page=wiring.page(tab),
                 directories=directories,
                 below=lambda: panel_checkpoint.build(
                     self.elem_id, checkpoints.names(), lambda: fetching.build(self.elem_id)
@@ -68,7 +68,7 @@ class DepthToImage(scripts.Script):
         self.infotext_fields = infotext.paste_fields(components)
         # The host calls ui() twice more for its API, outside the page: only the first panel is connected.
         if self._connect is None:
-            self._connect = lambda: preview.connect(tab=tab, built=built, toggle=toggle, host=self._host)
+            self._connect = lambda: wiring.connect(tab=tab, built=built, toggle=toggle, host=self._host)
         return list(components.values())
 
     def _explain(self) -> list[Any]:
@@ -82,10 +82,10 @@ class DepthToImage(scripts.Script):
         tab = "img2img" if self.is_img2img else "txt2img"
         elem_id = getattr(component, "elem_id", None)
         if elem_id is None and self._latest == "inpaint_sketch":
-            elem_id = preview.SKETCH_ORIGINAL  # the state that holds the picture without the strokes
+            elem_id = form.SKETCH_ORIGINAL  # the state that holds the picture without the strokes
             self._host[elem_id] = component
         self._latest = elem_id
-        if elem_id in preview.HOST_IDS[tab]:
+        if elem_id in wiring.HOST_IDS[tab]:
             self._host[elem_id] = component
         elif elem_id == f"generation_info_{tab}" and self._connect is not None:
             self._host[elem_id] = component
@@ -97,7 +97,7 @@ class DepthToImage(scripts.Script):
         if chosen is None or p.override_settings.get("sd_model_checkpoint"):
             return
         try:
-            wanted = job.wants_given_depth(hook.options_of(p, args))
+            wanted = request.wants_given_depth(hook.options_of(p, args))
         except Depth2ImgError:
             return  # `process` reports it
         if wanted and not loader.selected_is_depth():

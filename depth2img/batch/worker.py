@@ -16,7 +16,8 @@ import torch
 from ..depth.depth_map import Span
 from ..depth.masks import read_mask, read_region
 from ..depth.reading import read_depth_map
-from ..diffusion.engine import Engine, Generated, Job
+from ..diffusion.engine import Engine
+from ..diffusion.job import Generated, Job
 from ..diffusion.results import result_paths, save_result
 from ..errors import Depth2ImgError
 from ..io.atomic import refusing, remove_stale

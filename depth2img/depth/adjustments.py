@@ -103,13 +103,13 @@ def adjusted_span(options: DepthOptions, span: Span | None) -> Span | None:
 def under_mask(
     depth: DepthMap, options: DepthOptions, own: DepthMap | None, mask: npt.NDArray[np.float32] | None
 ) -> DepthMap:
-    """The map with the part under a mask as the options say.
+    """Change the part of a map under a mask as the options say.
 
     Args:
         depth: a map with the mask's proportions.
         options: `under_mask` is read.
         own: what takes its place with "map", of the same proportions; None keeps the map.
-        mask: float32 (H, W) of any size, 0 keep .. 1 repaint; None without one.
+        mask: float32 (H, W) of any size, 0 keep .. 1 repaint; None keeps the map.
     """
     if mask is None or options.under_mask == "keep":
         return depth

@@ -29,7 +29,8 @@ from . import panel, view
 from .components import component
 
 if TYPE_CHECKING:
-    from ..diffusion.engine import Engine, Generated
+    from ..diffusion.engine import Engine
+    from ..diffusion.job import Generated
 
 HOST: Final = "127.0.0.1"
 TITLE: Final = "Depth to image"
@@ -93,16 +94,14 @@ class Backend:
         if placed is None:
             raise NoDepthError("Depth is off.", fix=f"Switch '{OPTIONS['enabled'].label}' on.")
         own = options.source == "map"
-        size = (frame.original.shape[1], frame.original.shape[0])
         return view.View(
             placed.depth if placed.whole is None else placed.whole,
             frame.picture,
             frame.whole if frame.box is not None else None,
-            frame.box,
+            frame.placement,
             own=own,
             cut=placed.whole is not None,
             span=placed.span,
-            framing=view.Framing(size, frame.size, frame.resize_mode, frame.box),
             remark=frame.placement.remark(read_depth_map(options.depth_map), "depth map") if own else "",
         )
 

@@ -176,9 +176,9 @@ def test_resize_by(page: Page) -> None:
 )
 def test_size_of_the_frame(host: Host, picture: Any, scale_tab: int, mode: Any, expected: tuple[int, int, int]) -> None:
     """Cut to whole pixels, not rounded: the host's `int(...)`."""
-    preview = host.ours("page.preview")
-    form = preview.Form(resize_mode=mode, width=640.0, height=480.0, scale=1.339)
-    framed = preview.frame(0, scale_tab, (picture,), form)
+    ours = host.ours("page.form")
+    form = ours.Form(resize_mode=mode, width=640.0, height=480.0, scale=1.339)
+    framed = ours.frame(0, scale_tab, (picture,), form).frame
     assert (framed.resize_mode, *framed.size) == expected
 
 
@@ -222,7 +222,7 @@ def test_a_reference(page: Page) -> None:
     assert shows(shown, blobs(31)) and words(message).startswith("MiDaS, ")
 
 
-@pytest.mark.parametrize(("source", "sentence"), [("map", "Upload a depth map."), ("reference", "Upload a picture.")])
+@pytest.mark.parametrize(("source", "sentence"), [("map", "Give a depth map."), ("reference", "Give a picture.")])
 def test_a_chosen_source_that_is_empty(page: Page, source: str, sentence: str) -> None:
     shown, message = press(page, 0, source=source)
     assert shown is None and sentence in words(message)
@@ -328,7 +328,7 @@ class TestTxt2img:
         content = sent(self.sent(host, source="reference", reference=blobs(32, 192, 64)))
         picture = Image.open(io.BytesIO(base64.b64decode(content["picture"].partition(",")[2])))
         assert picture.size == (96, 64)  # cut as its map is
-        assert content["place"] == {"picture": [96, 64], "frame": [96, 64], "mode": 1, "box": None}
+        assert content["placement"] == {"picture": [96, 64], "frame": [96, 64], "box": None, "resize_mode": 1}
         shown, _ = self.press(host, source="reference", reference=blobs(32, 192, 64))
         assert shown is not None and shown.size == (96, 64)
         assert shows(shown, blobs(32, 192, 64).crop((48, 0, 144, 64)), atol=40)
@@ -365,16 +365,16 @@ def test_only_masked_shows_where_it_is(page: Page, estimate_on: str) -> None:
 
 def test_inpaint_sketch_is_composited_like_in_a_job(host: Host) -> None:
     """Strokes are blended in by mask blur and mask transparency, over the picture without them."""
-    preview = host.ours("page.preview")
+    ours = host.ours("page.form")
     original = picture_of(3)
     drawn = original.copy()
     drawn.paste((255, 0, 0), (30, 20, 60, 40))
-    form = preview.Form(mask_blur=2, mask_alpha=0, original=original, width=96, height=64)
-    picture = preview.frame(preview.SKETCH_TAB, 0, (None, None, None, drawn), form).picture
+    form = ours.Form(mask_blur=2, mask_alpha=0, original=original, width=96, height=64)
+    picture = ours.frame(ours.SKETCH_TAB, 0, (None, None, None, drawn), form).picture
     assert tuple(picture[30, 45]) == (255, 0, 0)
     assert np.abs(picture[30, 30].astype(int) - (255, 0, 0)).max() > 20  # the edge is soft
-    faint = preview.frame(
-        preview.SKETCH_TAB, 0, (None, None, None, drawn), preview.Form(**{**vars(form), "mask_alpha": 100})
+    faint = ours.frame(
+        ours.SKETCH_TAB, 0, (None, None, None, drawn), ours.Form(**{**vars(form), "mask_alpha": 100})
     ).picture
     assert np.array_equal(faint, np.asarray(original))
 
@@ -400,7 +400,12 @@ class TestAfterAJob:
         info = json.dumps({"job_timestamp": host.shared.state.job_timestamp, "all_seeds": result.all_seeds})
         content = sent(page.press("Depth of the last job", info)[0])
         assert content["cut"] and content["box"] == [24 / 96, 16 / 64, 72 / 96, 48 / 64]
-        assert content["place"] == {"picture": [96, 64], "frame": [96, 64], "mode": 0, "box": [24, 16, 72, 48]}
+        assert content["placement"] == {
+            "picture": [96, 64],
+            "frame": [96, 64],
+            "box": [24, 16, 72, 48],
+            "resize_mode": 0,
+        }
         values = dict(zip(page_options(), page.defaults, strict=True))
         assert shows(seen(page.press("Depth of the last job", info)[0], (96, 64), values), picture_of(1), atol=40)
 
