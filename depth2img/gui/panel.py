@@ -17,7 +17,6 @@ import gradio as gr
 
 from ..errors import NoDepthError
 from ..options import CHECKPOINT, OPTIONS
-from ..table import Option
 from . import view
 from .components import component
 
@@ -50,6 +49,7 @@ class Surroundings:
         colours: the initial colour map.
         estimators: names offered for the estimator; others can be typed in.
         absent: options that are of no use on the page; they are hidden and keep their defaults.
+        values: option name -> its first value, if that is not the default of the table.
     """
 
     watch: Sequence[str] = ()
@@ -60,6 +60,7 @@ class Surroundings:
     colours: str = "grey"
     estimators: Sequence[str] = (CHECKPOINT,)
     absent: Collection[str] = ()
+    values: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -120,8 +121,18 @@ def build(
     controls: dict[str, Any] = {}
     around = page or Surroundings()
 
+    first = {name: around.values.get(name, option.default) for name, option in OPTIONS.items()}
+    shown_first = visible(*(first[name] for name in DECIDING), directories=directories)
+
     def add(section: str) -> None:
-        controls.update((name, _component(OPTIONS[name], elem_id, around)) for name in in_section(section))
+        for name in in_section(section):
+            controls[name] = component(
+                OPTIONS[name],
+                elem_id(name),
+                value=first[name],
+                visible=name not in around.absent and shown_first.get(name, True),
+                names=around.estimators,
+            )
 
     with gr.Column(elem_classes=["depth2img-panel"]):
         with gr.Row(elem_classes=["depth2img-row", "depth2img-top"]):
@@ -254,9 +265,3 @@ def _stage(tab: str, elem_id: Callable[[str], str], page: Surroundings) -> str:
 
 def _button(title: str, name: str, elem_id: Callable[[str], str], variant: str = "secondary") -> Any:
     return gr.Button(title, size="sm", min_width=80, variant=variant, elem_id=elem_id(name))
-
-
-def _component(option: Option, elem_id: Callable[[str], str], page: Surroundings) -> Any:
-    defaults = {name: OPTIONS[name].default for name in DECIDING}
-    shown = option.name not in page.absent and visible(**defaults).get(option.name, True)
-    return component(option, elem_id(option.name), value=option.default, visible=shown, names=page.estimators)

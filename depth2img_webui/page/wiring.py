@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import Any, Final
 
-from depth2img import Depth2ImgError, NoDepthError
+from depth2img import OPTIONS, Depth2ImgError, NoDepthError
 from depth2img.gui import panel
 
 from .. import estimators, settings
@@ -55,7 +55,12 @@ PAGES: Final = {
 
 def page(tab: str) -> panel.Surroundings:
     """Describe the page around the panel of a tab."""
-    return dataclasses.replace(PAGES[tab], colours=settings.colour_map(), estimators=estimators.POOL.names())
+    return dataclasses.replace(
+        PAGES[tab],
+        colours=settings.colour_map(),
+        estimators=estimators.POOL.names(),
+        values={name: settings.default(name) for name, option in OPTIONS.items() if option.kind != "image"},
+    )
 
 
 def connect(*, tab: str, built: panel.Panel, toggle: Any, host: dict[str, Any]) -> None:

@@ -17,7 +17,7 @@ import cv2
 import numpy as np
 import pytest
 
-from depth2img import DepthMap, DepthMapError, NoDepthError, read_depth_map
+from depth2img import DepthMap, DepthMapError, DepthOptions, NoDepthError, adjust, conditioning, read_depth_map
 from depth2img.depth.placement import Placement, ResizeMode
 from depth2img.depth.reading import EXR_MAGIC
 from depth2img.gui import view
@@ -170,3 +170,20 @@ def test_exr_elsewhere_is_refused_in_words(tmp_path: Path, monkeypatch: pytest.M
 def test_hostile_exr(rest: bytes):
     with pytest.raises(DepthMapError):
         read_depth_map(EXR_MAGIC + b"\2\0\0\0" + rest)
+
+
+@pytest.mark.parametrize(("part", "flat"), [(0.9e-5, True), (1.2e-5, False)])
+def test_page_adjustments_and_conditioning_agree_on_what_is_flat(part: float, flat: bool):
+    """Just below the threshold nothing is stretched anywhere, although bicubic resizing overshoots; above it all is."""
+    values = np.full((30, 40), 8.0)
+    values[10:20, 10:30] += 8.0 * part
+    depth = DepthMap(values)
+    blue, green, red = np.moveaxis(decoded(parsed(view.to_html(view.View(depth)))["depth"]).astype(int), 2, 0)
+    assert bool(np.ptp(red * 65536 + green * 256 + blue) == 0) is flat
+    assert ("The map is flat" in view.describe(depth)) is flat
+    assert bool(np.ptp(np.asarray(depth.to_image())) == 0) is flat
+    for options in (DepthOptions(), DepthOptions(gamma=2.0, invert=True)):
+        adjusted = adjust(depth, options)
+        tensor = conditioning([adjusted], height=15, width=20)
+        assert (not tensor.any()) is flat
+    assert (not conditioning([depth], height=15, width=20, spans=[depth.range]).any()) is flat

@@ -426,3 +426,43 @@ class TestAfterAJob:
         depth = read_depth_map(Path(file["value"]))
         assert depth.range == tuple(sent(data)["range"])
         assert "No depth map is shown" in words(page.press("Use this depth again", "another")[2])
+
+
+@pytest.mark.parametrize("estimate_on", ["original", "entering"])
+def test_fill_under_the_mask_of_only_masked_is_the_jobs(host: Host, estimate_on: str) -> None:
+    """On the entering picture the mask is that of the frame, not that of the whole picture."""
+    ours, preview = host.ours("page.form"), host.ours("page.preview")
+    mask = Image.new("L", (96, 64))
+    mask.paste(255, (34, 22, 58, 40))
+    picture = picture_of(2)
+    form = ours.Form(mask_blur=0, only_masked=1, padding=8, width=96, height=64)
+    held_there = (None, None, {"image": picture, "mask": mask}, None, None)
+    framed = ours.frame(2, 0, held_there, form)
+    host.model.depth_model.forward = (lambda inner: lambda x: inner(x) + bump(x))(host.model.depth_model.forward)
+    shown: list[Any] = []
+    host.ours("page.preview").PREVIEWS.show = lambda view: shown.append(view) or ""
+    options = {"estimate_on": estimate_on, "under_mask": "fill"}
+    values = dict(zip(page_options(), Page(host, "img2img").defaults, strict=True)) | options
+    preview.show(framed, tuple(values.values()))
+    whole_mask, in_frame = framed.frame.whole_mask, framed.frame.mask
+    assert whole_mask is not None and in_frame is not None
+    placed = host.ours("jobs.maps").place_maps
+    request = host.ours("jobs.request")
+    from depth2img import DepthOptions
+
+    asking = request.Request(DepthOptions(**options), frame=framed.frame)
+    p = host.img2img(picture)
+    used = placed(p, asking, [preview._exact(framed.picture)], 1, host.model)[0]
+    assert np.array_equal(shown[0].depth.values, used.raw.values)
+    plain = request.Request(DepthOptions(estimate_on=estimate_on), frame=framed.frame)
+    kept = placed(p, plain, [preview._exact(framed.picture)], 1, host.model)[0]
+    changed = np.abs(kept.raw.values - used.raw.values) > 1e-4
+    mask_there = np.asarray(
+        (whole_mask if estimate_on == "original" else in_frame).convert("L").resize(changed.shape[::-1])
+    )
+    assert changed.any() and not changed[mask_there == 0].any()
+
+
+def bump(x: torch.Tensor) -> torch.Tensor:
+    """Waves, so that what is filled differs from what was there."""
+    return torch.sin(torch.arange(x.shape[-1]) / 3).expand(x.shape[0], 1, *x.shape[-2:]).squeeze(1)
