@@ -1,4 +1,4 @@
-"""What a client of the host's API is told when a job or a request fails."""
+"""Tell clients of the host's API why a job or a request failed."""
 
 from __future__ import annotations
 

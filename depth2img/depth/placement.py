@@ -21,7 +21,7 @@ Box = tuple[int, int, int, int]
 
 
 class ResizeMode(enum.IntEnum):
-    """How a picture of other proportions gets into the frame, by the host's numbers."""
+    """The ways to bring a picture of other proportions into the frame, by the host's numbers."""
 
     JUST_RESIZE = 0
     CROP_AND_RESIZE = 1
@@ -108,7 +108,7 @@ def crop(depth: DepthMap, *, picture_size: tuple[int, int], box: Box) -> DepthMa
 
 @dataclasses.dataclass(frozen=True)
 class Placement:
-    """Where the sampler's frame lies in the picture.
+    """The position of the sampler's frame in the picture.
 
     Attributes:
         picture: width and height of the whole picture; those of the frame where there is none.

@@ -22,7 +22,7 @@ Mask = npt.NDArray[np.float32]
 
 
 class Basis(enum.Enum):
-    """What a picture's depth map comes from."""
+    """The origin of a picture's depth map."""
 
     OWN_MAP = "the user's own map"
     REFERENCE = "an estimate on another picture"
@@ -32,7 +32,7 @@ class Basis(enum.Enum):
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Framing:
-    """How a picture enters the sampler, as far as its depth is concerned.
+    """The way a picture enters the sampler, as far as its depth is concerned.
 
     Attributes:
         placement: where the frame lies in the picture.

@@ -1,4 +1,4 @@
-"""What a user gives a job's depth to come from, decoded."""
+"""Decode the pictures and maps that a user gives for depth to come from."""
 
 from __future__ import annotations
 

@@ -52,13 +52,13 @@ class Frame:
 
     @property
     def placement(self) -> Placement:
-        """Where the frame lies in the picture."""
+        """The position of the frame in the picture."""
         shown = self.original
         return Placement((shown.shape[1], shown.shape[0]), self.size, self.box, self.resize_mode)
 
     @property
     def framing(self) -> Framing:
-        """What the decision about depth needs to know; see `resolve.resolve`."""
+        """The input of the decision about depth; see `resolve.resolve`."""
         return Framing(self.placement, self.mask, self.overlay)
 
     def finish(self, result: Picture) -> Picture:

@@ -1,4 +1,4 @@
-"""What the engine is asked for, and what it gives back."""
+"""The engine's jobs and results."""
 
 from __future__ import annotations
 

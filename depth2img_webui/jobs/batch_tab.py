@@ -20,7 +20,7 @@ from . import maps
 
 KEY: Final = __name__
 BATCH: Final = "_depth2img_batch"
-"""Where the `Batch` lies on `p` while the Batch tab works."""
+"""Attribute of `p` that holds the `Batch` while the Batch tab works."""
 
 TURN: Final = re.compile(r"(\d+) out of (\d+)")
 """The host's text in `state.job` that says which file it has come to."""

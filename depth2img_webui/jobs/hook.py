@@ -26,7 +26,7 @@ from . import batch_tab, maps, tiles
 from .request import REQUEST, Request, frame_of, load, read_options, request_of, wants_given_depth
 
 REPLACED: Final = "_depth2img_replaced"
-"""Where the methods that were put on `p` lie, with what was there before."""
+"""Attribute of `p` that holds the methods that were put there, and those that they replace."""
 
 
 def begin(p: Any, args: tuple[Any, ...]) -> None:

@@ -1,4 +1,4 @@
-"""How the host brings the pictures of a job into the sampler, read from the job once."""
+"""The frame into which the host brings a job's pictures, read from the job once."""
 
 from __future__ import annotations
 
@@ -42,13 +42,13 @@ class HostFrame:
 
     @functools.cached_property
     def framings(self) -> list[Framing]:
-        """What the decision about depth needs to know: one for all pictures, or one for each tile."""
+        """The input of the decision about depth: one for all pictures, or one for each tile."""
         mask, whole_mask = _weights(self.mask), _weights(self.whole_mask)
         return [Framing(one, mask, whole_mask, self._has_original) for one in self._placements]
 
     @property
     def placement(self) -> Placement:
-        """Where the frame lies in the first picture."""
+        """The position of the frame in the first picture."""
         return self._placements[0]
 
     @functools.cached_property
@@ -65,7 +65,7 @@ class HostFrame:
 
     @property
     def _has_original(self) -> bool:
-        """Where a mask has another size than the picture, the host's box may reach outside of it."""
+        """False without a picture, and where the host's box reaches outside one, whose mask has another size."""
         right, bottom = (0, 0) if self.box is None else self.box[2:]
         inside = all(right <= picture.width and bottom <= picture.height for picture in self.pictures)
         return bool(self.pictures) and inside

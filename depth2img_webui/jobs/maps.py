@@ -32,10 +32,10 @@ from .host_frame import HostFrame
 from .request import Request, frame_of
 
 FIRST: Final = "_depth2img_first"
-"""Where the maps of Loopback's first loop lie on `p`: between the loops, until another job begins on it."""
+"""Attribute of `p` that holds the maps of Loopback's first loop, until another job begins on it."""
 
 SPAN: Final = "_depth2img_span"
-"""Where the range of the first picture of a batch folder or of Loopback lies on `p`, which the others share."""
+"""Attribute of `p` that holds the range of a sequence's first picture, which the others share."""
 
 LOOPBACK: Final = "Loopback"
 """Title of the host's script."""

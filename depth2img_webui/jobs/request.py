@@ -1,4 +1,4 @@
-"""What one job of the host asks for: its options, and their pictures decoded."""
+"""A job's request: its options, and their pictures decoded."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from depth2img.io.uploads import uploaded
 from .host_frame import HostFrame, read_frame
 
 REQUEST: Final = "_depth2img_request"
-"""Where the `Request` lies on `p`."""
+"""Attribute of `p` that holds the `Request`."""
 
 
 @dataclasses.dataclass

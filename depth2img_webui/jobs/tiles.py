@@ -21,7 +21,7 @@ SCRIPT: Final = "SD upscale"
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Tile:
-    """Where a tile of a picture lies.
+    """The position of a tile in its picture.
 
     Attributes:
         whole: the picture that it was cut from.

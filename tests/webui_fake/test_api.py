@@ -113,7 +113,7 @@ def test_adjust_keeps_size_and_bits(routes: TestClient) -> None:
         ("estimate", {"image": "no base64 at all!"}, "base64"),
         ("estimate", {"image": base64.b64encode(b"text").decode()}, "picture"),
         ("estimate", {"image": "", "options": {"gamma": 99}}, "'gamma' must be"),
-        ("estimate", {"image": "", "options": {"strength": 0.5}}, "is no adjustment"),
+        ("estimate", {"image": "", "options": {"strength": 0.5}}, "is not an adjustment"),
         ("adjust", {"depth_map": "", "options": {"near": 0.1, "far": 0.5}}, "greater than"),
     ],
 )
