@@ -33,7 +33,8 @@ from .io.images import read_picture
 from .options import OPTIONS, DepthOptions
 
 if TYPE_CHECKING:
-    from .diffusion.engine import Engine, Generated, Job
+    from .diffusion.engine import Engine
+    from .diffusion.job import Generated, Job
 
 __version__ = "0.1.0"
 
@@ -64,7 +65,7 @@ __all__ = [
     "register_estimator",
 ]
 
-_LAZY: Final = {"Engine": "diffusion.engine", "Generated": "diffusion.engine", "Job": "diffusion.engine"}
+_LAZY: Final = {"Engine": "diffusion.engine", "Generated": "diffusion.job", "Job": "diffusion.job"}
 """Public name -> its module, which brings in torch and is imported when the name is first used."""
 
 

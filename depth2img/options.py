@@ -296,6 +296,11 @@ class DepthOptions:
         """True if any adjustment differs from its default; see `depth.adjustments.adjust`."""
         return any(getattr(self, name) != OPTIONS[name].default for name in ADJUSTMENTS)
 
+    @property
+    def needs_own_map(self) -> bool:
+        """True if the user's own map is used: for the whole picture, or under the mask alone."""
+        return "map" in (self.source, self.under_mask)
+
     @classmethod
     def from_mapping(cls, values: Mapping[str, object]) -> DepthOptions:
         """Make options from named fields, as the API takes them; missing fields keep their defaults.

@@ -26,9 +26,9 @@ from depth2img.depth.depth_map import check_colour_map
 from depth2img.options import ADJUSTMENTS, CHECKPOINT
 
 from . import estimators, settings
+from .errors import for_client
 from .hosts import compat
 from .jobs import maps
-from .jobs.job import for_client
 from .page import status
 
 PREFIX: Final = "/depth2img/v1"
@@ -155,14 +155,14 @@ def add(_: Any, app: FastAPI) -> None:
 
 
 def get_status() -> Status:
-    """Whether a depth checkpoint is in use; loads nothing."""
+    """Report whether a depth checkpoint is in use; loads nothing."""
     state, message = status.status()
     model = compat.loaded_model()
     return Status(state=state, message=message, checkpoint=compat.checkpoint_name(model) if model else None)
 
 
 def get_options() -> list[OptionItem]:
-    """Every option that a generation request may carry, in the order of the positional list."""
+    """List every option that a generation request may carry, in the order of the positional list."""
     return [
         OptionItem(
             name=option.name,
@@ -181,12 +181,12 @@ def get_options() -> list[OptionItem]:
 
 
 def get_estimators() -> Estimators:
-    """What can estimate depth, by name."""
+    """List the names of the estimators."""
     return Estimators(estimators=estimators.POOL.names(), default=settings.default("estimator"))
 
 
 def post_estimate(request: EstimateRequest) -> MapResponse:
-    """The depth map of a picture, adjusted."""
+    """Estimate the depth map of a picture, and adjust it."""
 
     def make() -> DepthMap:
         name = OPTIONS["estimator"].check(request.estimator)
@@ -202,7 +202,7 @@ def post_estimate(request: EstimateRequest) -> MapResponse:
 
 
 def post_adjust(request: AdjustRequest) -> MapResponse:
-    """A depth map of the caller's, adjusted; its size is kept."""
+    """Adjust a depth map of the caller's; its size is kept."""
     with _ROOM:
         return _answer(lambda: read_depth_map(request.depth_map), request.options, request.colour_map)
 
@@ -212,7 +212,7 @@ def _answer(make: Callable[[], DepthMap], options: dict[str, Any], colour_map: s
     try:
         for name in options:
             if name not in ADJUSTMENTS:
-                raise OptionError(name, f"'{name[:40]}' is no adjustment.", fix=f"Use {', '.join(ADJUSTMENTS)}.")
+                raise OptionError(name, f"'{name[:40]}' is not an adjustment.", fix=f"Use {', '.join(ADJUSTMENTS)}.")
         checked = DepthOptions.from_mapping(options)
         check_colour_map(colour_map)
         raw = make()
@@ -237,7 +237,7 @@ def _answer(make: Callable[[], DepthMap], options: dict[str, Any], colour_map: s
 
 
 def _authenticated(credentials: HTTPBasicCredentials = Depends(HTTPBasic())) -> None:  # noqa: B008
-    """The host's rule (`Api.auth`, modules/api/api.py): "user:password", several separated by commas."""
+    """Apply the host's rule (`Api.auth`, modules/api/api.py): "user:password", several separated by commas."""
     given = f"{credentials.username}:{credentials.password}".encode()
     known = [pair.encode() for pair in str(shared.cmd_opts.api_auth).split(",")]
     if not any([secrets.compare_digest(given, pair) for pair in known]):

@@ -13,8 +13,8 @@ from depth2img.options import OPTIONS
 
 from . import api, estimators, infotext, settings, xyz
 from .hosts import compat, loader
-from .jobs import batch_tab, denoise, hook, job, results, tiles
-from .page import checkpoints, fetching, preview
+from .jobs import batch_tab, denoise, hook, request, results, tiles
+from .page import checkpoints, fetching, form, preview, wiring
 
 TITLE = OPTIONS["enabled"].label
 
@@ -29,15 +29,15 @@ class DepthToImage(scripts.Script):
         self._connect: Any = None
 
     def title(self) -> str:
-        """Also the name in the API, lower-cased."""
+        """Name the script in the page, and lower-cased in the API."""
         return TITLE
 
     def show(self, is_img2img: bool) -> object:
-        """Always on, in both tabs."""
+        """Show the script in both tabs, always on."""
         return scripts.AlwaysVisible
 
     def ui(self, is_img2img: bool) -> list[Any]:
-        """The panel; its values become the arguments of the other methods, in the order of `OPTIONS`."""
+        """Make the panel; its values become the arguments of the other methods, in the order of `OPTIONS`."""
         if not compat.has_depth_models():
             return self._explain()
         tab = "img2img" if is_img2img else "txt2img"
@@ -49,72 +49,66 @@ class DepthToImage(scripts.Script):
             built = panel.build(
                 tab=tab,
                 elem_id=self.elem_id,
-                page=preview.page(tab),
+                page=wiring.page(tab),
                 directories=directories,
                 below=lambda: panel_checkpoint.build(
                     self.elem_id, checkpoints.names(), lambda: fetching.build(self.elem_id)
                 ),
             )
         components = {"enabled": toggle, **built.controls}
-        for name, component in built.controls.items():
-            if OPTIONS[name].kind != "image":
-                component.value = settings.default(name)
-        chosen = [built.controls[name].value for name in panel.DECIDING]
-        for name, shown in panel.visible(*chosen, directories=directories).items():
-            built.controls[name].visible = shown
         unsaved = (*built.buttons, *built.below.parts)
         for component in (*unsaved, *components.values()):
             component.do_not_save_to_config = component in unsaved
         self.infotext_fields = infotext.paste_fields(components)
         # The host calls ui() twice more for its API, outside the page: only the first panel is connected.
         if self._connect is None:
-            self._connect = lambda: preview.connect(tab=tab, built=built, toggle=toggle, host=self._host)
+            self._connect = lambda: wiring.connect(tab=tab, built=built, toggle=toggle, host=self._host)
         return list(components.values())
 
     def _explain(self) -> list[Any]:
-        """Instead of the panel, and without a toggle: nothing here could have an effect on this host."""
+        """Make a sentence instead of the panel, without a toggle: nothing here could have an effect on this host."""
         with gr.Accordion(TITLE, open=False, elem_id=self.elem_id("enabled")):
             gr.HTML(panel.note(compat.FORGE_SENTENCE, "bad", state="host"), elem_id=self.elem_id("status"))
         return []
 
     def after_component(self, component: Any, **kwargs: Any) -> None:
-        """Collects the host's components of this tab and connects the panel when the last of them exists."""
+        """Collect the host's components of this tab, and connect the panel when the last of them exists."""
         tab = "img2img" if self.is_img2img else "txt2img"
         elem_id = getattr(component, "elem_id", None)
         if elem_id is None and self._latest == "inpaint_sketch":
-            elem_id = preview.SKETCH_ORIGINAL  # the state that holds the picture without the strokes
+            elem_id = form.SKETCH_ORIGINAL  # the state that holds the picture without the strokes
             self._host[elem_id] = component
         self._latest = elem_id
-        if elem_id in preview.HOST_IDS[tab]:
+        if elem_id in wiring.HOST_IDS[tab]:
             self._host[elem_id] = component
         elif elem_id == f"generation_info_{tab}" and self._connect is not None:
             self._host[elem_id] = component
             self._connect()
 
     def before_process(self, p: Any, *args: Any) -> None:
-        """Before the checkpoint is settled: switch to a depth checkpoint if the user wants that."""
+        """Switch to a depth checkpoint if the user wants that, before the host chooses the checkpoint."""
         chosen = settings.depth_checkpoint()
         if chosen is None or p.override_settings.get("sd_model_checkpoint"):
             return
         try:
-            wanted = job.wants_given_depth(hook.options_of(p, args))
+            wanted = request.wants_given_depth(hook.options_of(p, args))
         except Depth2ImgError:
             return  # `process` reports it
         if wanted and not loader.selected_is_depth():
             p.override_settings["sd_model_checkpoint"] = chosen
 
     def process(self, p: Any, *args: Any) -> None:
-        """The checkpoint is settled, nothing is computed yet."""
+        """Begin the job: the host has chosen the checkpoint, and nothing is computed yet."""
         if compat.has_depth_models():
             loader.last_error.clear()
             hook.begin(p, args)
 
     def postprocess_image(self, p: Any, pp: Any, *args: Any) -> None:
-        """One picture is done; its infotext is not made yet."""
+        """Score a picture that is done, before its infotext is made."""
         results.score(p, pp.image)
 
     def postprocess(self, p: Any, processed: Any, *args: Any) -> None:
-        """All pictures are done."""
+        """Keep and save the maps when all pictures are done."""
         try:
             preview.keep(p, processed)
             results.add_maps(p, processed)
@@ -123,7 +117,7 @@ class DepthToImage(scripts.Script):
 
 
 def register() -> None:
-    """Called when the host executes the script file: at start and at each "Reload UI"."""
+    """Connect with the host, which executes the script file at its start and at each "Reload UI"."""
     if not compat.has_depth_models():
         compat.log.warning("Depth to image: %s", compat.FORGE_SENTENCE)
         return
@@ -139,7 +133,7 @@ def register() -> None:
 
 
 def unregister() -> None:
-    """Called before "Reload UI" executes the script file again: the host's functions are its own again."""
+    """Give the host its functions back, before "Reload UI" executes the script file again."""
     loader.undo()
     tiles.undo()
     estimators.POOL.unload()

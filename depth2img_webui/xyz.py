@@ -38,12 +38,12 @@ def add() -> None:
 
 
 def values(p: Any) -> dict[str, Any]:
-    """What axes have set for this cell."""
+    """Return the options that axes have set for this cell."""
     return dict(getattr(p, VALUES, {}))
 
 
 def parse(option: Option, value: object) -> Any:
-    """The value of one cell, from what the host hands over: a number, or a text.
+    """Read the value of one cell from a number or a text of the host.
 
     Raises:
         OptionError: the option cannot have this value.

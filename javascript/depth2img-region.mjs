@@ -194,18 +194,18 @@ export class Painter {
     return `${this.region.version} ${this.rectangle}`;
   }
 
-  /** A new picture or frame. `place`: sizes, resize mode and box; `shown`: the part that is shown, null for the frame. */
-  place(place, shown) {
-    this.placed = place;
-    this.rectangle = shown ?? frameIn(place.picture, place.frame, place.mode, place.box);
-    this.region.resize(...place.picture);
+  /** A new picture or frame. `placement`: sizes, resize mode, box; `shown`: the part that is shown, null for the frame. */
+  show(placement, shown) {
+    this.placement = placement;
+    this.rectangle = shown ?? frameIn(placement.picture, placement.frame, placement.resize_mode, placement.box);
+    this.region.resize(...placement.picture);
     if (this.image) this.setFile(this.image);
   }
 
   /** The user's own region file, an image; null for none. */
   setFile(image) {
     this.image = image;
-    const { picture, frame, mode, box } = this.placed ?? {};
+    const { picture, frame, resize_mode: mode, box } = this.placement ?? {};
     if (!image || !picture) return this.replace(null);
     const size = [image.naturalWidth, image.naturalHeight];
     // "Only masked" brings the file to the picture; otherwise it is brought to the frame as the picture is.

@@ -64,7 +64,8 @@ export class Stage {
     this.frame = picture ? [picture.naturalWidth, picture.naturalHeight] : shown;
     this.root.dataset.failed = "";
     this.hint("");
-    this.painter.place(content.place ?? { picture: this.frame, frame: this.frame, mode: 0, box: null }, content.cut ? content.box : null);
+    const everything = { picture: this.frame, frame: this.frame, resize_mode: 0, box: null };
+    this.painter.show(content.placement ?? everything, content.cut ? content.box : null);
     this.inset();
     this.offer(content.inverted ? "inverted" : "");
     this.stale(false);

@@ -51,7 +51,6 @@ class PanelPage {
       if (event.target.closest?.("canvas") && this.watched().some((root) => root.contains(event.target))) this.strokes += 1;
     }, true);
     setInterval(() => this.tick(), TICK);
-    this.observer = new MutationObserver(() => this.tick());
     this.tick();
   }
 

@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from .. import __version__
 from ..depth.reading import EXR_MAGIC
-from ..diffusion.engine import Job
+from ..diffusion.job import Job
 from ..diffusion.loader import TINY
 from ..diffusion.results import result_paths
 from ..embedded import WEIGHTS

@@ -14,8 +14,10 @@ from typing import Any
 import torch
 
 from ..depth.depth_map import Span
+from ..depth.masks import read_mask, read_region
 from ..depth.reading import read_depth_map
-from ..diffusion.engine import Engine, Generated, Job, read_mask
+from ..diffusion.engine import Engine
+from ..diffusion.job import Generated, Job
 from ..diffusion.results import result_paths, save_result
 from ..errors import Depth2ImgError
 from ..io.atomic import refusing, remove_stale
@@ -114,7 +116,7 @@ class Worker:
         given: dict[str, Any] = {
             "depth_map": options.depth_map and read_depth_map(options.depth_map),
             "reference": options.reference and read_picture(options.reference),
-            "region": options.region and read_mask(options.region),
+            "region": options.region and read_region(options.region),
         }
         options = dataclasses.replace(options, **{name: value for name, value in given.items() if value is not None})
         job = Job(

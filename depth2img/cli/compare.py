@@ -17,7 +17,8 @@ from .figure import Row, grid
 
 if TYPE_CHECKING:
     from ..depth.depth_map import DepthMap
-    from ..diffusion.engine import Engine, Generated
+    from ..diffusion.engine import Engine
+    from ..diffusion.job import Generated
     from ..diffusion.settings import Settings
 
 STRENGTHS: Final = (0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)

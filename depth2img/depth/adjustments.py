@@ -1,4 +1,4 @@
-"""DepthMap -> DepthMap: what the user may do to a map before it becomes conditioning."""
+"""Adjust a depth map before it becomes conditioning, and change it under a mask."""
 
 from __future__ import annotations
 
@@ -78,13 +78,13 @@ def _blurred(values: npt.NDArray[np.float64], sigma: float) -> npt.NDArray[np.fl
 
 
 def joint_span(depths: Iterable[DepthMap]) -> Span | None:
-    """The extremes of several maps together; None for no maps."""
+    """Return the extremes of several maps together; None for no maps."""
     ranges = [depth.range for depth in depths]
     return (min(low for low, _ in ranges), max(high for _, high in ranges)) if ranges else None
 
 
 def sequence_span(options: DepthOptions, depths: Iterable[DepthMap]) -> Span | None:
-    """The range that the options give to maps that belong together: fixed, or their joint one; None for each its own.
+    """Choose the range of maps that belong together: fixed, or their joint one; None for each its own.
 
     Args:
         options: `range`, `range_far` and `range_near` are read.
@@ -96,20 +96,20 @@ def sequence_span(options: DepthOptions, depths: Iterable[DepthMap]) -> Span | N
 
 
 def adjusted_span(options: DepthOptions, span: Span | None) -> Span | None:
-    """What is farthest and nearest in a map that `adjust` has made with a shared range."""
+    """Return the farthest and nearest value of a map that `adjust` has made with a shared range."""
     return (0.0, 1.0) if span is not None and options.adjusts else span
 
 
 def under_mask(
     depth: DepthMap, options: DepthOptions, own: DepthMap | None, mask: npt.NDArray[np.float32] | None
 ) -> DepthMap:
-    """The map with the part under a mask as the options say.
+    """Change the part of a map under a mask as the options say.
 
     Args:
         depth: a map with the mask's proportions.
         options: `under_mask` is read.
         own: what takes its place with "map", of the same proportions; None keeps the map.
-        mask: float32 (H, W) of any size, 0 keep .. 1 repaint; None without one.
+        mask: float32 (H, W) of any size, 0 keep .. 1 repaint; None keeps the map.
     """
     if mask is None or options.under_mask == "keep":
         return depth
@@ -120,7 +120,7 @@ def under_mask(
 
 
 def fill_under(depth: DepthMap, hole: npt.NDArray[np.float32]) -> DepthMap:
-    """The map with the depth of the surroundings run in under a mask, as a stretched membrane would lie.
+    """Fill the part under a mask from the depth around it, as a stretched membrane would lie.
 
     A plane (a floor, a wall) is continued as a plane. If the mask leaves nothing around, the hole gets the mean.
 
@@ -145,7 +145,7 @@ def fill_under(depth: DepthMap, hole: npt.NDArray[np.float32]) -> DepthMap:
 
 
 def replace_under(depth: DepthMap, other: DepthMap, hole: npt.NDArray[np.float32]) -> DepthMap:
-    """The map with another one under a mask; the other is stretched to this map's range.
+    """Replace the part under a mask by another map, stretched to this map's range.
 
     Args:
         depth: any map.
@@ -170,7 +170,7 @@ def _check_mask(depth: DepthMap, hole: npt.NDArray[np.float32]) -> None:
 
 
 def _membrane(values: npt.NDArray[np.float64], known: npt.NDArray[np.bool_]) -> npt.NDArray[np.float64]:
-    """Solves Laplace's equation where values are unknown, coarse to fine."""
+    """Solve Laplace's equation where values are unknown, coarse to fine."""
     if known.all() or not known.any():
         return values if known.any() else np.full_like(values, values.mean())
     height, width = values.shape

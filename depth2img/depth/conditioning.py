@@ -1,30 +1,26 @@
-"""DepthMap(s) -> the tensor the UNet takes. The only place that normalises for it."""
+"""Turn depth maps into the tensor that the UNet takes; nothing else normalises for it."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from ..errors import DepthMapError
-from .depth_map import DepthMap, Span
+from .depth_map import DepthMap, Span, is_flat
 
 if TYPE_CHECKING:
     import torch
-
-FLAT: Final = 1e-5
-"""A map whose range is below this part of its largest magnitude is flat. Bicubic resizing makes ripples of up to 3e-6
-of a constant, by rounding; one step of a 16-bit map, which is not flat, is 1.5e-5."""
 
 
 def conditioning(
     depths: Sequence[DepthMap], *, height: int, width: int, spans: Sequence[Span | None] | None = None
 ) -> torch.Tensor:
-    """Depth maps as conditioning.
+    """Turn depth maps into conditioning.
 
     Each map is resized once (bicubic, align_corners=False) to the latent's size and then stretched by its own minimum
     and maximum: 2 (d - min) / (max - min) - 1. That is `depth2img_image_conditioning` of the host
     (modules/processing.py, 1.10.1) for one picture; the host takes the extremes over the whole batch, training and
-    this function per sample. A flat map gives zeros instead of 0 / 0.
+    this function per sample. A flat map (`depth_map.is_flat`) gives zeros instead of 0 / 0.
 
     Args:
         depths: one map per sample, any sizes. The same object may stand more than once.
@@ -54,7 +50,7 @@ def conditioning(
 
 
 def neutral(batch: int, *, height: int, width: int, level: float = 0.0) -> torch.Tensor:
-    """The conditioning that says nothing about depth, float32 (batch, 1, height, width) on the CPU: zeros.
+    """Make the conditioning that says nothing about depth, float32 (batch, 1, height, width) on the CPU: zeros.
 
     Args:
         batch, height, width: the shape; the latent's size.
@@ -69,7 +65,7 @@ def _one(depth: DepthMap, height: int, width: int, span: Span | None) -> torch.T
     import torch
 
     lowest, highest = depth.range if span is None else span
-    if lowest == highest:
+    if is_flat(lowest, highest):
         return torch.zeros(1, 1, height, width)
     # A copy: the map's own memory is read-only, which torch cannot express.
     values = torch.tensor(depth.values)[None, None]
@@ -79,6 +75,6 @@ def _one(depth: DepthMap, height: int, width: int, span: Span | None) -> torch.T
     else:
         low, high = torch.tensor(lowest), torch.tensor(highest)
         values = values.clamp(low, high)
-    if float(high - low) <= FLAT * float(torch.maximum(low.abs(), high.abs())):
+    if is_flat(float(low), float(high)):  # what is not flat may be so at the latent's size, but for rounding
         return torch.zeros_like(values)
     return 2.0 * (values - low) / (high - low) - 1.0

@@ -1,4 +1,4 @@
-"""The DepthMap value: what it is, how it is read, written and shown."""
+"""The DepthMap value: normalised, resized, cropped, shown and saved."""
 
 from __future__ import annotations
 
@@ -16,6 +16,10 @@ from PIL import Image
 from ..errors import DepthMapError
 from ..io import images
 from ..io.atomic import write_file
+
+FLAT: Final = 1e-5
+"""See `is_flat`. Bicubic resizing makes ripples of up to 3e-6 of a constant, by rounding; one step of a 16-bit map,
+which is not flat, is 1.5e-5."""
 
 LARGEST: Final = 1e30
 """Largest magnitude of a depth value, so that differences and bicubic sums stay finite in float32."""
@@ -35,7 +39,7 @@ def check_colour_map(name: str) -> None:
     """Refuse a name that is not in `COLOUR_MAPS`.
 
     Raises:
-        DepthMapError: it is not.
+        DepthMapError: it is unknown.
     """
     if name not in COLOUR_MAPS:
         raise DepthMapError(f"There is no colour map '{name[:40]}'.", fix=f"Use {', '.join(COLOUR_MAPS)}.")
@@ -43,6 +47,11 @@ def check_colour_map(name: str) -> None:
 
 Span = tuple[float, float]
 """Two values of a map: what counts as farthest and as nearest."""
+
+
+def is_flat(low: float, high: float) -> bool:
+    """Tell whether a range says nothing about depth: it is at most `FLAT` of its largest magnitude."""
+    return high - low <= FLAT * max(abs(low), abs(high))
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -54,7 +63,7 @@ class DepthMap:
             or a file's values at the file's.
         origin: where it came from: an estimator's name or a file format, for display.
         bits: bits per value of the file it was read from, None if it was estimated.
-        notice: one sentence on how it came about that its user should see; empty as a rule.
+        notice: one sentence about the estimation that the user should see, such as a fallback to the CPU; else empty.
 
     Raises:
         DepthMapError: the array is not two-dimensional, empty, too large or not finite.
@@ -100,19 +109,19 @@ class DepthMap:
         return float(self.values.min()), float(self.values.max())
 
     def normalised(self, span: Span | None = None) -> npt.NDArray[np.float32]:
-        """Values stretched to 0 (farthest) .. 1 (nearest), float32 (H, W); a flat range gives 0.5 everywhere.
+        """Stretch the values to 0 (farthest) .. 1 (nearest), float32 (H, W); a flat range gives 0.5 everywhere.
 
         Args:
             span: what is farthest and nearest, to which values are limited; None for the map's own extremes.
         """
         low, high = self.range if span is None else span
-        if high <= low:
+        if is_flat(low, high):
             return np.full(self.values.shape, 0.5, np.float32)
         stretched = (self.values.astype(np.float64) - low) / (high - low)
         return np.clip(stretched, 0.0, 1.0).astype(np.float32)
 
     def resized(self, width: int, height: int) -> DepthMap:
-        """The map at another size: cubic when it grows, area average when it shrinks on both sides."""
+        """Resize the map: cubic when it grows, area average when it shrinks on both sides."""
         if (width, height) == (self.width, self.height):
             return self
         images.check_size(width, height, DepthMapError)
@@ -122,7 +131,7 @@ class DepthMap:
         return dataclasses.replace(self, values=np.clip(values, *self.range))
 
     def cropped(self, left: int, top: int, right: int, bottom: int) -> DepthMap:
-        """Columns left..right and rows top..bottom, ends excluded.
+        """Cut out columns left..right and rows top..bottom, ends excluded.
 
         Raises:
             DepthMapError: the box is empty or reaches outside.
@@ -135,7 +144,7 @@ class DepthMap:
         return dataclasses.replace(self, values=self.values[top:bottom, left:right])
 
     def to_image(self, colour_map: str = "grey") -> Image.Image:
-        """An 8-bit RGB picture of the map, white (or the colour map's bright end) = near.
+        """Show the map as an 8-bit RGB picture, white (or the colour map's bright end) = near.
 
         Raises:
             DepthMapError: `colour_map` is not in `COLOUR_MAPS`.
@@ -148,7 +157,7 @@ class DepthMap:
         return Image.fromarray(np.ascontiguousarray(cv2.applyColorMap(grey, table)[:, :, ::-1]))
 
     def to_png(self) -> bytes:
-        """A 16-bit grey PNG, the range stretched to 0..65535, 65535 = nearest."""
+        """Encode the map as a 16-bit grey PNG, the range stretched to 0..65535, 65535 = nearest."""
         sixteen = np.round(self.normalised().astype(np.float64) * 65535).astype(np.uint16)
         done, content = cv2.imencode(".png", sixteen)
         if not done:

@@ -19,7 +19,7 @@ from ..io.png import plain_png
 from .depth_map import DepthMap
 
 GREY_TOLERANCE: Final = 0.03
-"""How far the three channels of a grey picture may lie apart, as a part of full scale: JPEG's colour rounding."""
+"""Largest difference between the channels of a grey picture, as a part of full scale: JPEG's colour rounding."""
 
 
 EXR_MAGIC: Final = b"\x76\x2f\x31\x01"
@@ -34,7 +34,7 @@ WIDTH_TAG, HEIGHT_TAG, BITS_TAG, MAX_TAGS = 256, 257, 258, 4096
 
 
 def read_depth_map(source: object) -> DepthMap:
-    """A depth map from what a user gives; larger (whiter) values are taken as nearer.
+    """Read a depth map from what a user gives; larger (whiter) values are taken as nearer.
 
     Args:
         source: a `DepthMap`, a path (`os.PathLike`), file content (`bytes`), base64 or a data URL (`str`), a Pillow
@@ -79,7 +79,7 @@ def _from_content(content: bytes) -> DepthMap:
 
 
 def _for_opencv(content: bytes, image: Image.Image) -> bytes | None:
-    """What OpenCV is to decode, None where Pillow loses no bit: it has no 16-bit pictures of several channels.
+    """Choose the content for OpenCV to decode, None where Pillow loses no bit: it has no 16-bit colour pictures.
 
     OpenCV gets no more than it must: its decoders crash on some damaged files (4.11 on animated PNGs).
     """

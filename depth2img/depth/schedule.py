@@ -1,4 +1,4 @@
-"""Strength, start and end, region, guidance: what the conditioning is at step k.
+"""Schedule the conditioning: strength, start and end, region, guidance at each step.
 
 Nothing here knows a sampler: a step is its number and how many there are. With default options every function hands
 back the very tensor that it was given, so that nothing is rounded.
@@ -22,12 +22,12 @@ range -1..1 of a conditioning allows."""
 
 
 def constant(options: DepthOptions) -> bool:
-    """Whether the conditioning is the same, untouched, at every step and in all rows."""
+    """Tell whether the conditioning is the same, untouched, at every step and in all rows."""
     return options.strength == 1 and options.start == 0 and options.end == 1 and options.guidance == 1
 
 
 def strength_at(options: DepthOptions, step: int, total: int) -> float:
-    """How much the map counts at a step: `strength` from `start` to `end`, 0 outside.
+    """Weigh the map at a step: `strength` from `start` to `end`, 0 outside.
 
     Args:
         options: `strength`, `start` and `end` are read.
@@ -45,7 +45,7 @@ def strength_at(options: DepthOptions, step: int, total: int) -> float:
 
 
 def unconditional_part(options: DepthOptions, cfg_scale: float) -> float:
-    """How far the unconditional rows go from the map (0) to neutral (1), and beyond.
+    """Compute how far the unconditional rows go from the map (0) to neutral (1), and beyond.
 
     Classifier-free guidance takes u + w (c - u), w the CFG scale, from the conditional output c and the
     unconditional one u. To first order in the conditioning d the network is e(d) = e(0) + J d. If u sees (1 - t) d, the
@@ -71,7 +71,7 @@ def unconditional_part(options: DepthOptions, cfg_scale: float) -> float:
 
 
 def conditional(depth: torch.Tensor, options: DepthOptions, step: int, total: int) -> torch.Tensor:
-    """What the conditional rows see at a step.
+    """Weaken the conditioning for the conditional rows at a step.
 
     Args:
         depth: (B, 1, h, w), -1..1, from `conditioning` and `inside`.
@@ -85,13 +85,13 @@ def conditional(depth: torch.Tensor, options: DepthOptions, step: int, total: in
 
 
 def unconditional(depth: torch.Tensor, options: DepthOptions, step: int, total: int, cfg_scale: float) -> torch.Tensor:
-    """What the unconditional rows see at a step; see `conditional` and `unconditional_part`."""
+    """Weaken the conditioning for the unconditional rows; see `conditional` and `unconditional_part`."""
     strength = strength_at(options, step, total)
     return _towards(depth, strength * (1.0 - unconditional_part(options, cfg_scale)), options.neutral)
 
 
 def inside(depth: torch.Tensor, region: torch.Tensor | None, neutral: float) -> torch.Tensor:
-    """The conditioning inside a region, neutral outside.
+    """Keep the conditioning inside a region, and make it neutral outside.
 
     Args:
         depth: (B, 1, h, w), -1..1.
@@ -105,7 +105,7 @@ def inside(depth: torch.Tensor, region: torch.Tensor | None, neutral: float) -> 
 
 
 def region_tensor(region: DepthMap, *, height: int, width: int) -> torch.Tensor:
-    """A region mask in the frame of the sampler as float32 (1, 1, height, width), 0..1; its values are not stretched.
+    """Turn a region mask in the frame into float32 (1, 1, height, width), 0..1; its values are not stretched.
 
     Args:
         region: 0 outside .. 1 inside, with the frame's proportions.

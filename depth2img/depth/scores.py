@@ -1,4 +1,4 @@
-"""How much of a picture's structure another picture keeps."""
+"""Score how much of a picture's structure another picture keeps."""
 
 from __future__ import annotations
 

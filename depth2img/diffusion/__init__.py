@@ -8,15 +8,16 @@ from typing import TYPE_CHECKING, Any, Final
 from .settings import Settings
 
 if TYPE_CHECKING:
-    from .engine import Engine, Generated, Job
+    from .engine import Engine
+    from .job import Generated, Job
     from .loader import find, load, load_estimator
 
 __all__ = ["Engine", "Generated", "Job", "Settings", "find", "load", "load_estimator"]
 
 _LAZY: Final = {
     "Engine": "engine",
-    "Generated": "engine",
-    "Job": "engine",
+    "Generated": "job",
+    "Job": "job",
     "find": "loader",
     "load": "loader",
     "load_estimator": "loader",

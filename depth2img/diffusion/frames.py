@@ -1,4 +1,4 @@
-"""A picture and its mask in the frame of the sampler, and the result back in the picture.
+"""Bring a picture and its mask into the frame of the sampler, and the result back into the picture.
 
 The steps and their meanings are the WebUI's (modules/processing.py and modules/masking.py, 1.10.1).
 """
@@ -13,15 +13,11 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from ..depth.depth_map import DepthMap, Span
-from ..depth.placement import Box, Placed, Placement
+from ..depth.placement import Box, Placement, ResizeMode
+from ..depth.resolve import Framing, Mask
 from ..errors import PictureError
 from ..io.images import Picture
-from ..options import DepthOptions
-from .settings import RESIZE_MODES, SIDE_STEP, Settings
-
-Mask = npt.NDArray[np.float32]
-"""float32 (H, W), 0 keep .. 1 repaint."""
+from .settings import SIDE_STEP, Settings
 
 FILL_RADII: Final = (1 / 2, 1 / 8, 1 / 32, 1 / 64, 1 / 128)
 """Standard deviations of the colours that run in under a mask, as parts of the longer side, coarse to fine."""
@@ -29,7 +25,7 @@ FILL_RADII: Final = (1 / 2, 1 / 8, 1 / 32, 1 / 64, 1 / 128)
 
 @dataclass(frozen=True)
 class Frame:
-    """One picture as the sampler gets it.
+    """One picture as it enters the sampler.
 
     Attributes:
         picture: uint8 (h, w, 3), what is encoded and what depth is estimated from.
@@ -37,7 +33,7 @@ class Frame:
         whole: uint8 (H, W, 3), the picture that the result is laid over.
         overlay: float32 (H, W), how much of the result shows, None without a mask.
         box: where the frame lies in `whole`, None if it is all of it.
-        resize_mode: index into `RESIZE_MODES`.
+        resize_mode: how the picture got into the frame.
         original: uint8 (H, W, 3), the picture before it was resized, cropped or filled.
     """
 
@@ -46,7 +42,7 @@ class Frame:
     whole: Picture
     overlay: Mask | None
     box: Box | None
-    resize_mode: int
+    resize_mode: ResizeMode
     original: Picture
 
     @property
@@ -56,40 +52,17 @@ class Frame:
 
     @property
     def placement(self) -> Placement:
-        """Where the frame lies in the picture."""
-        covers = self.size if self.box is None else (self.whole.shape[1], self.whole.shape[0])
-        return Placement(covers, self.size, self.box, self.resize_mode)
+        """The position of the frame in the picture."""
+        shown = self.original
+        return Placement((shown.shape[1], shown.shape[0]), self.size, self.box, self.resize_mode)
 
-    def place(self, depth: DepthMap) -> DepthMap:
-        """The map of a whole picture as it lies in the frame."""
-        return self.placement.part(depth)
-
-    def estimates_on_original(self, options: DepthOptions) -> bool:
-        """Whether depth is to be estimated on `original`; see `DepthOptions.estimate_on`."""
-        return options.estimate_on == "original" or (options.estimate_on == "auto" and self.box is not None)
-
-    def adjusted(
-        self, depth: DepthMap, options: DepthOptions, own: DepthMap | None, span: Span | None, *, entering: bool
-    ) -> Placed:
-        """A map as it conditions: in the frame, adjusted, the part under the mask as the options say.
-
-        Args:
-            depth: of the whole picture, or of the frame.
-            options: the adjustments and `under_mask` are read.
-            own: the user's map of the whole picture, for `under_mask` "map".
-            span: a range that several pictures share, None for the map's own.
-            entering: `depth` was estimated on the picture as it enters the sampler.
-
-        Returns:
-            The map, which keeps the whole picture's range if the frame is a box of it.
-        """
-        if entering:
-            return self.placement.of_frame(depth, options, own, self.mask, span)
-        mask = self.mask if self.box is None else self.overlay
-        return self.placement.of_picture(depth, options, own, mask, span)
+    @property
+    def framing(self) -> Framing:
+        """The input of the decision about depth; see `resolve.resolve`."""
+        return Framing(self.placement, self.mask, self.overlay)
 
     def finish(self, result: Picture) -> Picture:
-        """The result, uint8 (h, w, 3), laid over the picture where the mask says so."""
+        """Lay the result, uint8 (h, w, 3), over the picture where the mask says so."""
         if self.overlay is None:
             return result
         laid = result
@@ -97,13 +70,13 @@ class Frame:
             laid = self.whole.copy()
             left, top, right, bottom = self.box
             # The crop was padded to the frame's proportions; what lies outside of them is cut off again.
-            laid[top:bottom, left:right] = resize(result, right - left, bottom - top, "crop and resize")
+            laid[top:bottom, left:right] = resize(result, right - left, bottom - top, ResizeMode.CROP_AND_RESIZE)
         shown = self.overlay[:, :, None]
         return np.round(self.whole * (1 - shown) + laid * shown).astype(np.uint8)
 
 
 def frame_size(picture: Picture, settings: Settings, side: int) -> tuple[int, int]:
-    """Width and height of the frame: as set, else the picture's with its shorter side at `side` pixels.
+    """Choose width and height of the frame: as set, else the picture's with its shorter side at `side` pixels.
 
     Raises:
         PictureError: the proportions are so extreme that the frame would be longer than the settings allow.
@@ -124,22 +97,22 @@ def _multiple(length: float) -> int:
     return max(SIDE_STEP, round(length / SIDE_STEP) * SIDE_STEP)
 
 
-def resize(picture: Picture, width: int, height: int, mode: str) -> Picture:
-    """A picture at another size, by Lanczos; (H, W, 3) or (H, W), uint8.
+def resize(picture: Picture, width: int, height: int, mode: ResizeMode) -> Picture:
+    """Resize a picture by Lanczos; (H, W, 3) or (H, W), uint8.
 
     Args:
         picture: any size.
         width, height: wanted size.
-        mode: one of `RESIZE_MODES`: stretched, cut around the middle, or filled up with its own edges.
+        mode: stretch it, cut it around the middle, or fill it up with its own edges.
     """
     image = Image.fromarray(picture)
-    if mode == "just resize" or image.width * height == image.height * width:
+    if mode is ResizeMode.JUST_RESIZE or image.width * height == image.height * width:
         return np.asarray(image.resize((width, height), Image.Resampling.LANCZOS))
     factors = (width / image.width, height / image.height)
-    scale = max(factors) if mode == "crop and resize" else min(factors)
+    scale = max(factors) if mode is ResizeMode.CROP_AND_RESIZE else min(factors)
     inner = max(1, round(image.width * scale)), max(1, round(image.height * scale))
     scaled = np.asarray(image.resize(inner, Image.Resampling.LANCZOS))
-    if mode == "crop and resize":
+    if mode is ResizeMode.CROP_AND_RESIZE:
         left, top = max(0, (inner[0] - width) // 2), max(0, (inner[1] - height) // 2)
         return scaled[top : top + height, left : left + width]
     left, top = (width - inner[0]) // 2, (height - inner[1]) // 2
@@ -148,7 +121,7 @@ def resize(picture: Picture, width: int, height: int, mode: str) -> Picture:
 
 
 def make_frame(picture: Picture, mask: npt.NDArray[np.uint8] | None, settings: Settings, side: int) -> Frame:
-    """A picture as the sampler gets it.
+    """Bring a picture into the frame of the sampler.
 
     Args:
         picture: uint8 (H, W, 3).
@@ -160,10 +133,10 @@ def make_frame(picture: Picture, mask: npt.NDArray[np.uint8] | None, settings: S
         PictureError: the mask has another size or masks nothing.
     """
     width, height = frame_size(picture, settings, side)
-    mode = settings.resize_mode
+    mode = ResizeMode.named(settings.resize_mode)
     if mask is None:
         framed = resize(picture, width, height, mode)
-        return Frame(framed, None, framed, None, None, RESIZE_MODES.index(mode), picture)
+        return Frame(framed, None, framed, None, None, mode, picture)
     if mask.shape != picture.shape[:2]:
         raise PictureError(
             "The mask has another size than the picture.",
@@ -179,12 +152,12 @@ def make_frame(picture: Picture, mask: npt.NDArray[np.uint8] | None, settings: S
         box = crop_box(mask, settings.only_masked_padding, width, height)
         left, top, right, bottom = box
         whole, overlay = picture, mask.astype(np.float64)
-        framed = resize(picture[top:bottom, left:right], width, height, "resize and fill")
-        framed_mask = resize(mask[top:bottom, left:right], width, height, "resize and fill")
+        framed = resize(picture[top:bottom, left:right], width, height, ResizeMode.RESIZE_AND_FILL)
+        framed_mask = resize(mask[top:bottom, left:right], width, height, ResizeMode.RESIZE_AND_FILL)
     if settings.masked_content != "original":
         framed = fill(framed, framed_mask)
     unit = framed_mask.astype(np.float32) / 255
-    return Frame(framed, unit, whole, (overlay / 255).astype(np.float32), box, RESIZE_MODES.index(mode), picture)
+    return Frame(framed, unit, whole, (overlay / 255).astype(np.float32), box, mode, picture)
 
 
 def _blurred(mask: npt.NDArray[np.uint8], deviation: int) -> npt.NDArray[np.uint8]:
@@ -195,7 +168,7 @@ def _blurred(mask: npt.NDArray[np.uint8], deviation: int) -> npt.NDArray[np.uint
 
 
 def crop_box(mask: npt.NDArray[np.uint8], padding: int, width: int, height: int) -> Box:
-    """The part of a picture that "only masked" works on: the mask's bounds, padded, and widened to the frame's
+    """Choose the part of a picture that "only masked" works on: the mask's bounds, padded, and widened to the frame's
     proportions as far as the picture reaches.
 
     Args:
@@ -215,14 +188,14 @@ def crop_box(mask: npt.NDArray[np.uint8], padding: int, width: int, height: int)
 
 
 def _widened(start: int, end: int, length: int, limit: int) -> tuple[int, int]:
-    """A stretch of `length` around another, moved and cut to lie within 0..limit."""
+    """Widen a stretch to `length`, moved and cut to lie within 0..limit."""
     length = min(max(length, end - start), limit)
     start = min(max(0, start - (length - (end - start)) // 2), limit - length)
     return start, start + length
 
 
 def fill(picture: Picture, mask: npt.NDArray[np.uint8]) -> Picture:
-    """The picture with colours from around the mask run in under it, coarse first, then ever finer."""
+    """Fill the part under the mask with colours from around it, coarse first, then ever finer."""
     keep = 1.0 - mask.astype(np.float32)[:, :, None] / 255
     colours = picture.astype(np.float32) * keep
     total = float(keep.sum())
@@ -240,6 +213,6 @@ def _smooth(values: npt.NDArray[np.float32], deviation: float) -> npt.NDArray[np
 
 
 def latent_mask(mask: Mask, width: int, height: int) -> Mask:
-    """The mask at the latent's size, rounded to 0 or 1 as the host does: float32 (height, width)."""
+    """Resize a mask to the latent's size, rounded to 0 or 1 as in the host: float32 (height, width)."""
     eight = Image.fromarray(np.round(mask * 255).astype(np.uint8))
     return np.around(np.asarray(eight.resize((width, height)), np.float32) / 255)

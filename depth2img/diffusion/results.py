@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from ..depth.depth_map import DepthMap
     from ..io.images import Picture
     from ..options import DepthOptions
-    from .engine import Generated
+    from .job import Generated
 
 MAP_ENDING: Final = f"{MAPS.ending}.png"
 VIEW_ENDING: Final = f"{MAPS.ending}-view.png"

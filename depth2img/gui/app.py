@@ -23,12 +23,14 @@ from ..diffusion.results import view as view_of
 from ..diffusion.settings import SETTINGS, Settings, in_section
 from ..errors import Depth2ImgError, NoDepthError, OptionError
 from ..io.images import Picture, read_picture
+from ..io.uploads import uploaded
 from ..options import ADJUSTMENTS, OPTIONS, WEBUI_ONLY, DepthOptions
 from . import panel, view
 from .components import component
 
 if TYPE_CHECKING:
-    from ..diffusion.engine import Engine, Generated
+    from ..diffusion.engine import Engine
+    from ..diffusion.job import Generated
 
 HOST: Final = "127.0.0.1"
 TITLE: Final = "Depth to image"
@@ -75,7 +77,7 @@ class Backend:
         """Return data and message for the panel; a problem becomes a message too."""
         begun = time.perf_counter()
         try:
-            options = DepthOptions.from_args([True, *map(panel.uploaded, depth[1:])])
+            options = DepthOptions.from_args([True, *map(uploaded, depth[1:])])
             with self._lock:
                 shown = self._view(drawn, settings, options)
         except Depth2ImgError as error:
@@ -92,16 +94,14 @@ class Backend:
         if placed is None:
             raise NoDepthError("Depth is off.", fix=f"Switch '{OPTIONS['enabled'].label}' on.")
         own = options.source == "map"
-        size = (frame.original.shape[1], frame.original.shape[0])
         return view.View(
             placed.depth if placed.whole is None else placed.whole,
             frame.picture,
             frame.whole if frame.box is not None else None,
-            frame.box,
+            frame.placement,
             own=own,
             cut=placed.whole is not None,
             span=placed.span,
-            framing=view.Framing(size, frame.size, frame.resize_mode, frame.box),
             remark=frame.placement.remark(read_depth_map(options.depth_map), "depth map") if own else "",
         )
 
@@ -149,7 +149,7 @@ class Backend:
 
         try:
             picture, mask = picture_and_mask(drawn)
-            options = DepthOptions.from_args([panel.uploaded(value) for value in depth])
+            options = DepthOptions.from_args([uploaded(value) for value in depth])
             if options.save_map and self._folder is None:
                 raise OptionError("save_map", "There is no folder to save into.", fix="Start the app with --output.")
             masks = None if mask is None else [mask]

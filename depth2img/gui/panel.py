@@ -10,17 +10,13 @@ from __future__ import annotations
 import dataclasses
 import html
 import json
-import os
-import tempfile
 from collections.abc import Callable, Collection, Mapping, Sequence
-from pathlib import Path
 from typing import Any, Final
 
 import gradio as gr
 
-from ..errors import DepthMapError, NoDepthError
+from ..errors import NoDepthError
 from ..options import CHECKPOINT, OPTIONS
-from ..table import Option
 from . import view
 from .components import component
 
@@ -53,6 +49,7 @@ class Surroundings:
         colours: the initial colour map.
         estimators: names offered for the estimator; others can be typed in.
         absent: options that are of no use on the page; they are hidden and keep their defaults.
+        values: option name -> its first value, if that is not the default of the table.
     """
 
     watch: Sequence[str] = ()
@@ -63,6 +60,7 @@ class Surroundings:
     colours: str = "grey"
     estimators: Sequence[str] = (CHECKPOINT,)
     absent: Collection[str] = ()
+    values: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -123,8 +121,18 @@ def build(
     controls: dict[str, Any] = {}
     around = page or Surroundings()
 
+    first = {name: around.values.get(name, option.default) for name, option in OPTIONS.items()}
+    shown_first = visible(*(first[name] for name in DECIDING), directories=directories)
+
     def add(section: str) -> None:
-        controls.update((name, _component(OPTIONS[name], elem_id, around)) for name in in_section(section))
+        for name in in_section(section):
+            controls[name] = component(
+                OPTIONS[name],
+                elem_id(name),
+                value=first[name],
+                visible=name not in around.absent and shown_first.get(name, True),
+                names=around.estimators,
+            )
 
     with gr.Column(elem_classes=["depth2img-panel"]):
         with gr.Row(elem_classes=["depth2img-row", "depth2img-top"]):
@@ -229,28 +237,6 @@ def note(text: str, kind: str = "info", *, state: str = "", side: int | None = N
     return f'<p class="depth2img-note depth2img-{kind}" data-state="{state}"{own_side}>{text}</p>'
 
 
-def uploaded(value: Any) -> Any:
-    """What an upload component hands over -> a payload for the options.
-
-    A file of `gr.File` becomes its path, but only if it lies in Gradio's own folder of uploads: the page names the
-    file, and a page may lie. Everything else is passed on.
-
-    Raises:
-        DepthMapError: the page named a file that was not uploaded.
-    """
-    name = getattr(value, "orig_name", None)
-    if name is None or not hasattr(value, "name"):
-        return value
-    # As Gradio chooses it (`Component.DEFAULT_TEMP_DIR`, 3.41), when it starts; the host may set the variable later.
-    folders = [str(Path(tempfile.gettempdir()) / "gradio"), os.environ.get("GRADIO_TEMP_DIR", "")]
-    inside = any(folder and Path(name).resolve().is_relative_to(Path(folder).resolve()) for folder in folders)
-    # A file sent inside the event has a bare name; Gradio has written its content to a temporary folder itself. From
-    # the current folder it would have copied what the page named.
-    if not inside and (Path(name).name != name or Path(name).exists()):
-        raise DepthMapError("The file was not uploaded through the page.", fix="Upload it again.")
-    return Path(value.name)
-
-
 def _hint(tab: str) -> str:
     if tab == "img2img":
         return "Press 'Estimate depth' to see the depth map of the picture before generating."
@@ -279,9 +265,3 @@ def _stage(tab: str, elem_id: Callable[[str], str], page: Surroundings) -> str:
 
 def _button(title: str, name: str, elem_id: Callable[[str], str], variant: str = "secondary") -> Any:
     return gr.Button(title, size="sm", min_width=80, variant=variant, elem_id=elem_id(name))
-
-
-def _component(option: Option, elem_id: Callable[[str], str], page: Surroundings) -> Any:
-    defaults = {name: OPTIONS[name].default for name in DECIDING}
-    shown = option.name not in page.absent and visible(**defaults).get(option.name, True)
-    return component(option, elem_id(option.name), value=option.default, visible=shown, names=page.estimators)

@@ -26,8 +26,8 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from ..depth.conditioning import FLAT
-from ..depth.depth_map import COLOUR_MAPS, DepthMap, Span
+from ..depth.depth_map import COLOUR_MAPS, DepthMap, Span, is_flat
+from ..depth.placement import Box, Placement
 from ..errors import NoDepthError
 from ..io.images import Picture
 
@@ -51,47 +51,34 @@ UPSIDE_DOWN: Final = 0.2
 
 
 @dataclasses.dataclass(frozen=True)
-class Framing:
-    """The fit of a picture to its frame, by which the page maps a painted region back to the whole picture.
-
-    Attributes:
-        picture: width and height of the whole picture.
-        frame: width and height of the sampler's frame.
-        mode: index of the resize mode in `placement.RESIZE_MODES`.
-        box: the part of the picture that the frame shows, as left, top, right, bottom in pixels; None for all of it.
-    """
-
-    picture: tuple[int, int]
-    frame: tuple[int, int]
-    mode: int
-    box: tuple[int, int, int, int] | None = None
-
-
-@dataclasses.dataclass(frozen=True)
 class View:
     """One preview.
 
     Attributes:
         depth: the map in the frame, before `adjust`.
         picture: uint8 (H, W, 3), the picture as it enters the sampler; None if there is none.
-        whole: uint8 (H, W, 3), the whole picture, if only a part of it enters the sampler.
-        box: that part: left, top, right, bottom in pixels of `whole`, ends excluded.
+        whole: uint8 (H, W, 3), the whole picture, if only a part of it, the box of `placement`, enters the sampler.
+        placement: where the frame lies, by which the page maps a painted region back to the whole picture; None if the
+            map covers the whole picture.
         own: whether the user supplied the map.
         cut: whether the map covers `whole`, so that the page crops it to the box after adjusting it.
         span: farthest and nearest value, in the map's own units; None for its extremes.
-        framing: how the picture was fitted to the frame; None if the map covers the whole picture.
         remark: a sentence for the user; empty for none.
     """
 
     depth: DepthMap
     picture: Picture | None = None
     whole: Picture | None = None
-    box: tuple[int, int, int, int] | None = None
+    placement: Placement | None = None
     own: bool = False
     cut: bool = False
     span: Span | None = None
-    framing: Framing | None = None
     remark: str = ""
+
+    @property
+    def box(self) -> Box | None:
+        """The part of `whole` that enters the sampler; None for all of it."""
+        return None if self.placement is None else self.placement.box
 
 
 class Previews:
@@ -151,9 +138,6 @@ def looks_inverted(depth: DepthMap) -> bool:
 
     Good enough to ask the user, not to act upon: it relies on floors and tables being nearer at the bottom.
     """
-    low, high = depth.range
-    if high <= low:
-        return False
     values = depth.normalised()
     quarter = max(1, depth.height // 4)
     return float(values[:quarter].mean() - values[-quarter:].mean()) > UPSIDE_DOWN
@@ -177,8 +161,8 @@ def to_html(view: View | None, *, sentence: str = "", name: str = "") -> str:
             "range": [low, high],
             "inverted": view.own and looks_inverted(view.depth),
         }
-        if view.framing is not None:
-            content["place"] = dataclasses.asdict(view.framing)
+        if view.placement is not None:
+            content["placement"] = dataclasses.asdict(view.placement)
         if view.picture is not None:
             content["picture"] = _url(_jpeg(view.picture, LONGEST_SIDE), "jpeg")
         if view.whole is not None and view.box is not None:
@@ -205,11 +189,11 @@ def bounded(depth: DepthMap) -> DepthMap:
 def encode_map(depth: DepthMap, low: float, high: float) -> bytes:
     """Encode a map as an RGB PNG, low..high stretched to 0..`FULL_SCALE`: red is the high byte, blue the low one.
 
-    Browsers reduce 16-bit PNGs to 8 bits, but keep three channels of 8 bits. A flat range gives the middle; values
-    outside the range are clipped.
+    Browsers reduce 16-bit PNGs to 8 bits, but keep three channels of 8 bits. A flat range (`is_flat`) gives the middle;
+    values outside the range are clipped.
     """
-    span = high - low
-    unit = (depth.values.astype(np.float64) - low) / span if span > 0 else np.full(depth.values.shape, 0.5)
+    flat = is_flat(low, high)
+    unit = np.full(depth.values.shape, 0.5) if flat else (depth.values.astype(np.float64) - low) / (high - low)
     codes = np.round(np.clip(unit, 0.0, 1.0) * FULL_SCALE).astype(np.uint32)
     blue, green, red = codes & 255, codes >> 8 & 255, codes >> 16
     done, content = cv2.imencode(".png", np.stack([blue, green, red], axis=2).astype(np.uint8))
@@ -257,7 +241,6 @@ def describe(depth: DepthMap, *, seconds: float | None = None) -> str:
     low, high = depth.range
     bits = f", {depth.bits} bits" if depth.bits else ""
     time = "" if seconds is None else f", {seconds:.2f} s"
-    is_flat = high - low <= FLAT * max(abs(low), abs(high))
-    flat = " The map is flat: it says nothing about depth." if is_flat else ""
+    flat = " The map is flat: it says nothing about depth." if is_flat(low, high) else ""
     notice = f" {depth.notice}" if depth.notice else ""
     return f"{depth.origin}, {depth.width} x {depth.height}{bits}, values {low:.6g} to {high:.6g}{time}.{flat}{notice}"

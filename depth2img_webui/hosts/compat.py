@@ -1,4 +1,4 @@
-"""What this extension needs of the host, and which hosts have it."""
+"""Access to the host, and tests for what a host can do."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ FORGE_SENTENCE = (
 
 
 def has_depth_models() -> bool:
-    """Whether this host can build depth models: False in Forge, which comes without Stability's `ldm`."""
+    """Tell whether this host can build depth models: False in Forge, which comes without Stability's `ldm`."""
     forge = importlib.util.find_spec("modules_forge") is not None and importlib.util.find_spec("backend") is not None
     return not forge and importlib.util.find_spec("ldm") is not None
 
 
 def loaded_model() -> Any | None:
-    """The checkpoint in memory, without starting to load one as `shared.sd_model` would."""
+    """Return the checkpoint in memory, without starting to load one as `shared.sd_model` would."""
     return sd_models.model_data.sd_model
 
 
 def depth_network(model: Any | None) -> torch.nn.Module | None:
-    """The MiDaS network of a depth checkpoint; None for any other checkpoint.
+    """Return the MiDaS network of a depth checkpoint; None for any other checkpoint.
 
     The host's own test is `isinstance(model, LatentDepth2ImageDiffusion)`; its low-memory code sets
     `depth_model = None` on other models.
@@ -41,7 +41,7 @@ def depth_network(model: Any | None) -> torch.nn.Module | None:
 
 
 def network_key(model: Any) -> str:
-    """Names the weights of a depth checkpoint and how they are run; changes when the file or "Tiling" does."""
+    """Name the weights of a depth checkpoint and how they are run; changes when the file or "Tiling" does."""
     filename = model.sd_checkpoint_info.filename
     try:
         changed = os.stat(filename).st_mtime_ns
@@ -51,17 +51,17 @@ def network_key(model: Any) -> str:
 
 
 def checkpoint_name(model: Any) -> str:
-    """What the dropdown calls a checkpoint, without its hash."""
+    """Return a checkpoint's name in the dropdown, without its hash."""
     return str(model.sd_checkpoint_info.name_for_extra)
 
 
 def is_timesteps_denoiser(denoiser: Any) -> bool:
-    """Whether a `CFGDenoiser` belongs to DDIM, PLMS or UniPC (modules/sd_samplers_timesteps.py)."""
+    """Tell whether a `CFGDenoiser` belongs to DDIM, PLMS or UniPC (modules/sd_samplers_timesteps.py)."""
     return any(kind.__name__ == "CFGDenoiserTimesteps" for kind in type(denoiser).__mro__)
 
 
 def conditioning_dtype() -> torch.dtype:
-    """The type that the UNet takes (`devices.dtype_unet`)."""
+    """Return the type that the UNet takes (`devices.dtype_unet`)."""
     return getattr(devices, "dtype_unet", torch.float32)
 
 

@@ -1,1 +1,1 @@
-"""What the extension does to one job of the host."""
+"""Depth conditioning for the host's jobs."""

@@ -1,4 +1,4 @@
-"""The Batch tab of img2img: each picture of the folder with the depth map of its name.
+"""Give each picture of img2img's Batch tab the depth map of its name.
 
 The host runs one `p` over all files and tells scripts nothing about them. `modules.img2img.process_batch` is wrapped to
 note the names, and the runner's `run`, which the host calls once per picture, to note whose turn it is.
@@ -20,13 +20,13 @@ from . import maps
 
 KEY: Final = __name__
 BATCH: Final = "_depth2img_batch"
-"""Where the `Batch` lies on `p` while the Batch tab works."""
+"""Attribute of `p` that holds the `Batch` while the Batch tab works."""
 
 TURN: Final = re.compile(r"(\d+) out of (\d+)")
-"""How the host says in `state.job` which file it has come to."""
+"""The host's text in `state.job` that says which file it has come to."""
 
 SUFFIXES: Final = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff")
-"""Of the pictures that the host takes from a folder."""
+"""Suffixes of the pictures that the host takes from a folder."""
 
 
 @dataclasses.dataclass
@@ -74,13 +74,13 @@ def apply() -> None:
 
 
 def undo() -> None:
-    """Take the wrapper off, if it is there."""
+    """Remove the wrapper, if it is there."""
     if patches.original(KEY, img2img, "process_batch") is not None:
         patches.undo(KEY, img2img, "process_batch")
 
 
 def _batch(pictures: Any) -> Batch:
-    """The batch of a folder (str), which the host searches with all folders below it, or of a list of uploads."""
+    """List the pictures of a folder (str), which the host searches with all folders below it, or of uploads."""
     if not isinstance(pictures, str):
         files = [Path(getattr(file, "name", file)) for file in pictures]
         return Batch([file.stem for file in files], files)
@@ -96,7 +96,7 @@ def _next_picture(p: Any) -> None:
 
 
 def with_map(p: Any, options: DepthOptions) -> DepthOptions:
-    """The options with the depth map of the picture whose turn it is, where they name a folder of maps.
+    """Put the depth map of the picture whose turn it is into the options, where they name a folder of maps.
 
     The folder is one that the user of the page names, as the Batch tab's own input folder is; there is none where the
     host was started with --hide-ui-dir-config, and none for the API, whose requests carry their maps themselves.
@@ -106,7 +106,7 @@ def with_map(p: Any, options: DepthOptions) -> DepthOptions:
             `Pairing.check`, raised at the first picture, before anything is made.
     """
     folder = options.map_directory
-    if not (folder and options.enabled and "map" in (options.source, options.under_mask)):
+    if not (folder and options.enabled and options.needs_own_map):
         return options
     if getattr(p, "is_api", False) or shared.cmd_opts.hide_ui_dir_config:
         raise OptionError(

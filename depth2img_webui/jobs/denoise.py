@@ -1,4 +1,4 @@
-"""What is done at each step of the sampler, through the host's `on_cfg_denoiser`: control, and what must be put right.
+"""Control depth at each step of the sampler, through the host's `on_cfg_denoiser`, and put right what fails there.
 
 The host computes the conditioning of a job once. Later it may cut the latent of a hires pass, bring in a depth
 checkpoint as refiner, or leave out the unconditional rows, without touching the conditioning: then the concatenation
@@ -18,7 +18,7 @@ from depth2img.depth import schedule
 
 from ..hosts import compat
 from . import maps
-from .job import JOB, Job, wants_given_depth
+from .request import Request, request_of, wants_given_depth
 
 
 def on_cfg_denoiser(params: Any) -> None:
@@ -26,7 +26,8 @@ def on_cfg_denoiser(params: Any) -> None:
     checkpoints, and for jobs into which one may come."""
     if params.denoiser is None:
         return
-    if hasattr(params.denoiser.p, JOB):
+    request = request_of(params.denoiser.p)
+    if request is not None:
         _let_go_of_the_refiner(params.denoiser)
     if compat.depth_network(shared.sd_model) is None:
         return
@@ -38,9 +39,8 @@ def on_cfg_denoiser(params: Any) -> None:
         params.image_cond = torch.cat(
             [fitted[index].expand(count, -1, -1, -1) for index, count in _repeats(params, rows)] + [fitted]
         )
-    job: Job | None = getattr(params.denoiser.p, JOB, None)
-    if job is not None and job.options.enabled and not schedule.constant(job.options):
-        params.image_cond = _scheduled(params, job, rows)
+    if request is not None and request.options.enabled and not schedule.constant(request.options):
+        params.image_cond = _scheduled(params, request, rows)
     if skips_uncond(params.denoiser, params.sigma):
         params.image_cond = params.image_cond[:-rows]
 
@@ -57,7 +57,7 @@ def _let_go_of_the_refiner(denoiser: Any) -> None:
 
 
 def skips_uncond(denoiser: Any, sigma: torch.Tensor) -> bool:
-    """Whether the host will leave out the unconditional rows at this step.
+    """Tell whether the host will leave out the unconditional rows at this step.
 
     The rule is the host's (`CFGDenoiser.forward`, modules/sd_samplers_cfg_denoiser.py), which decides after the
     callback and does not shorten `image_cond`.
@@ -70,22 +70,22 @@ def skips_uncond(denoiser: Any, sigma: torch.Tensor) -> bool:
     return bool((denoiser.step % 2 or every) and limit > 0 and sigma[0] < limit)
 
 
-def _scheduled(params: Any, job: Job, rows: int) -> torch.Tensor:
-    """All rows as they are to be at this step: the conditional ones, then the unconditional ones.
+def _scheduled(params: Any, request: Request, rows: int) -> torch.Tensor:
+    """Schedule all rows of this step: the conditional ones, then the unconditional ones.
 
-    A step is one call of the network, counted anew in each pass; samplers of second order call it twice per step.
+    A step is one call of the network, counted from 0 in each pass; samplers of second order call it twice per step.
     """
     denoiser = params.denoiser
     cfg_scale = float(denoiser.sampler.sampler_extra_args["cond_scale"]) * denoiser.cond_scale_miltiplier
     with_prompt, without = params.image_cond[:-rows], params.image_cond[-rows:]
-    at = (job.options, denoiser.step, _calls(denoiser))
+    at = (request.options, denoiser.step, _calls(denoiser))
     return torch.cat(
         [schedule.conditional(with_prompt, *at), schedule.unconditional(without, *at, cfg_scale=cfg_scale)]
     )
 
 
 def _calls(denoiser: Any) -> int:
-    """How often this pass will call the network.
+    """Count how often this pass will call the network.
 
     The host's `total_steps` is too many for some: where DDIM, PLMS and UniPC start from a picture, `launch_sampling` is
     told `t_enc + 1` steps but gets `timesteps[:t_enc]` (`CompVisSampler.sample_img2img`, 1.10.1), and DDIM leaves out
@@ -105,17 +105,17 @@ def _repeats(params: Any, rows: int) -> list[tuple[int, int]]:
 
 
 def _fitted(params: Any, rows: int) -> torch.Tensor:
-    """Conditioning (rows, 1, h, w) for the latent of this step."""
+    """Fit the conditioning, (rows, 1, h, w), to the latent of this step."""
     p = params.denoiser.p
     latent = params.x[:rows]
     given = params.image_cond[-rows:]
     if given.shape[1] == 1:
         return truncated(p, given, latent)
-    job: Job | None = getattr(p, JOB, None)
+    request = request_of(p)
     reason = "no depth map is given and there is no picture to take depth from"
-    if job is not None and (job.pictures or wants_given_depth(job.options) or not job.options.enabled):
+    if request is not None and (request.pictures or wants_given_depth(request.options) or not request.options.enabled):
         try:
-            return maps.condition(p, job, job.pictures, latent)
+            return maps.condition(p, request, request.pictures, latent)
         except Depth2ImgError as error:
             # The host swallows exceptions of this callback and would fail with a message about tensor sizes.
             reason = str(error)
@@ -125,7 +125,7 @@ def _fitted(params: Any, rows: int) -> torch.Tensor:
 
 
 def truncated(p: Any, given: torch.Tensor, latent: torch.Tensor) -> torch.Tensor:
-    """The part of a hires conditioning that belongs to the latent which the host has cut to the target size.
+    """Cut the part of a hires conditioning that belongs to the latent which the host has cut to the target size.
 
     The cut is that of `sample_hr_pass` (modules/processing.py): `truncate // 2` rows at the start and
     `(truncate + 1) // 2` at the end, in latent pixels.

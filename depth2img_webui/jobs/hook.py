@@ -1,8 +1,8 @@
-"""Puts depth conditioning on a job and takes it off again; keeps errors and raises them where the host listens.
+"""Put depth conditioning on a job and take it off again; keep errors and raise them where the host listens.
 
-All state of a request lives in a `Job` on `p`. What is put on the instance `p` is listed in `OVERRIDES` and removed by
-`detach`: when the job is done, when it fails, and when the next run on the same `p` begins. What other extensions have
-put there stays or comes back.
+All state of a job lives in a `Request` on `p`. `detach` removes everything that is put on the instance `p`: when the
+job is done, when it fails, and when the next run on the same `p` begins. What other extensions have put there stays or
+comes back.
 """
 
 from __future__ import annotations
@@ -20,28 +20,31 @@ from depth2img.io.images import FloatPicture
 from depth2img.options import OPTIONS
 
 from .. import xyz
+from ..errors import for_client
 from ..hosts import compat
-from . import batch_tab, maps
-from .job import JOB, Job, for_client, load, read_options, wants_given_depth
+from . import batch_tab, maps, tiles
+from .request import REQUEST, Request, frame_of, load, read_options, request_of, wants_given_depth
 
 REPLACED: Final = "_depth2img_replaced"
-OVERRIDES: Final = (JOB, REPLACED, "init", "img2img_image_conditioning", "txt2img_image_conditioning")
+"""Attribute of `p` that holds the methods that were put there, and those that they replace."""
 
 
 def begin(p: Any, args: tuple[Any, ...]) -> None:
-    """Called when the model of a job is final (`Script.process`). Never raises: the host would swallow the error and go
-    on without depth, so `p.init` raises it instead."""
+    """Put depth conditioning on a job whose model is final (`Script.process`).
+
+    Never raises: the host would swallow the error and go on without depth, so `p.init` raises it instead.
+    """
     detach(p)
     try:
-        job = _job(p, args)
+        request = _request(p, args)
     except Exception as error:
         stop(p, error)
         return
-    if job is None:
+    if request is None:
         return
-    p.extra_generation_params.update(job.options.infotext())
-    setattr(p, JOB, job)
-    maps.forget(p, job.options)
+    p.extra_generation_params.update(request.options.infotext())
+    setattr(p, REQUEST, request)
+    maps.forget(p, request)
     _replace(
         p,
         img2img_image_conditioning=lambda *given, **named: _img2img_conditioning(p, *given, **named),
@@ -64,9 +67,9 @@ def _replace(p: Any, **methods: Callable[..., Any]) -> None:
 
 
 def take_off(p: Any) -> None:
-    """The same, but what is in the infotext stays."""
+    """Remove what was put on `p`, but keep what is in the infotext."""
     own = p.__dict__
-    own.pop(JOB, None)
+    own.pop(REQUEST, None)
     for name, (ours, before) in own.pop(REPLACED, {}).items():
         if own.get(name) is not ours:
             continue  # another extension has replaced it in turn
@@ -76,7 +79,7 @@ def take_off(p: Any) -> None:
 
 
 def _original(p: Any, name: str) -> Callable[..., Any]:
-    """What ours stands for: the host's method, or what another extension had put in its place."""
+    """Return what our method stands for: the host's, or what another extension had put in its place."""
     _, before = p.__dict__.get(REPLACED, {}).get(name, (None, None))
     return before if before is not None else types.MethodType(getattr(type(p), name), p)
 
@@ -92,7 +95,7 @@ def stop(p: Any, error: Exception) -> None:
 
 
 def options_of(p: Any, args: tuple[Any, ...]) -> DepthOptions:
-    """What a job is to do: the script's arguments, an X/Y/Z cell's values, the map of a picture of the Batch tab.
+    """Read a job's options: the script's arguments, an X/Y/Z cell's values, the map of a picture of the Batch tab.
 
     Raises:
         Depth2ImgError: a value is bad, or a picture of the batch has no map.
@@ -100,30 +103,30 @@ def options_of(p: Any, args: tuple[Any, ...]) -> DepthOptions:
     return batch_tab.with_map(p, read_options(args, xyz.values(p)))
 
 
-def _job(p: Any, args: tuple[Any, ...]) -> Job | None:
+def _request(p: Any, args: tuple[Any, ...]) -> Request | None:
     options = options_of(p, args)
     has_network = compat.depth_network(p.sd_model) is not None
     if not has_network and not _other_checkpoints(p):
         if wants_given_depth(options):
             raise maps.no_depth_model(p.sd_model)
         return None
-    job = load(options)
+    request = load(options, tiles.driving_script(p))
     if has_network and options.enabled and options.source == "picture" and not _has_picture(p):
         raise NoDepthError(
             "A depth checkpoint needs depth, and txt2img has no picture to take it from.",
             fix="Under 'Depth to image' give another picture or a depth map, or use img2img, "
             "or untick 'Depth to image' to generate without depth.",
         )
-    return job
+    return request
 
 
 def _has_picture(p: Any) -> bool:
-    """Whether the job works on a picture: img2img, or txt2img that only upscales one (`firstpass_image`)."""
+    """Tell whether the job works on a picture: img2img, or txt2img that only upscales one (`firstpass_image`)."""
     return hasattr(p, "init_images") or (getattr(p, "firstpass_image", None) is not None and p.enable_hr)
 
 
 def _other_checkpoints(p: Any) -> bool:
-    """Whether a second checkpoint may come in during the job."""
+    """Tell whether a second checkpoint may come in during the job."""
     hires = getattr(p, "enable_hr", False) and getattr(p, "hr_checkpoint_name", None) not in (
         None,
         "",
@@ -135,20 +138,21 @@ def _other_checkpoints(p: Any) -> bool:
 def _img2img_conditioning(
     p: Any, source_image: torch.Tensor, latent_image: torch.Tensor, *args: Any, **kwargs: Any
 ) -> torch.Tensor:
-    """Stands for `img2img_image_conditioning`: img2img, inpaint, and the hires pass after a pixel upscaler."""
-    job: Job | None = getattr(p, JOB, None)
-    if job is None:  # another extension has kept ours beyond the job
+    """Stand for `img2img_image_conditioning`: img2img, inpaint, and the hires pass after a pixel upscaler."""
+    request = request_of(p)
+    if request is None:  # another extension has kept ours beyond the job
         return _original(p, "img2img_image_conditioning")(source_image, latent_image, *args, **kwargs)
-    job.mask = kwargs.get("image_mask", args[0] if args else None)
+    mask = kwargs.get("image_mask", args[0] if args else None)
     hires_pixels = getattr(p, "is_hr_pass", False) and getattr(p, "latent_scale_mode", None) is None
     try:
+        frame_of(p, request, mask)
         pictures = maps.pictures_of(source_image, zero_to_one=hires_pixels)
         if compat.depth_network(p.sd_model) is not None:
-            tensor = maps.condition(p, job, pictures, latent_image)
-            if job.options.enabled and job.options.ignore_colours and hasattr(p, "init_images"):
+            tensor = maps.condition(p, request, pictures, latent_image)
+            if request.options.enabled and request.options.ignore_colours and hasattr(p, "init_images"):
                 start_from_noise(p)
             return tensor
-        job.pictures = pictures
+        request.pictures = pictures
         return _original(p, "img2img_image_conditioning")(source_image, latent_image, *args, **kwargs)
     except Exception as error:
         detach(p)
@@ -156,17 +160,17 @@ def _img2img_conditioning(
 
 
 def _txt2img_conditioning(p: Any, x: torch.Tensor, width: int | None = None, height: int | None = None) -> torch.Tensor:
-    """Stands for `txt2img_image_conditioning`: the first pass, and the hires pass after a latent upscaler."""
-    job: Job | None = getattr(p, JOB, None)
-    if job is None or compat.depth_network(p.sd_model) is None:
+    """Stand for `txt2img_image_conditioning`: the first pass, and the hires pass after a latent upscaler."""
+    request = request_of(p)
+    if request is None or compat.depth_network(p.sd_model) is None:
         return _original(p, "txt2img_image_conditioning")(x, width, height)
     pictures: list[FloatPicture] = []
     try:
-        anew = job.options.hires == "estimate" and getattr(p, "is_hr_pass", False)
-        if job.options.enabled and (job.options.source == "picture" or anew):
+        again = request.options.hires == "estimate" and getattr(p, "is_hr_pass", False)
+        if request.options.enabled and (request.options.source == "picture" or again):
             # Only a hires pass gets here: `begin` has refused a first pass without a picture.
             pictures = maps.pictures_of(processing.decode_first_stage(p.sd_model, x).clamp(-1, 1))
-        return maps.condition(p, job, pictures, x)
+        return maps.condition(p, request, pictures, x)
     except Exception as error:
         detach(p)
         raise for_client(error) from error.__cause__
@@ -178,7 +182,7 @@ def start_from_noise(p: Any) -> None:
     The host adds noise to `p.init_latent`, so the picture's tones stay to some per cent even at the highest noise
     level; Stability's own script starts from `torch.randn_like` there (scripts/gradio/depth2img.py).
     `p.init_latent` becomes zero, except where a mask keeps the picture, wholly or in part: from there the host takes it
-    at each step and in the end. `p.init` has just made it and makes it anew for each job: there is nothing to undo.
+    at each step and in the end. `p.init` has just made it, and makes another for each job: there is nothing to undo.
     """
     if p.denoising_strength < 1:
         p.comment("'Ignore source colours' acts at denoising strength 1 only.")

@@ -1,8 +1,8 @@
-"""Pictures -> depth maps -> conditioning, for one job of the host."""
+"""Turn the pictures of a job into depth maps, and these into conditioning."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
 import numpy as np
@@ -21,37 +21,39 @@ from depth2img import (
 from depth2img.depth import schedule
 from depth2img.depth.adjustments import sequence_span
 from depth2img.depth.depth_map import Span
-from depth2img.depth.placement import Placed
+from depth2img.depth.placement import Placement
+from depth2img.depth.resolve import Basis, PlacedMap, resolve
 from depth2img.io.images import FloatPicture, Picture, to_float
 from depth2img.options import CHECKPOINT
 
 from .. import estimators, settings
 from ..hosts import compat
-from . import place, tiles
-from .job import Job
+from .host_frame import HostFrame
+from .request import Request, frame_of
 
 FIRST: Final = "_depth2img_first"
-"""The maps of Loopback's first loop. It stays on `p` between the loops, and goes when another job begins on it."""
+"""Attribute of `p` that holds the maps of Loopback's first loop, until another job begins on it."""
 
 SPAN: Final = "_depth2img_span"
-"""The range of the first picture of a batch folder or of Loopback, which the others share; kept like `FIRST`."""
+"""Attribute of `p` that holds the range of a sequence's first picture, which the others share."""
 
 LOOPBACK: Final = "Loopback"
+"""Title of the host's script."""
 
 CACHE: Final = DepthCache()
 """Maps by picture content and checkpoint; holds nothing that belongs to a request."""
 
 
-def forget(p: Any, options: DepthOptions) -> None:
+def forget(p: Any, request: Request) -> None:
     """Take off `p` what an earlier run on it has kept for a sequence, unless this run goes on with the sequence."""
-    if not (options.keep_first and tiles.driving_script(p) == LOOPBACK):
+    if not _keeps_first(request):
         p.__dict__.pop(FIRST, None)
-    if options.range != "shared":
+    if request.options.range != "shared":
         p.__dict__.pop(SPAN, None)
 
 
 def pictures_of(source: torch.Tensor, *, zero_to_one: bool = False) -> list[FloatPicture]:
-    """The host's picture tensor -> float32 (H, W, 3) 0..1 each; equal pictures are the same object.
+    """Turn the host's picture tensor into pictures, float32 (H, W, 3) 0..1; equal pictures are the same object.
 
     Args:
         source: (B, 3, H, W), -1..1, any floating type.
@@ -71,11 +73,11 @@ def pictures_of(source: torch.Tensor, *, zero_to_one: bool = False) -> list[Floa
 
 
 def estimate(picture: FloatPicture | Picture, model: Any, estimator: str = CHECKPOINT) -> DepthMap:
-    """The depth map of a picture, from the cache if it was seen.
+    """Estimate the depth map of a picture, or take it from the cache.
 
     Args:
         picture: the picture.
-        model: the checkpoint whose own network estimates if `estimator` says so; else not looked at.
+        model: the checkpoint whose own network estimates if `estimator` says so; unused otherwise.
         estimator: `DepthOptions.estimator`.
 
     Raises:
@@ -97,7 +99,7 @@ def estimate(picture: FloatPicture | Picture, model: Any, estimator: str = CHECK
 
 
 def no_depth_model(model: Any | None) -> NoDepthModelError:
-    """The sentence for a checkpoint without a depth network."""
+    """Make the error for a checkpoint without a depth network."""
     return NoDepthModelError(
         "Depth needs a depth checkpoint.",
         got=f"the checkpoint '{compat.checkpoint_name(model)}'" if model is not None else "no checkpoint",
@@ -106,53 +108,75 @@ def no_depth_model(model: Any | None) -> NoDepthModelError:
     )
 
 
-def of_job(p: Any, job: Job, pictures: list[FloatPicture], count: int, model: Any) -> list[Placed]:
-    """The adjusted maps of a job, one per sample, in the frame of the sampler.
+def place_maps(p: Any, request: Request, pictures: list[FloatPicture], count: int, model: Any) -> list[PlacedMap]:
+    """Make the adjusted maps of a job, one per sample, in the frame of the sampler.
 
     Args:
-        p: the job; its resize mode, crop and size are read.
-        job: what the user wants.
-        pictures: the pictures as they enter the sampler; not read if depth comes from elsewhere.
+        p: the job, for comments, the pass it is in, and what a sequence keeps.
+        request: what the user wants, and the frame.
+        pictures: the pictures as they enter the sampler; unused if depth comes from elsewhere.
         count: number of samples.
         model: the checkpoint, whose network estimates unless another estimator is chosen.
     """
-    job.seen = pictures
-    first = p.__dict__.get(FIRST)
-    placed = first if first else _maps(p, job, pictures, model)
+    request.seen = pictures
+    placed = p.__dict__.get(FIRST) or _placed(p, request, pictures, model)
     for notice in {one.depth.notice for one in placed} - {""}:
         p.comment(notice)
-    if job.options.keep_first and tiles.driving_script(p) == LOOPBACK:
+    if _keeps_first(request):
         p.__dict__[FIRST] = placed
     return [placed[index % len(placed)] for index in range(count)]
 
 
-def _maps(p: Any, job: Job, pictures: list[FloatPicture], model: Any) -> list[Placed]:
-    options, own, mask = job.options, job.own if job.options.under_mask == "map" else None, job.mask
-    anew = bool(pictures) and options.hires == "estimate" and getattr(p, "is_hr_pass", False)
-    if not anew and options.source != "picture":
-        given = job.own if options.source == "map" else None
-        if given is None and job.reference is not None:
-            given = estimate(job.reference, model, options.estimator)
-        if given is not None:
-            count = len(p.init_images) if place.tiled(p) else 1
-            span = _span(p, options, [given])
-            placed = [place.of_picture(p, given, options, own, mask, index=index, span=span) for index in range(count)]
-            place.tell_proportions(p, given, "depth map")
-            return placed
-    if not anew and place.estimates_on_original(p, options):
-        originals = {id(picture): index for index, picture in reversed(list(enumerate(p.init_images)))}
-        whole = {key: estimate(place.original(p, index), model, options.estimator) for key, index in originals.items()}
-        span = _span(p, options, whole.values())
-        known = {
-            key: place.of_picture(p, whole[key], options, own, mask, index=index, span=span)
-            for key, index in originals.items()
-        }
-        return [known[id(picture)] for picture in p.init_images]
-    estimated = [estimate(picture, model, options.estimator) for picture in pictures]
-    distinct = {id(depth): depth for depth in estimated}
-    span = _span(p, options, distinct.values())
-    known = {key: place.of_frame(p, depth, options, own, mask, span) for key, depth in distinct.items()}
-    return [known[id(depth)] for depth in estimated]
+def _keeps_first(request: Request) -> bool:
+    return request.options.keep_first and request.script == LOOPBACK
+
+
+def _placed(p: Any, request: Request, pictures: list[FloatPicture], model: Any) -> list[PlacedMap]:
+    options, frame = request.options, frame_of(p, request)
+    hires = bool(pictures) and getattr(p, "is_hr_pass", False)
+    decisions = [one for framing in frame.framings if (one := resolve(options, framing, hires=hires)) is not None]
+    basis = decisions[0].basis
+    depths = depths_of(request, frame, basis, pictures, model)
+    if basis in (Basis.OWN_MAP, Basis.REFERENCE):
+        comment_on_proportions(p, frame.placement, depths[0], "depth map")
+    span = _span(p, options, depths)
+    known: dict[tuple[int, int], PlacedMap] = {}
+    placed = []
+    for index in range(max(len(depths), len(decisions))):
+        depth, number = depths[index % len(depths)], index % len(decisions)
+        if (id(depth), number) not in known:
+            known[id(depth), number] = decisions[number].place(depth, request.sources.own, span)
+        placed.append(known[id(depth), number])
+    return placed
+
+
+def depths_of(
+    request: Request, frame: HostFrame, basis: Basis, pictures: Sequence[FloatPicture], model: Any
+) -> list[DepthMap]:
+    """Take or estimate the maps that were decided on: one per picture, or one for all. Equal ones are the same object.
+
+    Args:
+        request: the payloads of its options, and the estimator.
+        frame: the pictures as the user gave them.
+        basis: see `resolve.resolve`.
+        pictures: the pictures as they enter the sampler.
+        model: see `estimate`.
+    """
+    own, reference = request.sources.own, request.sources.reference
+    if basis is Basis.OWN_MAP and own is not None:
+        return [own]
+    wanted: Sequence[FloatPicture | Picture] = frame.originals if basis is Basis.ORIGINAL else pictures
+    if basis is Basis.REFERENCE and reference is not None:
+        wanted = [reference]
+    distinct = {id(picture): picture for picture in wanted}
+    found = {key: estimate(picture, model, request.options.estimator) for key, picture in distinct.items()}
+    return [found[id(picture)] for picture in wanted]
+
+
+def comment_on_proportions(p: Any, placement: Placement, depth: DepthMap, name: str) -> None:
+    """Comment under the result where a map has other proportions than the picture; `name` is what to call the map."""
+    if remark := placement.remark(depth, name):
+        p.comment(remark)
 
 
 def _span(p: Any, options: DepthOptions, depths: Iterable[DepthMap]) -> Span | None:
@@ -163,23 +187,21 @@ def _span(p: Any, options: DepthOptions, depths: Iterable[DepthMap]) -> Span | N
     return span
 
 
-def condition(p: Any, job: Job, pictures: list[FloatPicture], latent: torch.Tensor) -> torch.Tensor:
-    """Conditioning for a latent (B, C, h, w): (B, 1, h, w) on its device, in the UNet's type."""
+def condition(p: Any, request: Request, pictures: list[FloatPicture], latent: torch.Tensor) -> torch.Tensor:
+    """Make the conditioning for a latent (B, C, h, w): (B, 1, h, w) on its device, in the UNet's type."""
     count, (height, width) = latent.shape[0], latent.shape[-2:]
-    if not job.options.enabled:
-        tensor = neutral(count, height=height, width=width, level=job.options.neutral)
+    options, region = request.options, request.sources.region
+    if not options.enabled:
+        tensor = neutral(count, height=height, width=width, level=options.neutral)
     else:
-        used = of_job(p, job, pictures, count, p.sd_model)
-        job.used[p.iteration] = used
+        used = place_maps(p, request, pictures, count, p.sd_model)
+        request.used[p.iteration] = used
         depths, spans = [placed.depth for placed in used], [placed.span for placed in used]
         tensor = conditioning(depths, height=height, width=width, spans=spans)
-        if job.region is not None:
-            region = _region(p, job.region, count if place.tiled(p) else 1, height, width)
-            tensor = schedule.inside(tensor, region, job.options.neutral)
+        if region is not None:
+            placements = [framing.placement for framing in frame_of(p, request).framings]
+            comment_on_proportions(p, placements[0], region, "region")
+            part = [schedule.region_tensor(one.part(region), height=height, width=width) for one in placements]
+            repeated = [part[index % len(part)] for index in range(count)] if len(part) > 1 else part
+            tensor = schedule.inside(tensor, torch.cat(repeated), options.neutral)
     return tensor.to(device=latent.device, dtype=compat.conditioning_dtype())
-
-
-def _region(p: Any, region: DepthMap, count: int, height: int, width: int) -> torch.Tensor:
-    frames = [place.placement_of(p, index).part(region) for index in range(count)]
-    place.tell_proportions(p, region, "region")
-    return torch.cat([schedule.region_tensor(framed, height=height, width=width) for framed in frames])

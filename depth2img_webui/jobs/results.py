@@ -1,4 +1,4 @@
-"""What is done with the results of a job: the fidelity score, maps that are shown and saved."""
+"""Score the results of a job, and show and save the maps that were used."""
 
 from __future__ import annotations
 
@@ -15,62 +15,58 @@ from depth2img.options import CHECKPOINT
 
 from .. import settings
 from ..hosts import compat
-from . import maps, place
-from .job import JOB, Job
+from . import maps
+from .request import Request, frame_of, request_of
 
 LONGEST_NAME: Final = 255
 """Bytes of a file's name, on every file system in use."""
 
 
 def score(p: Any, picture: Any) -> None:
-    """Called with each result before its infotext is made: writes how far its depth agrees with what was asked.
+    """Write into a result's infotext, before it is made, how far its depth agrees with the depth that was asked for.
 
     Args:
         p: the job; its checkpoint estimates, if it has a depth network at the end of the job, or the estimator that the
             job chose.
         picture: Pillow image, in the frame of the sampler.
     """
-    job: Job | None = getattr(p, JOB, None)
+    request = request_of(p)
     p.extra_generation_params.pop(FIDELITY, None)
-    if job is None or not job.options.score or not job.used:
+    if request is None or not request.options.score or not request.used:
         return
-    if job.options.estimator == CHECKPOINT and compat.depth_network(p.sd_model) is None:
+    estimator = request.options.estimator
+    if estimator == CHECKPOINT and compat.depth_network(p.sd_model) is None:
         return
-    batch, position = divmod(job.scored, p.batch_size)
-    used = job.used.get(batch, next(iter(job.used.values())))
-    job.scored += 1
+    batch, position = divmod(request.scored, p.batch_size)
+    used = request.used.get(batch, next(iter(request.used.values())))
+    request.scored += 1
     asked = used[position % len(used)].depth
-    agreement = structure(asked, maps.estimate(read_picture(picture), p.sd_model, job.options.estimator))
+    agreement = structure(asked, maps.estimate(read_picture(picture), p.sd_model, estimator))
     p.extra_generation_params[FIDELITY] = f"{agreement:.3f}"
 
 
 def add_maps(p: Any, processed: Any) -> None:
-    """Called when the pictures are done: save the maps beside them, and append the maps to them."""
-    job: Job | None = getattr(p, JOB, None)
-    if job is None or not job.used:
+    """Save the maps beside the finished pictures, and append the maps to them."""
+    request = request_of(p)
+    if request is None or not request.used:
         return
-    if job.options.save_map:
+    if request.options.save_map:
         try:
-            _save_maps(p, processed, job)
+            _save_maps(p, processed, request)
         except DepthMapError as error:
             processed.comments += f"{error}\n"
-    if job.options.append_map and not _driven_by_script(p):
-        used = [placed.depth for batch in job.used.values() for placed in batch]
+    # A script of the dropdown takes every picture of the result for its own.
+    if request.options.append_map and request.script is None:
+        used = [placed.depth for batch in request.used.values() for placed in batch]
         distinct = {depth.values.tobytes(): depth for depth in used}.values()
         processed.images.extend(depth.resized(p.width, p.height).to_image(settings.colour_map()) for depth in distinct)
 
 
-def _driven_by_script(p: Any) -> bool:
-    """Whether a script of the dropdown runs this job: such scripts take every picture of the result for their own."""
-    args: Any = getattr(p, "script_args", None)
-    return bool(args) and args[0] not in (None, 0)
-
-
-def _save_maps(p: Any, processed: Any, job: Job) -> None:
-    with_mask = getattr(p, "mask_for_overlay", None) is not None
-    extras = with_mask * (bool(shared.opts.return_mask) + bool(shared.opts.return_mask_composite))
+def _save_maps(p: Any, processed: Any, request: Request) -> None:
+    frame = frame_of(p, request)
+    extras = (frame.mask is not None) * (bool(shared.opts.return_mask) + bool(shared.opts.return_mask_composite))
     pictures = processed.images[processed.index_of_first_image :: 1 + extras]
-    first = next(iter(job.used.values()))
+    first = next(iter(request.used.values()))
     for index, picture in enumerate(pictures):
         saved = getattr(picture, "already_saved_as", None)
         if saved is None:
@@ -78,13 +74,14 @@ def _save_maps(p: Any, processed: Any, job: Job) -> None:
             processed.comments += "Depth maps are saved only beside saved pictures, and this picture was not saved.\n"
             return
         batch, position = divmod(index, p.batch_size)
-        used = job.used.get(batch, first)
-        depth = place.at_picture_size(p, used[position % len(used)], picture.size)
+        used = request.used.get(batch, first)
+        placed = used[position % len(used)]
+        depth = frame.at_picture_size(placed.depth, placed.whole, picture.size)
         depth.save(beside(Path(saved)))
 
 
 def beside(path: Path) -> Path:
-    """Where the map of a saved picture goes; the name is cut where it would be longer than names may be."""
+    """Return where to save the map of a saved picture; a name that would be too long for the file system is cut."""
     stem = path.stem
     while len(os.fsencode(stem + MAP_ENDING)) > LONGEST_NAME:
         stem = stem[:-1]

@@ -7,6 +7,7 @@ on each tile what it was cut from; nothing else about it changes.
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from typing import Any, Final
 
 from modules import images, patches
@@ -15,11 +16,12 @@ from PIL import Image
 KEY: Final = __name__
 NOTE: Final = "_depth2img_tile"
 SCRIPT: Final = "SD upscale"
+"""Title of the host's script."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Tile:
-    """Where a tile lies.
+    """The position of a tile in its picture.
 
     Attributes:
         whole: the picture that it was cut from.
@@ -46,27 +48,29 @@ def apply() -> None:
 
 
 def undo() -> None:
-    """Take the wrapper off, if it is there."""
+    """Remove the wrapper, if it is there."""
     if patches.original(KEY, images, "split_grid") is not None:
         patches.undo(KEY, images, "split_grid")
 
 
-def tile_of(p: Any, index: int) -> Tile | None:
-    """The tile that a job works on; None unless SD upscale runs it."""
-    pictures = getattr(p, "init_images", None)
-    if not pictures or driving_script(p) != SCRIPT:
-        return None
-    tile: Tile | None = getattr(pictures[index % len(pictures)], NOTE, None)
+def tiles_of(pictures: Sequence[Image.Image]) -> tuple[Tile | None, ...]:
+    """Find where each of SD upscale's pictures lies; None for a picture that is not a tile, or reaches outside."""
+    return tuple(_inside(getattr(picture, NOTE, None)) for picture in pictures)
+
+
+def _inside(tile: Tile | None) -> Tile | None:
+    """The tile, unless the picture is smaller than a tile: then the host's tile reaches outside."""
     if tile is None or tile.box[2] > tile.whole.width or tile.box[3] > tile.whole.height or min(tile.box[:2]) < 0:
-        return None  # a picture smaller than a tile: the host's tile reaches outside
+        return None
     return tile
 
 
 def driving_script(p: Any) -> str | None:
-    """Title of the script of the dropdown that runs a job."""
+    """Return the title of the script of the dropdown that runs a job: empty if it is unknown, None without a script."""
     args: Any = getattr(p, "script_args", None)
-    selectable = getattr(getattr(p, "scripts", None), "selectable_scripts", [])
-    number = args[0] if args else 0
-    if not isinstance(number, int) or not 1 <= number <= len(selectable):
+    number = args[0] if args else None
+    if number in (None, 0):
         return None
-    return str(selectable[number - 1].title())
+    selectable = getattr(getattr(p, "scripts", None), "selectable_scripts", [])
+    known = isinstance(number, int) and 1 <= number <= len(selectable)
+    return str(selectable[number - 1].title()) if known else ""

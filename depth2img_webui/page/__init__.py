@@ -1,1 +1,1 @@
-"""What the extension shows on the host's page."""
+"""The extension's part of the host's page."""

@@ -159,7 +159,7 @@ def test_a_problem_is_a_sentence_and_leaves_the_map_stale(panel: Panel, page: Pa
     before = panel.pixels()
     panel.no_map()
     panel.estimate()
-    panel.part("message").get_by_text("The depth map is to be your own, but there is none").wait_for()
+    panel.part("message").get_by_text("'My own depth map' is selected, but no map was given").wait_for()
     assert np.array_equal(panel.pixels(), before)
     panel.stage.get_by_text("Out of date").wait_for()
 

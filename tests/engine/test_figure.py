@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from depth2img import DepthMap, PictureError
 from depth2img.cli.figure import Row, grid
+from depth2img.depth.placement import ResizeMode
 from depth2img.depth.scores import structure
 from depth2img.diffusion import frames
 from depth2img.diffusion.settings import Settings
@@ -71,15 +72,15 @@ def test_long_titles_are_cut() -> None:
 @pytest.mark.parametrize("mode", ["just resize", "crop and resize", "resize and fill"])
 @pytest.mark.parametrize("size", [(30, 90), (90, 30), (64, 96)], ids=str)
 def test_every_mode_fills_the_frame(mode: str, size: tuple[int, int]) -> None:
-    assert frames.resize(noise(1, *size, 3), 96, 64, mode).shape == (64, 96, 3)
-    assert frames.resize(noise(1, *size), 96, 64, mode).shape == (64, 96)
+    assert frames.resize(noise(1, *size, 3), 96, 64, ResizeMode.named(mode)).shape == (64, 96, 3)
+    assert frames.resize(noise(1, *size), 96, 64, ResizeMode.named(mode)).shape == (64, 96)
 
 
 def test_cropping_takes_the_middle_and_filling_keeps_all() -> None:
     picture = np.zeros((40, 120, 3), np.uint8)
     picture[:, 40:80] = 255
-    assert frames.resize(picture, 40, 40, "crop and resize").min() == 255
-    filled = frames.resize(picture, 120, 120, "resize and fill")
+    assert frames.resize(picture, 40, 40, ResizeMode.CROP_AND_RESIZE).min() == 255
+    filled = frames.resize(picture, 120, 120, ResizeMode.RESIZE_AND_FILL)
     assert filled[0, 60].min() == 255
     assert filled[0, 0].max() == 0
 

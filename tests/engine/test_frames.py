@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import cv2
@@ -13,6 +14,9 @@ from PIL import Image
 
 from depth2img import DepthMap, DepthOptions, PictureError
 from depth2img.depth.adjustments import fill_under, replace_under
+from depth2img.depth.placement import ResizeMode
+from depth2img.depth.resolve import Basis, PlacedMap, resolve
+from depth2img.diffusion import frames
 from depth2img.diffusion.frames import (
     Frame,
     crop_box,
@@ -20,7 +24,6 @@ from depth2img.diffusion.frames import (
     frame_size,
     latent_mask,
     make_frame,
-    resize,
 )
 from depth2img.diffusion.settings import Settings
 from tests.refusing import refused
@@ -43,6 +46,10 @@ def mask(height: int, width: int, box: tuple[int, int, int, int], level: int = 2
 
 def stretched(array: np.ndarray, width: int, height: int) -> np.ndarray:
     return np.asarray(Image.fromarray(array).resize((width, height), LANCZOS))
+
+
+def resize(given: np.ndarray, width: int, height: int, mode: str) -> np.ndarray:
+    return frames.resize(given, width, height, ResizeMode.named(mode))
 
 
 def settings(**changes: Any) -> Settings:
@@ -369,7 +376,18 @@ def test_finish_in_a_box() -> None:
 )
 def test_what_depth_is_estimated_on(estimate_on: str, boxed: bool, original: bool) -> None:
     frame = only_masked()[2] if boxed else make_frame(picture(64, 96), None, settings(), 64)
-    assert frame.estimates_on_original(DepthOptions(estimate_on=estimate_on)) is original
+    resolved = resolve(DepthOptions(estimate_on=estimate_on), frame.framing)
+    assert resolved is not None and resolved.basis is (Basis.ORIGINAL if original else Basis.ENTERING)
+
+
+def placed_in(
+    frame: Frame, depth: DepthMap, options: DepthOptions, own: DepthMap | None, span: Any, *, entering: bool
+) -> PlacedMap:
+    """The map as if it had been estimated on the entering picture, or on the original."""
+    chosen = dataclasses.replace(options, estimate_on="entering" if entering else "original")
+    resolved = resolve(chosen, frame.framing)
+    assert resolved is not None
+    return resolved.place(depth, own, span)
 
 
 def depth_map(height: int, width: int) -> DepthMap:
@@ -383,7 +401,7 @@ def test_placement_of_a_whole_picture() -> None:
     assert (placement.covers, placement.frame) == ((96, 64), (96, 64))
     assert (placement.box, placement.resize_mode) == (None, 1)
     depth = depth_map(64, 120)
-    assert np.array_equal(frame.place(depth).values, depth.values[:, 12:108])
+    assert np.array_equal(frame.placement.part(depth).values, depth.values[:, 12:108])
 
 
 def test_placement_of_a_box() -> None:
@@ -402,10 +420,10 @@ def test_depth_under_the_mask_of_a_whole_picture(entering: bool) -> None:
     frame = make_frame(picture(64, 96), mask(64, 96, (20, 30, 50, 60), level=100), settings(), 64)
     depth = depth_map(64, 96)
     assert frame.mask is not None
-    placed = frame.adjusted(depth, DepthOptions(under_mask="map", depth_map=OWN), OWN, (0.0, 20.0), entering=entering)
+    placed = placed_in(frame, depth, DepthOptions(under_mask="map", depth_map=OWN), OWN, (0.0, 20.0), entering=entering)
     assert np.array_equal(placed.raw.values, replace_under(depth, OWN, frame.mask).values)
     assert placed.span == (0.0, 20.0)
-    filled = frame.adjusted(depth, DepthOptions(under_mask="fill", invert=True), None, None, entering=entering)
+    filled = placed_in(frame, depth, DepthOptions(under_mask="fill", invert=True), None, None, entering=entering)
     assert np.array_equal(filled.raw.values, fill_under(depth, frame.mask).values)
     assert filled.depth.values == pytest.approx(1 - filled.raw.normalised(), abs=1e-6)
 
@@ -415,7 +433,7 @@ def test_depth_of_the_picture_under_the_mask_of_a_box() -> None:
     _, _, frame = only_masked()
     depth = depth_map(80, 120)
     assert frame.overlay is not None
-    placed = frame.adjusted(depth, DepthOptions(under_mask="fill"), None, None, entering=False)
+    placed = placed_in(frame, depth, DepthOptions(under_mask="fill"), None, None, entering=False)
     assert np.array_equal(placed.raw.values, fill_under(depth, frame.overlay).values)
     assert placed.whole is placed.raw and placed.span == placed.raw.range
 
@@ -425,6 +443,6 @@ def test_depth_of_the_entering_picture_under_the_mask_of_a_box() -> None:
     depth = depth_map(64, 96)
     assert frame.mask is not None
     options = DepthOptions(under_mask="map", depth_map=OWN)
-    placed = frame.adjusted(depth, options, OWN, (1.0, 9.0), entering=True)
-    assert np.array_equal(placed.raw.values, replace_under(depth, frame.place(OWN), frame.mask).values)
+    placed = placed_in(frame, depth, options, OWN, (1.0, 9.0), entering=True)
+    assert np.array_equal(placed.raw.values, replace_under(depth, frame.placement.part(OWN), frame.mask).values)
     assert placed.whole is None and placed.span == (1.0, 9.0)

@@ -57,3 +57,14 @@ def test_the_stage_knows_ids_texts_and_colours():
 def test_notes_escape_what_they_say():
     assert "<b>" not in panel.note("<b>", "<b>", state="<b>")
     assert 'data-side="512"' in panel.note("x", side=512)
+
+
+def test_the_first_values_are_the_pages():
+    """The components are made with them, and with what they show."""
+    page = panel.Surroundings(values={"gamma": 2.5, "source": "map", "range": "fixed"}, absent=("keep_first",))
+    made, _ = built(page=page, directories=True)
+    assert made.controls["gamma"].value == 2.5 and made.controls["near"].value == 1.0
+    assert made.controls["source"].value == "map"
+    shown = {name: made.controls[name].visible for name in ("depth_map", "map_directory", "range_far", "reference")}
+    assert shown == {"depth_map": True, "map_directory": True, "range_far": True, "reference": False}
+    assert not made.controls["keep_first"].visible

@@ -13,7 +13,7 @@ from PIL import Image
 from depth2img import Depth2ImgError, DepthMap, DepthMapError, DepthOptions, OptionError, PictureError, conditioning
 from depth2img.checkpoints.layout.tokenizer import token_ids
 from depth2img.diffusion import Engine, Settings, sampling
-from depth2img.diffusion.engine import Job
+from depth2img.diffusion.job import Job
 from depth2img.diffusion.networks import build
 from tests.engine import small
 
@@ -272,9 +272,9 @@ def test_counts_must_match() -> None:
 
 
 def test_missing_sources_are_named() -> None:
-    with pytest.raises(DepthMapError, match="there is none"):
+    with pytest.raises(DepthMapError, match="no map was given"):
         engine().generate([picture(1)], settings(), DepthOptions(source="map"))
-    with pytest.raises(PictureError, match="there is none"):
+    with pytest.raises(PictureError, match="no picture was given"):
         engine().generate([picture(1)], settings(), DepthOptions(source="reference"))
 
 

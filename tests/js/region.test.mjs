@@ -20,7 +20,8 @@ const CASES = [
 const LIBRARY = `
 import json, sys
 import numpy as np
-from depth2img import DepthMap, geometry
+from depth2img import DepthMap
+from depth2img.depth import placement
 answers = []
 for case in json.loads(sys.argv[1]):
     (wide, high), (width, height), box = case["picture"], case["frame"], case["box"]
@@ -28,8 +29,9 @@ for case in json.loads(sys.argv[1]):
     for values in np.meshgrid(np.arange(wide) + 0.5, np.arange(high) + 0.5):
         depth = DepthMap(values.astype(np.float32))
         if box:
-            depth = geometry.crop(depth, picture_size=(wide, high), box=tuple(box))
-        part = geometry.fit(depth, width=width, height=height, resize_mode=2 if box else case["mode"])
+            depth = placement.crop(depth, picture_size=(wide, high), box=tuple(box))
+        mode = placement.ResizeMode(2 if box else case["mode"])
+        part = placement.fit(depth, width=width, height=height, resize_mode=mode)
         ends.append([*part.range, part.width, part.height])
     answers.append(ends)
 print(json.dumps(answers))

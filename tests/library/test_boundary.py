@@ -33,7 +33,7 @@ FLOORS = [
 CHECKPOINT_FLOORS = ["storage", "layout", "download", "inspection", "model", "conversion", "merging", "setup"]
 """The same inside `checkpoints`."""
 
-ADAPTER_FLOORS = ["hosts", "settings", "estimators", "jobs", "infotext", "xyz", "page", "api", "script"]
+ADAPTER_FLOORS = ["errors", "hosts", "settings", "estimators", "infotext", "xyz", "jobs", "page", "api", "script"]
 """The same inside `depth2img_webui`."""
 
 ROOMS = {

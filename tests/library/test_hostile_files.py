@@ -31,7 +31,7 @@ from depth2img import (
 )
 from depth2img.depth import reading
 from depth2img.depth.depth_map import DepthMap, check_colour_map
-from depth2img.depth.placement import fit
+from depth2img.depth.placement import ResizeMode, fit
 from depth2img.estimators.midas import LONGEST_SIDE, midas_input
 from depth2img.io import images
 from depth2img.io.images import to_float
@@ -439,7 +439,7 @@ def test_the_smallest_and_the_longest(size):
     tracemalloc.start()
     try:
         assert max(midas_input(to_float(picture)).shape[1:]) <= LONGEST_SIDE
-        for mode in range(4):
+        for mode in ResizeMode:
             placed = fit(depth, width=192, height=128, resize_mode=mode)
             adjusted = adjust(placed, DepthOptions(near=0.9, gamma=2.0, blur=3.0, invert=True))
             tensor = conditioning([adjusted], height=16, width=24)
@@ -454,8 +454,8 @@ def test_the_smallest_and_the_longest(size):
 def test_a_strip_that_is_filled_up_keeps_what_it_shows():
     """65,535 x 1 in a frame of 3:2: the same as a short strip, only finer."""
     ramp = np.linspace(0, 1, 65_535, dtype=np.float32)[None]
-    long = fit(DepthMap(values=ramp), width=192, height=128, resize_mode=2)
-    short = fit(DepthMap(values=ramp[:, ::655].copy()), width=192, height=128, resize_mode=2)
+    long = fit(DepthMap(values=ramp), width=192, height=128, resize_mode=ResizeMode.RESIZE_AND_FILL)
+    short = fit(DepthMap(values=ramp[:, ::655].copy()), width=192, height=128, resize_mode=ResizeMode.RESIZE_AND_FILL)
     assert long.width * long.height <= 9 * 2**20 and long.width > 3000
     both = [conditioning([one], height=16, width=24) for one in (long, short)]
     assert (both[0] - both[1]).abs().max() < 0.05

@@ -5,10 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from depth2img import DepthMap, DepthOptions, OptionError
+from depth2img import DepthMap, OptionError
 from depth2img.depth import placement
-from depth2img.depth.adjustments import fill_under, replace_under
-from depth2img.depth.placement import Placement, crop, fit, same_proportions
+from depth2img.depth.placement import Placement, ResizeMode, crop, fit, same_proportions
 from tests.refusing import refused
 
 
@@ -44,19 +43,19 @@ def test_same_proportions(size: tuple[int, int], frame: tuple[int, int], same: b
 @pytest.mark.parametrize("resize_mode", [0, 3])
 def test_a_map_that_is_stretched_stays_as_it_is(resize_mode: int) -> None:
     depth = numbered(20, 30)
-    assert fit(depth, width=7, height=70, resize_mode=resize_mode) is depth
+    assert fit(depth, width=7, height=70, resize_mode=ResizeMode(resize_mode)) is depth
 
 
 @pytest.mark.parametrize("resize_mode", [1, 2])
 def test_the_same_proportions_stay_as_they_are(resize_mode: int) -> None:
     depth = numbered(20, 30)
-    assert fit(depth, width=60, height=40, resize_mode=resize_mode) is depth
+    assert fit(depth, width=60, height=40, resize_mode=ResizeMode(resize_mode)) is depth
 
 
 @pytest.mark.parametrize("resize_mode", [-1, 4])
 def test_an_unknown_mode_is_refused(resize_mode: int) -> None:
     with refused(OptionError, got=str(resize_mode), field="resize_mode"):
-        fit(numbered(20, 30), width=60, height=40, resize_mode=resize_mode)
+        fit(numbered(20, 30), width=60, height=40, resize_mode=ResizeMode(resize_mode))
 
 
 @pytest.mark.parametrize(
@@ -71,7 +70,7 @@ def test_an_unknown_mode_is_refused(resize_mode: int) -> None:
 )
 def test_crop_cuts_around_the_centre(frame: tuple[int, int], rows: tuple[int, int], columns: tuple[int, int]) -> None:
     depth = numbered(20, 33)
-    part = fit(depth, width=frame[0], height=frame[1], resize_mode=1)
+    part = fit(depth, width=frame[0], height=frame[1], resize_mode=ResizeMode(1))
     assert np.array_equal(part.values, depth.values[slice(*rows), slice(*columns)])
     assert (part.origin, part.bits) == ("PNG", 16)
 
@@ -87,7 +86,7 @@ def test_crop_cuts_around_the_centre(frame: tuple[int, int], rows: tuple[int, in
 )
 def test_fill_repeats_the_edges(frame: tuple[int, int], above: int, below: int, left: int, right: int) -> None:
     depth = numbered(20, 33)
-    filled = fit(depth, width=frame[0], height=frame[1], resize_mode=2)
+    filled = fit(depth, width=frame[0], height=frame[1], resize_mode=ResizeMode(2))
     assert filled.values.shape == (20 + above + below, 33 + left + right)
     assert np.array_equal(filled.values[above : above + 20, left : left + 33], depth.values)
     assert (filled.values[:above] == filled.values[above]).all()
@@ -100,21 +99,21 @@ def test_fill_repeats_the_edges(frame: tuple[int, int], above: int, below: int, 
 def test_filling_a_strip_stays_small(monkeypatch: pytest.MonkeyPatch) -> None:
     """It is made smaller first, both sides by the same factor."""
     monkeypatch.setattr(placement, "MAX_FILLED", 2400)
-    wide = fit(smooth(9, 120), width=30, height=20, resize_mode=2).values
+    wide = fit(smooth(9, 120), width=30, height=20, resize_mode=ResizeMode(2)).values
     # 120 x 80 would be 9600 pixels, four times too many: half of each side.
     assert wide.shape == (40, 60)
-    high = fit(smooth(120, 9), width=30, height=20, resize_mode=2).values
+    high = fit(smooth(120, 9), width=30, height=20, resize_mode=ResizeMode(2)).values
     # 180 x 120: 2400 / 21600 is a ninth, a third of each side.
     assert high.shape == (40, 60)
     assert np.ptp(high[:, 30]) > 0.5 and np.ptp(wide[20]) > 0.5
-    thin = fit(smooth(1, 240), width=30, height=20, resize_mode=2).values
+    thin = fit(smooth(1, 240), width=30, height=20, resize_mode=ResizeMode(2)).values
     assert thin.shape == (40, 60), "no side becomes 0"
 
 
 def test_filling_to_the_last_pixel_allowed_changes_no_size(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(placement, "MAX_FILLED", 9600)
     depth = smooth(9, 120)
-    filled = fit(depth, width=30, height=20, resize_mode=2)
+    filled = fit(depth, width=30, height=20, resize_mode=ResizeMode(2))
     assert np.array_equal(filled.values[35:44], depth.values)
     assert filled.values.shape == (80, 120)
 
@@ -133,8 +132,8 @@ def test_crop_counts_in_the_pictures_pixels() -> None:
 
 # --- Placement ---------------------------------------------------------------------------------------------------
 
-BOXED = Placement(covers=(30, 20), frame=(16, 16), box=(4, 6, 12, 10), resize_mode=1)
-WHOLE = Placement(covers=(30, 20), frame=(30, 20), box=None, resize_mode=1)
+BOXED = Placement(picture=(30, 20), frame=(16, 16), box=(4, 6, 12, 10), resize_mode=ResizeMode(1))
+WHOLE = Placement(picture=(30, 20), frame=(30, 20), box=None, resize_mode=ResizeMode(1))
 
 
 def test_the_part_of_a_map_in_a_box() -> None:
@@ -159,78 +158,7 @@ def test_the_remark_names_map_sizes_and_mode() -> None:
     remark = WHOLE.remark(numbered(20, 40), "region")
     for part in ("region", "40 x 20", "30 x 20", "'Crop and resize'"):
         assert part in remark
-    filled = Placement(covers=(30, 20), frame=(30, 20), box=None, resize_mode=2).remark(numbered(20, 40), "map")
+    filled = Placement(picture=(30, 20), frame=(30, 20), box=None, resize_mode=ResizeMode(2)).remark(
+        numbered(20, 40), "map"
+    )
     assert "'Resize and fill'" in filled
-
-
-OWN = DepthMap(values=np.tile(np.linspace(0, 1, 60, dtype=np.float32), (20, 1)))
-"""60 x 20: of the 30 x 20 that is covered it is twice as wide."""
-MASK = np.zeros((20, 30), np.float32)
-MASK[4:12, 2:20] = 1
-
-
-def test_a_map_of_the_picture_with_defaults() -> None:
-    depth = smooth(20, 30)
-    placed = WHOLE.of_picture(depth, DepthOptions(), None, None)
-    assert placed.depth is depth and placed.raw is depth
-    assert placed.span is None and placed.whole is None
-
-
-def test_a_shared_range_is_handed_on() -> None:
-    depth, span = smooth(20, 30), (1.0, 9.0)
-    assert WHOLE.of_picture(depth, DepthOptions(), None, None, span).span == span
-    adjusted = WHOLE.of_picture(depth, DepthOptions(gamma=2.0), None, None, span)
-    assert adjusted.span == (0.0, 1.0)
-    wanted = np.sqrt((depth.values - 1) / 8)
-    # float32 steps of the map, stretched to 0..1 and taken the root of.
-    assert adjusted.depth.values == pytest.approx(wanted, abs=1e-6)
-    assert adjusted.raw is depth
-    boxed = BOXED.of_picture(depth, DepthOptions(), None, None, span)
-    assert boxed.span == span
-
-
-def test_a_box_keeps_the_range_of_the_whole() -> None:
-    depth = smooth(20, 30)
-    placed = BOXED.of_picture(depth, DepthOptions(), None, None)
-    assert placed.whole is depth and placed.raw is depth
-    assert placed.span == depth.range
-    assert np.array_equal(placed.depth.values, BOXED.boxed(depth).values)
-    inverted = BOXED.of_picture(depth, DepthOptions(invert=True), None, None)
-    assert inverted.whole is not None and inverted.span == (0.0, 1.0)
-    assert np.array_equal(inverted.depth.values, BOXED.boxed(inverted.whole).values)
-    assert inverted.whole.values == pytest.approx(1 - depth.normalised(), abs=1e-6)
-
-
-@pytest.mark.parametrize("place", [WHOLE, BOXED])
-def test_fill_and_own_map_in_the_picture(place: Placement) -> None:
-    """Of the map as it covers the picture, before a box is cut."""
-    depth = smooth(20, 40)
-    fitted = place.fitted(depth)
-    filled = place.of_picture(depth, DepthOptions(under_mask="fill"), None, MASK)
-    assert np.array_equal(filled.raw.values, fill_under(fitted, MASK).values)
-    replaced = place.of_picture(depth, DepthOptions(under_mask="map", depth_map=OWN), OWN, MASK)
-    assert np.array_equal(replaced.raw.values, replace_under(fitted, place.fitted(OWN), MASK).values)
-    kept = place.of_picture(depth, DepthOptions(), OWN, MASK)
-    assert np.array_equal(kept.raw.values, fitted.values)
-
-
-def test_a_map_of_the_frame_is_neither_fitted_nor_boxed() -> None:
-    depth, span = smooth(16, 16), (1.0, 9.0)
-    placed = BOXED.of_frame(depth, DepthOptions(), None, None)
-    assert placed.depth is depth and placed.raw is depth
-    assert placed.span is None and placed.whole is None
-    assert BOXED.of_frame(depth, DepthOptions(), None, None, span).span == span
-    adjusted = BOXED.of_frame(depth, DepthOptions(near=0.5), None, None, span)
-    assert adjusted.span == (0.0, 1.0)
-    assert adjusted.depth.values == pytest.approx(np.clip((depth.values - 1) / 4, 0, 1), abs=1e-6)
-
-
-def test_fill_and_own_map_in_the_frame() -> None:
-    """The own map is of the whole picture, and its part in the box is taken."""
-    depth, mask = smooth(16, 16), np.zeros((16, 16), np.float32)
-    mask[3:9, 5:15] = 1
-    filled = BOXED.of_frame(depth, DepthOptions(under_mask="fill"), None, mask)
-    assert np.array_equal(filled.raw.values, fill_under(depth, mask).values)
-    replaced = BOXED.of_frame(depth, DepthOptions(under_mask="map", depth_map=OWN), OWN, mask)
-    assert np.array_equal(replaced.raw.values, replace_under(depth, BOXED.part(OWN), mask).values)
-    assert not np.array_equal(replaced.raw.values, depth.values)

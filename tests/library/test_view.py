@@ -17,11 +17,14 @@ import cv2
 import numpy as np
 import pytest
 
-from depth2img import DepthMap, DepthMapError, NoDepthError, read_depth_map
+from depth2img import DepthMap, DepthMapError, DepthOptions, NoDepthError, adjust, conditioning, read_depth_map
+from depth2img.depth.placement import Placement, ResizeMode
 from depth2img.depth.reading import EXR_MAGIC
 from depth2img.gui import view
 
 ROOT = Path(__file__).parents[2]
+
+BOXED = Placement((80, 60), (40, 30), (20, 15, 60, 45), ResizeMode.JUST_RESIZE)
 
 
 def ramp(width: int = 40, height: int = 30) -> DepthMap:
@@ -63,7 +66,7 @@ def test_large_maps_are_sent_smaller_with_their_own_range():
 
 def test_the_whole_picture_and_the_part_of_it():
     picture = np.zeros((30, 40, 3), np.uint8)
-    content = sent(view.View(ramp(), picture, np.zeros((60, 80, 3), np.uint8), (20, 15, 60, 45)))
+    content = sent(view.View(ramp(), picture, np.zeros((60, 80, 3), np.uint8), BOXED))
     assert content["box"] == [0.25, 0.25, 0.75, 0.75]
     assert decoded(content["picture"]).shape == (30, 40, 3) and decoded(content["whole"]).shape == (60, 80, 3)
 
@@ -86,7 +89,7 @@ def test_a_kept_map_becomes_a_file_with_its_raw_values():
     previews = view.Previews()
     path = previews.as_file(parsed(previews.show(view.View(ramp())))["id"])
     assert np.array_equal(read_depth_map(path).values, ramp().values)
-    part = view.View(ramp(), None, np.zeros((60, 80, 3), np.uint8), (20, 15, 60, 45))
+    part = view.View(ramp(), None, np.zeros((60, 80, 3), np.uint8), BOXED)
     whole = read_depth_map(previews.as_file(parsed(previews.show(part))["id"])).values
     assert whole.shape == (60, 80) and whole[0, 0] == 3 and np.allclose(whole[15:45, 20:60], ramp().values)
     with pytest.raises(NoDepthError, match="Estimate depth"):
@@ -167,3 +170,20 @@ def test_exr_elsewhere_is_refused_in_words(tmp_path: Path, monkeypatch: pytest.M
 def test_hostile_exr(rest: bytes):
     with pytest.raises(DepthMapError):
         read_depth_map(EXR_MAGIC + b"\2\0\0\0" + rest)
+
+
+@pytest.mark.parametrize(("part", "flat"), [(0.9e-5, True), (1.2e-5, False)])
+def test_page_adjustments_and_conditioning_agree_on_what_is_flat(part: float, flat: bool):
+    """Just below the threshold nothing is stretched anywhere, although bicubic resizing overshoots; above it all is."""
+    values = np.full((30, 40), 8.0)
+    values[10:20, 10:30] += 8.0 * part
+    depth = DepthMap(values)
+    blue, green, red = np.moveaxis(decoded(parsed(view.to_html(view.View(depth)))["depth"]).astype(int), 2, 0)
+    assert bool(np.ptp(red * 65536 + green * 256 + blue) == 0) is flat
+    assert ("The map is flat" in view.describe(depth)) is flat
+    assert bool(np.ptp(np.asarray(depth.to_image())) == 0) is flat
+    for options in (DepthOptions(), DepthOptions(gamma=2.0, invert=True)):
+        adjusted = adjust(depth, options)
+        tensor = conditioning([adjusted], height=15, width=20)
+        assert (not tensor.any()) is flat
+    assert (not conditioning([depth], height=15, width=20, spans=[depth.range]).any()) is flat

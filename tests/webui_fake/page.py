@@ -22,7 +22,7 @@ class Page:
         self.script.is_img2img, self.script.is_txt2img = tab == "img2img", tab == "txt2img"
         self.components: dict[str, Any] = {}
         with gr.Blocks() as self.blocks:
-            for elem_id in host.ours("page.preview").HOST_IDS[tab]:
+            for elem_id in host.ours("page.wiring").HOST_IDS[tab]:
                 self._add(gr.Number(elem_id=elem_id))
             self.controls = self.script.ui(tab == "img2img")
             self.count = len(self.blocks.dependencies)

@@ -164,7 +164,7 @@ class Host:
 
     def left_on(self, p: Any) -> list[str]:
         """What the extension has put on `p` and not taken off."""
-        own = ("_depth2img_job", "init", "img2img_image_conditioning", "txt2img_image_conditioning")
+        own = ("init", "img2img_image_conditioning", "txt2img_image_conditioning")
         return [name for name in p.__dict__ if name in own or name.startswith("_depth2img")]
 
 

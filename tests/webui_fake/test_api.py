@@ -113,7 +113,7 @@ def test_adjust_keeps_size_and_bits(routes: TestClient) -> None:
         ("estimate", {"image": "no base64 at all!"}, "base64"),
         ("estimate", {"image": base64.b64encode(b"text").decode()}, "picture"),
         ("estimate", {"image": "", "options": {"gamma": 99}}, "'gamma' must be"),
-        ("estimate", {"image": "", "options": {"strength": 0.5}}, "is no adjustment"),
+        ("estimate", {"image": "", "options": {"strength": 0.5}}, "is not an adjustment"),
         ("adjust", {"depth_map": "", "options": {"near": 0.1, "far": 0.5}}, "greater than"),
     ],
 )
@@ -310,3 +310,16 @@ def test_in_the_openapi_page(routes: TestClient) -> None:
         "/depth2img/v1/estimate": ["post"],
         "/depth2img/v1/adjust": ["post"],
     }
+
+
+def test_every_error_has_its_status(host: Host) -> None:
+    from depth2img import errors
+
+    ours = host.ours("errors")
+    known = {kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, Exception)}
+    assert set(ours.STATUS) == known
+    for kind, status in ours.STATUS.items():
+        error = kind("field", "A sentence.") if kind is errors.OptionError else kind("A sentence.")
+        assert vars(ours.for_client(error))["status_code"] == status and vars(error)["detail"] == "A sentence."
+    other = ValueError("not ours")
+    assert ours.for_client(other) is other and vars(other) == {}

@@ -262,12 +262,12 @@ def test_settings() -> None:
 def test_elements_of_the_page(bare: Host) -> None:
     """Their ids, and the order of the five picture components, which is that of the tabs."""
     text = hosts_texts("modules/ui*.py")
-    names = [name for ids in bare.ours("page.preview").HOST_IDS.values() for name in ids]
+    names = [name for ids in bare.ours("page.wiring").HOST_IDS.values() for name in ids]
     assert [name for name in names if not re.search(rf"""elem_id=["']{name}["']""", text)] == []
     assert "elem_id=f'generation_info_{tabname}'" in text
-    tabs = [text.index(f'elem_id="{name}"') for name in bare.ours("page.preview").TABS]
+    tabs = [text.index(f'elem_id="{name}"') for name in bare.ours("page.form").TABS]
     assert tabs == sorted(tabs)
-    assert repr(list(placement.RESIZE_MODES)).replace("'", '"') in text
+    assert repr([mode.label for mode in placement.ResizeMode]).replace("'", '"') in text
     assert '"Use same checkpoint"' in text
 
 
@@ -275,7 +275,7 @@ def test_elements_of_the_page(bare: Host) -> None:
 def test_javascript_of_the_page(bare: Host) -> None:
     text = hosts_texts("javascript/*.js") + hosts_texts("script.js")
     ours = sorted(path for path in (ROOT / "javascript").rglob("*.*js") if "node_modules" not in path.parts)
-    used = "\n".join(path.read_text(encoding="utf8") for path in ours) + bare.ours("page.preview").COLLECT
+    used = "\n".join(path.read_text(encoding="utf8") for path in ours) + bare.ours("page.wiring").COLLECT
     known = [name for name in ("gradioApp", "onUiLoaded", "onOptionsChanged", "get_tab_index") if name in used]
     assert "get_tab_index" in known
     for name in known:
@@ -287,7 +287,7 @@ def test_javascript_of_the_page(bare: Host) -> None:
 
 @real
 def test_the_api_reads_status_and_detail_from_the_error() -> None:
-    """From the instance's own attributes, as `job.for_client` sets them."""
+    """From the instance's own attributes, as `errors.for_client` sets them."""
     (handler,) = [
         node
         for node in ast.walk(tree(hosts_file("modules/api/api.py")))

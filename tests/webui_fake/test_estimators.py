@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from depth2img import OPTIONS, DepthMap, DepthOptions, NoDepthModelError, OptionError
-from depth2img.depth.placement import Placed
+from depth2img.depth.resolve import PlacedMap
 from tests.webui_fake.page import Page
 from tests.webui_fake.standin import Host, ramp
 from tests.webui_fake.test_api import base64_of, client
@@ -74,8 +74,10 @@ def test_the_score_is_by_the_same_estimator(host: Host, blue: Blue) -> None:
     host.select("plain")
     p = host.img2img(ramp())
     asked = blue.estimate(np.asarray(ramp(), np.float32) / 255)
-    job = host.ours("jobs.job").Job(DepthOptions(score=True, estimator="blue"), used={0: [Placed(asked, None, asked)]})
-    setattr(p, host.ours("jobs.job").JOB, job)
+    asking = host.ours("jobs.request").Request(
+        DepthOptions(score=True, estimator="blue"), used={0: [PlacedMap(asked, None, asked)]}
+    )
+    setattr(p, host.ours("jobs.request").REQUEST, asking)
     host.ours("jobs.results").score(p, ramp())
     assert blue.calls == 2 and p.extra_generation_params["Depth fidelity"] == "1.000"
 

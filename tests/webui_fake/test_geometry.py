@@ -72,12 +72,10 @@ def test_a_map_of_another_size_with_the_same_proportions(host: Host, tmp_path: P
 
 def test_an_unknown_resize_mode_is_refused(host: Host, tmp_path: Path) -> None:
     depth_map = the_map(scene(120, 64), tmp_path)
-    p = host.img2img(scene(120, 64), args=({"depth_map": depth_map},))
-    hook = host.ours("jobs.hook")
-    hook.begin(p, p.script_args[1:])
-    p.resize_mode = 4
+    p = host.img2img(scene(120, 64), args=({"depth_map": depth_map},), resize_mode=4)
     with pytest.raises(ValueError, match="resize mode"):
-        host.ours("jobs.maps").of_job(p, p._depth2img_job, [], 1, host.model)
+        host.run(p)
+    assert host.left_on(p) == []
 
 
 @pytest.mark.parametrize(
@@ -169,10 +167,10 @@ def test_the_picture_itself_needs_no_comment(host: Host) -> None:
     assert p.comments == {}
 
 
-def test_place_keeps_raw_values(host: Host) -> None:
+def test_placing_keeps_raw_values(host: Host) -> None:
     """Cutting and filling change no value: `conditioning` alone resizes and normalises."""
     depth = DepthMap(values=np.arange(8 * 24, dtype=np.float32).reshape(8, 24) * 40, bits=16)
     p = host.img2img(scene(), resize_mode=1)
-    placed = host.ours("jobs.place").placement_of(p).fitted(depth)
+    placed = host.ours("jobs.host_frame").read_frame(p, None, None).placement.fitted(depth)
     assert placed.bits == 16 and (placed.width, placed.height) == (12, 8)
     assert np.array_equal(placed.values, depth.values[:, 6:18])

@@ -12,12 +12,12 @@ import torch
 from PIL import Image
 
 from depth2img import Depth2ImgError, DepthMap, DepthOptions, OptionError
-from depth2img.depth import placement
+from depth2img.depth import resolve, sources
 from tests.webui_fake.standin import Host, blobs, depth_of, map_file, ramp, stretched
 
 OFF = {"enabled": False}
 REPLACED = ("img2img_image_conditioning", "txt2img_image_conditioning")
-PUT = {"_depth2img_job", "_depth2img_replaced", *REPLACED}
+PUT = {"_depth2img_request", "_depth2img_replaced", *REPLACED}
 
 
 def keys(p: Any) -> list[str]:
@@ -138,8 +138,8 @@ def expected(picture: Image.Image, size: tuple[int, int] = (8, 12)) -> np.ndarra
         (({"near": 7},), "near", 422),
         (({"nonsense": 1},), "nonsense", 422),
         (({"depth_map": "!"},), "base64", 422),
-        ((True, "map"), "Upload a depth map", 422),
-        ((True, "reference"), "Upload a picture", 422),
+        ((True, "map"), "Give a depth map", 422),
+        ((True, "reference"), "Give a picture", 422),
         (tuple(range(40)), "40 values", 422),
     ],
 )
@@ -162,7 +162,7 @@ def test_unforeseen_errors_stop_the_job_too(host: Host, monkeypatch: pytest.Monk
     def broken(payload: object) -> None:
         raise ZeroDivisionError("a fault of our own")
 
-    monkeypatch.setattr(host.ours("jobs.job"), "read_depth_map", broken)
+    monkeypatch.setattr(sources, "read_depth_map", broken)
     p = host.img2img(ramp(), args=({"depth_map": b"x"},))
     with pytest.raises(ZeroDivisionError):
         host.run(p)
@@ -351,7 +351,7 @@ def test_given_depth_needs_a_depth_checkpoint(host: Host, tmp_path: Path) -> Non
 
 @pytest.mark.parametrize("own", [True, False])
 def test_wants_given_depth(own: bool, host: Host) -> None:
-    wants = host.ours("jobs.job").wants_given_depth
+    wants = host.ours("jobs.request").wants_given_depth
     assert wants(DepthOptions(source="map", depth_map=b"x", enabled=own)) is own
     assert wants(DepthOptions(source="reference", reference=b"x", enabled=own)) is own
     assert not wants(DepthOptions(source="picture", reference=b"x", depth_map=b"x"))
@@ -502,37 +502,37 @@ def test_equal_pictures_are_the_same_object(host: Host) -> None:
 
 def count_adjust(host: Host, monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     seen: list[Any] = []
-    inner = placement.adjust
+    inner = resolve.adjust
 
     def adjust(depth: Any, *more: Any) -> Any:
         seen.append(depth)
         return inner(depth, *more)
 
-    monkeypatch.setattr(placement, "adjust", adjust)
+    monkeypatch.setattr(resolve, "adjust", adjust)
     return seen
 
 
 def test_maps_are_adjusted_once_each(host: Host, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    maps, job = host.ours("jobs.maps"), host.ours("jobs.job")
+    maps, request = host.ours("jobs.maps"), host.ours("jobs.request")
     adjusted = count_adjust(host, monkeypatch)
     p = host.img2img(ramp())
     one, other = (np.asarray(picture, np.float32) / 255 for picture in (ramp(), blobs(5)))
     options = DepthOptions(gamma=2.0)
-    made = maps.of_job(p, job.Job(options), [one, other, one], 3, host.model)
+    made = maps.place_maps(p, request.Request(options), [one, other, one], 3, host.model)
     assert len(adjusted) == 2 and made[0] is made[2] and made[0] is not made[1]
-    made = maps.of_job(p, job.Job(options), [one, other], 4, host.model)  # fewer pictures than samples
+    made = maps.place_maps(p, request.Request(options), [one, other], 4, host.model)  # fewer pictures than samples
     assert made[0] is made[2] and made[1] is made[3] and made[0] is not made[1]
 
     adjusted.clear()
     depth_map = map_file(depth_of(ramp()), tmp_path / "map.npy").read_bytes()
     given = DepthOptions(source="map", depth_map=depth_map, gamma=2.0)
-    made = maps.of_job(p, job.load(given), [], 3, host.model)
+    made = maps.place_maps(p, request.load(given), [], 3, host.model)
     assert len(adjusted) == 1 and made[0] is made[1] is made[2]
 
     adjusted.clear()
     runs = host.count_estimates()
     given = DepthOptions(source="reference", reference=png(blobs(6)), gamma=2.0)
-    made = maps.of_job(p, job.load(given), [one, other], 2, host.model)
+    made = maps.place_maps(p, request.load(given), [one, other], 2, host.model)
     assert len(adjusted) == len(runs) == 1 and made[0] is made[1]
 
 

@@ -176,9 +176,9 @@ def test_resize_by(page: Page) -> None:
 )
 def test_size_of_the_frame(host: Host, picture: Any, scale_tab: int, mode: Any, expected: tuple[int, int, int]) -> None:
     """Cut to whole pixels, not rounded: the host's `int(...)`."""
-    preview = host.ours("page.preview")
-    form = preview.Form(resize_mode=mode, width=640.0, height=480.0, scale=1.339)
-    framed = preview.frame(0, scale_tab, (picture,), form)
+    ours = host.ours("page.form")
+    form = ours.Form(resize_mode=mode, width=640.0, height=480.0, scale=1.339)
+    framed = ours.frame(0, scale_tab, (picture,), form).frame
     assert (framed.resize_mode, *framed.size) == expected
 
 
@@ -222,7 +222,7 @@ def test_a_reference(page: Page) -> None:
     assert shows(shown, blobs(31)) and words(message).startswith("MiDaS, ")
 
 
-@pytest.mark.parametrize(("source", "sentence"), [("map", "Upload a depth map."), ("reference", "Upload a picture.")])
+@pytest.mark.parametrize(("source", "sentence"), [("map", "Give a depth map."), ("reference", "Give a picture.")])
 def test_a_chosen_source_that_is_empty(page: Page, source: str, sentence: str) -> None:
     shown, message = press(page, 0, source=source)
     assert shown is None and sentence in words(message)
@@ -328,7 +328,7 @@ class TestTxt2img:
         content = sent(self.sent(host, source="reference", reference=blobs(32, 192, 64)))
         picture = Image.open(io.BytesIO(base64.b64decode(content["picture"].partition(",")[2])))
         assert picture.size == (96, 64)  # cut as its map is
-        assert content["place"] == {"picture": [96, 64], "frame": [96, 64], "mode": 1, "box": None}
+        assert content["placement"] == {"picture": [96, 64], "frame": [96, 64], "box": None, "resize_mode": 1}
         shown, _ = self.press(host, source="reference", reference=blobs(32, 192, 64))
         assert shown is not None and shown.size == (96, 64)
         assert shows(shown, blobs(32, 192, 64).crop((48, 0, 144, 64)), atol=40)
@@ -365,16 +365,16 @@ def test_only_masked_shows_where_it_is(page: Page, estimate_on: str) -> None:
 
 def test_inpaint_sketch_is_composited_like_in_a_job(host: Host) -> None:
     """Strokes are blended in by mask blur and mask transparency, over the picture without them."""
-    preview = host.ours("page.preview")
+    ours = host.ours("page.form")
     original = picture_of(3)
     drawn = original.copy()
     drawn.paste((255, 0, 0), (30, 20, 60, 40))
-    form = preview.Form(mask_blur=2, mask_alpha=0, original=original, width=96, height=64)
-    picture = preview.frame(preview.SKETCH_TAB, 0, (None, None, None, drawn), form).picture
+    form = ours.Form(mask_blur=2, mask_alpha=0, original=original, width=96, height=64)
+    picture = ours.frame(ours.SKETCH_TAB, 0, (None, None, None, drawn), form).picture
     assert tuple(picture[30, 45]) == (255, 0, 0)
     assert np.abs(picture[30, 30].astype(int) - (255, 0, 0)).max() > 20  # the edge is soft
-    faint = preview.frame(
-        preview.SKETCH_TAB, 0, (None, None, None, drawn), preview.Form(**{**vars(form), "mask_alpha": 100})
+    faint = ours.frame(
+        ours.SKETCH_TAB, 0, (None, None, None, drawn), ours.Form(**{**vars(form), "mask_alpha": 100})
     ).picture
     assert np.array_equal(faint, np.asarray(original))
 
@@ -400,7 +400,12 @@ class TestAfterAJob:
         info = json.dumps({"job_timestamp": host.shared.state.job_timestamp, "all_seeds": result.all_seeds})
         content = sent(page.press("Depth of the last job", info)[0])
         assert content["cut"] and content["box"] == [24 / 96, 16 / 64, 72 / 96, 48 / 64]
-        assert content["place"] == {"picture": [96, 64], "frame": [96, 64], "mode": 0, "box": [24, 16, 72, 48]}
+        assert content["placement"] == {
+            "picture": [96, 64],
+            "frame": [96, 64],
+            "box": [24, 16, 72, 48],
+            "resize_mode": 0,
+        }
         values = dict(zip(page_options(), page.defaults, strict=True))
         assert shows(seen(page.press("Depth of the last job", info)[0], (96, 64), values), picture_of(1), atol=40)
 
@@ -421,3 +426,43 @@ class TestAfterAJob:
         depth = read_depth_map(Path(file["value"]))
         assert depth.range == tuple(sent(data)["range"])
         assert "No depth map is shown" in words(page.press("Use this depth again", "another")[2])
+
+
+@pytest.mark.parametrize("estimate_on", ["original", "entering"])
+def test_fill_under_the_mask_of_only_masked_is_the_jobs(host: Host, estimate_on: str) -> None:
+    """On the entering picture the mask is that of the frame, not that of the whole picture."""
+    ours, preview = host.ours("page.form"), host.ours("page.preview")
+    mask = Image.new("L", (96, 64))
+    mask.paste(255, (34, 22, 58, 40))
+    picture = picture_of(2)
+    form = ours.Form(mask_blur=0, only_masked=1, padding=8, width=96, height=64)
+    held_there = (None, None, {"image": picture, "mask": mask}, None, None)
+    framed = ours.frame(2, 0, held_there, form)
+    host.model.depth_model.forward = (lambda inner: lambda x: inner(x) + bump(x))(host.model.depth_model.forward)
+    shown: list[Any] = []
+    host.ours("page.preview").PREVIEWS.show = lambda view: shown.append(view) or ""
+    options = {"estimate_on": estimate_on, "under_mask": "fill"}
+    values = dict(zip(page_options(), Page(host, "img2img").defaults, strict=True)) | options
+    preview.show(framed, tuple(values.values()))
+    whole_mask, in_frame = framed.frame.whole_mask, framed.frame.mask
+    assert whole_mask is not None and in_frame is not None
+    placed = host.ours("jobs.maps").place_maps
+    request = host.ours("jobs.request")
+    from depth2img import DepthOptions
+
+    asking = request.Request(DepthOptions(**options), frame=framed.frame)
+    p = host.img2img(picture)
+    used = placed(p, asking, [preview._exact(framed.picture)], 1, host.model)[0]
+    assert np.array_equal(shown[0].depth.values, used.raw.values)
+    plain = request.Request(DepthOptions(estimate_on=estimate_on), frame=framed.frame)
+    kept = placed(p, plain, [preview._exact(framed.picture)], 1, host.model)[0]
+    changed = np.abs(kept.raw.values - used.raw.values) > 1e-4
+    mask_there = np.asarray(
+        (whole_mask if estimate_on == "original" else in_frame).convert("L").resize(changed.shape[::-1])
+    )
+    assert changed.any() and not changed[mask_there == 0].any()
+
+
+def bump(x: torch.Tensor) -> torch.Tensor:
+    """Waves, so that what is filled differs from what was there."""
+    return torch.sin(torch.arange(x.shape[-1]) / 3).expand(x.shape[0], 1, *x.shape[-2:]).squeeze(1)

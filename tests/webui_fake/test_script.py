@@ -134,7 +134,7 @@ def test_the_panel_is_connected_once(host: Host, tab: str) -> None:
     page = Page(host, tab)
     assert len(page.blocks.dependencies) > page.count
     _, estimate = page.event("Estimate depth")
-    ids = host.ours("page.preview").HOST_IDS[tab]
+    ids = host.ours("page.wiring").HOST_IDS[tab]
     expected = [page.components[name]._id for name in ids] + [component._id for component in page.controls]
     # img2img begins with two values that the page fills in: the open tab and the open size tab.
     assert estimate["inputs"][-len(expected) :] == expected

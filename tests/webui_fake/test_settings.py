@@ -107,7 +107,7 @@ def test_with_no_setting_nothing_is_read(
     host: Host, monkeypatch: pytest.MonkeyPatch, depth_map: dict[str, Any]
 ) -> None:
     """`before_process` costs nothing for who does not use the switch."""
-    monkeypatch.setattr(host.ours("jobs.job"), "read_options", lambda args: pytest.fail("read"))
+    monkeypatch.setattr(host.ours("jobs.request"), "read_options", lambda args: pytest.fail("read"))
     script = host.ours("script").DepthToImage()
     p = host.img2img(ramp())
     script.before_process(p, depth_map)

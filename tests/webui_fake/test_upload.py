@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 
 from depth2img import DepthMapError
-from depth2img.gui import panel
+from depth2img.io.uploads import uploaded
 from tests.webui_fake.standin import Host, ramp
 
 
@@ -54,7 +54,7 @@ def received(event: dict[str, Any]) -> Any:
 
 
 def test_content_in_the_event(outside: Path) -> None:
-    path = panel.uploaded(received(sent(outside)))
+    path = uploaded(received(sent(outside)))
     assert isinstance(path, Path) and path.read_bytes() == outside.read_bytes()
 
 
@@ -69,7 +69,7 @@ def test_an_upload_before_the_event(outside: Path) -> None:
     inside = uploads() / "0123" / "depth.png"
     inside.parent.mkdir(parents=True)
     inside.write_bytes(outside.read_bytes())
-    path = panel.uploaded(received(named(inside)))
+    path = uploaded(received(named(inside)))
     assert path.read_bytes() == inside.read_bytes()
 
 
@@ -77,9 +77,9 @@ def test_the_hosts_own_temporary_folder(monkeypatch: pytest.MonkeyPatch, outside
     """The setting "Directory for temporary images" reaches Gradio through this variable."""
     value = received(named(outside))
     with pytest.raises(DepthMapError):
-        panel.uploaded(value)
+        uploaded(value)
     monkeypatch.setenv("GRADIO_TEMP_DIR", str(outside.parent))
-    assert panel.uploaded(value).read_bytes() == outside.read_bytes()
+    assert uploaded(value).read_bytes() == outside.read_bytes()
 
 
 @pytest.mark.parametrize("way", ["plain", "temporary", "dots", "link"])
@@ -98,14 +98,14 @@ def test_other_files_are_refused(temporary: Path, outside: Path, way: str) -> No
     if way == "link":
         Path(name).symlink_to(outside)
     with pytest.raises(DepthMapError, match="was not uploaded through the page"):
-        panel.uploaded(received(named(name)))
+        uploaded(received(named(name)))
 
 
 def test_a_bare_name_of_a_file_in_the_current_folder_is_refused(monkeypatch: pytest.MonkeyPatch, outside: Path) -> None:
     """Gradio would copy it from where the WebUI was started."""
     monkeypatch.chdir(outside.parent)
     with pytest.raises(DepthMapError, match="was not uploaded through the page"):
-        panel.uploaded(received(named(outside.name)))
+        uploaded(received(named(outside.name)))
 
 
 def test_a_job_with_a_file_that_was_not_uploaded(host: Host, outside: Path) -> None:
@@ -118,4 +118,4 @@ def test_a_job_with_a_file_that_was_not_uploaded(host: Host, outside: Path) -> N
     "value", [None, True, "text", 1.5, ramp(), {"near": 1}, SimpleNamespace(name="/etc/passwd"), b"bytes"]
 )
 def test_everything_else_passes(value: Any) -> None:
-    assert panel.uploaded(value) is value
+    assert uploaded(value) is value

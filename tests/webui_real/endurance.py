@@ -26,7 +26,7 @@ try:
 except OSError:
     pass
 model, kept = shared.sd_model, sys.modules["depth2img_webui.page.preview"].JOBS
-job = sys.modules["depth2img_webui.jobs.job"].Job
+job = sys.modules["depth2img_webui.jobs.request"].Request
 kinds = (processing.StableDiffusionProcessingImg2Img, processing.StableDiffusionProcessingTxt2Img)
 folder = pathlib.Path(tempfile.gettempdir())
 result = {
