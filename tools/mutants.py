@@ -20,6 +20,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
+ROOT: Final = Path(__file__).parents[1]
+
 GUARDS: Final[Mapping[str, Sequence[str]]] = {
     "depth2img/depth": (
         "tests/library/test_adjust.py",
