@@ -3,9 +3,10 @@
 mutmut changes the code in one place at a time, each change a mutant, and runs the tests that reach it; a mutant that
 every test lets pass survives. Each survivor is either a missing test or a change that makes no difference.
 
-Left out are mutants that change only what is not behaviour: the wording of sentences, and the `strict` of `zip`, which
-checks what the code around it has made sure of. mutmut itself leaves out decorated functions (properties among them)
-and what stands outside of functions, so that constants need tests of their own.
+Left out are mutants that change only what is not behaviour: the wording of sentences, the `strict` of `zip`, which
+checks what the code around it has made sure of, and `astype(None)`, which is numpy's float64. mutmut itself leaves out
+decorated functions (properties among them) and what stands outside of functions, so that constants need tests of their
+own.
 """
 
 from __future__ import annotations
@@ -126,12 +127,18 @@ class _Behaviour(ast.NodeTransformer):
     def visit_Constant(self, node: ast.Constant) -> ast.AST:
         return ast.Constant("") if isinstance(node.value, str) and " " in node.value else node
 
+    def visit_Call(self, node: ast.Call) -> ast.AST:
+        self.generic_visit(node)
+        if ast.unparse(node).endswith(".astype(np.float64)"):
+            node.args = [ast.Constant(None)]
+        return node
+
     def visit_keyword(self, node: ast.keyword) -> ast.AST | None:
         return None if node.arg == "strict" else self.generic_visit(node)
 
 
 def behaviour(function: ast.FunctionDef) -> str:
-    """A function without its name, the wording of its sentences and the `strict` of its `zip`."""
+    """A function without its name, the wording of its sentences and so on; see the module's docstring."""
     return "\n".join(ast.dump(_Behaviour().visit(part)) for part in [function.args, *function.body])
 
 

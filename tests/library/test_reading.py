@@ -28,7 +28,11 @@ def window(left: int, top: int, right: int, bottom: int) -> bytes:
     return attribute(b"dataWindow", b"box2i", struct.pack("<4i", left, top, right, bottom))
 
 
-OTHERS = attribute(b"owner", b"string", b"dataWindow\0\1\0") + attribute(b"empty", b"string", b"")
+OTHERS = (
+    attribute(b"owner", b"string", b"dataWindow\0\1\0")
+    + attribute(b"empty", b"string", b"")
+    + attribute(b"untyped", b"", b"12")
+)
 
 
 def exr(*attributes: bytes) -> bytes:
