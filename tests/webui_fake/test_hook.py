@@ -414,6 +414,7 @@ def test_save_map_of_an_only_masked_job(host: Host, tmp_path: Path, overlay: boo
     assert host.reported == []
     if overlay and estimate_on == "auto":
         assert saved.shape == (80, 120) and (np.diff(saved[30].astype(int)) >= 0).all() and np.ptp(saved) == 65535
+        assert saved[30, 60] > saved[30, 5], "the whole map, outside of the box too"
     elif overlay:
         assert saved.shape == (80, 120) and not saved[:, :70].any() and not saved[:50].any()
         assert (np.diff(saved[60, 70:118].astype(int)) >= 0).all() and saved[77, 117] == 65535

@@ -12,6 +12,7 @@ import pytest
 import torch
 from PIL import Image
 
+from depth2img import NoDepthModelError
 from tests.webui_fake.standin import Host, blobs, depth_of, map_file, ramp
 from tests.webui_fake.test_tiles import depth_map, driven, tiles_of
 
@@ -259,6 +260,22 @@ def test_a_mask_of_another_size_than_the_picture(host: Host) -> None:
     assert np.array_equal(found, first_row(host, host.img2img(small, mask=mask, args=({"estimate_on": "entering"},))))
 
 
+def test_a_checkpoint_that_cannot_estimate_is_named(host: Host) -> None:
+    host.select("plain")
+    estimate = host.ours("jobs.maps").estimate
+    with pytest.raises(NoDepthModelError, match="the checkpoint 'plain'"):
+        estimate(np.asarray(ramp()), host.model)
+    with pytest.raises(NoDepthModelError, match="no checkpoint"):
+        estimate(np.asarray(ramp()), None)
+
+
+def test_pictures_of_a_batch_by_their_names(host: Host, tmp_path: Path) -> None:
+    """Uploads are objects with a name, or names."""
+    batch = host.ours("jobs.batch_tab")._batch([SimpleNamespace(name="/tmp/one.png"), "/tmp/two.b.jpg"])
+    assert batch.names == ["one", "two.b"] and batch.files == [Path("/tmp/one.png"), Path("/tmp/two.b.jpg")]
+    assert batch.turn is None and batch.pairings == {}
+
+
 # --- masks, regions, remarks -------------------------------------------------------------------------------------
 
 
@@ -271,6 +288,26 @@ def test_a_mask_says_nothing_about_tiles(host: Host) -> None:
     plain = first_row(host, driven(host, "SD upscale", *tiles, **fields))
     masked = driven(host, "SD upscale", *tiles, mask=mask, inpaint_full_res=False, **fields)
     assert np.array_equal(first_row(host, masked), plain)
+
+
+@pytest.mark.parametrize("source", ["picture", "map"])
+def test_under_the_mask_of_only_masked(host: Host, tmp_path: Path, source: str) -> None:
+    """The part in the box is cut from the whole map, after what is under the whole picture's mask was changed in it."""
+    picture, mask = ramp(120, 80), Image.new("L", (120, 80))
+    mask.paste(255, (36, 24, 84, 56))
+    backwards = map_file(depth_of(picture)[:, ::-1].copy(), tmp_path / "own.npy").read_bytes()
+    bump = depth_of(picture)
+    bump[24:56, 36:84] = bump.max()
+    given = {"source": "map", "depth_map": map_file(bump, tmp_path / "map.npy").read_bytes()} if source == "map" else {}
+    kept = first_row(host, host.img2img(picture, mask=mask, args=(given,)))
+    filled = first_row(host, host.img2img(picture, mask=mask, args=({**given, "under_mask": "fill"},)))
+    assert (np.diff(filled[4]) > 0).all(), "as around it: nearer to the right"
+    if source == "map":
+        assert np.ptp(kept[1:-1, 1:-1]) < 0.01
+        return
+    own = {"under_mask": "map", "depth_map": backwards}
+    replaced = first_row(host, host.img2img(picture, mask=mask, args=(own,)))
+    assert (np.diff(kept[4]) > 0).all() and (np.diff(replaced[4]) < 0).all()
 
 
 @pytest.mark.parametrize("level", [0, 64, 255])
