@@ -234,12 +234,19 @@ def test_transparent_parts_have_the_hosts_background(host: Host, estimate_on: st
 def test_the_picture_that_is_estimated(
     host: Host, monkeypatch: pytest.MonkeyPatch, estimate_on: str, estimated: int
 ) -> None:
+    """By the estimator that the job has chosen."""
     maps = host.ours("jobs.maps")
-    seen: list[tuple[int, ...]] = []
+    seen: list[tuple[int, str]] = []
     inner = maps.estimate
-    monkeypatch.setattr(maps, "estimate", lambda picture, *more: seen.append(picture.shape) or inner(picture, *more))
-    host.run(host.img2img(blobs(3, 384, 128), args=({"estimate_on": estimate_on},)))
-    assert [shape[1] for shape in seen] == [estimated]
+
+    def estimate(picture: np.ndarray, model: Any, estimator: str = "checkpoint") -> Any:
+        seen.append((picture.shape[1], estimator))
+        return inner(picture, model)
+
+    monkeypatch.setattr(maps, "estimate", estimate)
+    host.run(host.img2img(blobs(3, 384, 128), args=({"estimate_on": estimate_on, "estimator": "other"},)))
+    host.run(host.img2img(ramp(), args=({"reference": blobs(3, 384, 128), "estimator": "other"},)))
+    assert seen == [(estimated, "other"), (384, "other")]
 
 
 def test_originals_of_a_batch_are_estimated_once_each(host: Host) -> None:
