@@ -230,6 +230,12 @@ def test_png_is_sixteen_bit_grey_for_other_readers_too(smooth):
     np.testing.assert_array_equal(values, np.round(DepthMap(smooth).normalised().astype(np.float64) * 65535))
 
 
+def test_png_that_opencv_cannot_write(smooth, monkeypatch):
+    monkeypatch.setattr(cv2, "imencode", lambda *_: (False, None))
+    with refused(DepthMapError, got="37 x 23", fix=False):
+        DepthMap(smooth).to_png()
+
+
 @pytest.mark.parametrize("suffix", [".tiff", ".tif", ".npy", ".TIFF", ".NPY"])
 def test_raw_files_keep_every_bit(smooth, tmp_path, suffix):
     path = tmp_path / f"depth{suffix}"

@@ -395,3 +395,23 @@ def test_pictures_of_other_modes_are_read_as_rgb(mode: str) -> None:
     image = grey.convert(mode)
     wanted = np.asarray(image.convert("RGB"))[:, :, 1]
     assert np.array_equal(read_depth_map(image).values, wanted)
+
+
+def test_colours_that_pillow_cannot_convert_are_refused() -> None:
+    grey = Image.fromarray(np.arange(12, dtype=np.uint8).reshape(3, 4))
+    with pytest.raises(DepthMapError, match="LAB"):
+        read_depth_map(Image.merge("LAB", [grey] * 3))
+
+
+def test_a_png_has_at_most_sixteen_bits() -> None:
+    """Older versions of Pillow open 16 bits as 32."""
+    image = Image.new("I", (4, 3), 7)
+    assert read_depth_map(image).bits == 32
+    image.format = "PNG"
+    assert read_depth_map(image).bits == 16
+
+
+@pytest.mark.parametrize("shape", [(0, 4, 3), (3, 0, 3), (0, 4)])
+def test_arrays_of_nothing(shape: tuple[int, ...]) -> None:
+    with refused(DepthMapError, got=f"{shape[1]} x {shape[0]} pixels"):
+        read_depth_map(np.zeros(shape, np.uint8))
