@@ -397,10 +397,13 @@ def test_pictures_of_other_modes_are_read_as_rgb(mode: str) -> None:
     assert np.array_equal(read_depth_map(image).values, wanted)
 
 
-def test_colours_that_pillow_cannot_convert_are_refused() -> None:
-    grey = Image.fromarray(np.arange(12, dtype=np.uint8).reshape(3, 4))
-    with pytest.raises(DepthMapError, match="LAB"):
-        read_depth_map(Image.merge("LAB", [grey] * 3))
+def test_lab_is_read_as_rgb() -> None:
+    """Grey there are equal second and third channels, which look like colour if they are taken for RGB."""
+    light = Image.fromarray(np.arange(12, dtype=np.uint8).reshape(3, 4) * 20)
+    neutral = Image.new("L", (4, 3), 128)
+    image = Image.merge("LAB", [light, neutral, neutral])
+    wanted = np.asarray(image.convert("RGB"))[:, :, 1]
+    assert np.ptp(wanted) > 200 and np.array_equal(read_depth_map(image).values, wanted)
 
 
 def test_a_png_has_at_most_sixteen_bits() -> None:
