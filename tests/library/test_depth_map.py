@@ -73,7 +73,7 @@ def test_size_is_bounded(shape):
         DepthMap(np.broadcast_to(np.float32(1), shape))
 
 
-@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf, 3e30, -3e30])
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf, 1.01e30, -1.01e30])
 def test_values_are_finite_and_bounded(smooth, bad):
     values = smooth.copy()
     values[3, 5] = bad
