@@ -13,6 +13,7 @@ import torch
 from PIL import Image
 
 from depth2img import NoDepthModelError
+from tests.refusing import refused
 from tests.webui_fake.standin import Host, blobs, depth_of, map_file, ramp
 from tests.webui_fake.test_tiles import depth_map, driven, tiles_of
 
@@ -60,6 +61,28 @@ def test_a_new_estimate_takes_no_part_of_an_earlier_map(host: Host, tmp_path: Pa
     torch.manual_seed(5)
     seen.append(first_row(host, hires(host, upscaler, {"depth_map": other, "hires": "estimate"})))
     assert np.array_equal(*seen)
+
+
+def test_latents_are_decoded_by_the_jobs_checkpoint_and_limited(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An autoencoder gives values a little beyond -1..1, which no picture has."""
+    decoded: list[tuple[Any, torch.Tensor]] = []
+    inner = host.processing.decode_first_stage
+
+    def decode(model: Any, x: torch.Tensor) -> torch.Tensor:
+        decoded.append((model, inner(model, x)))
+        return decoded[-1][1]
+
+    seen: list[np.ndarray] = []
+    maps = host.ours("jobs.maps")
+    estimate = maps.estimate
+    monkeypatch.setattr(host.ours("jobs.hook").processing, "decode_first_stage", decode)
+    monkeypatch.setattr(maps, "estimate", lambda picture, *more: seen.append(picture) or estimate(picture, *more))
+    host.run(hires(host, "Latent", {"reference": ramp(), "hires": "estimate"}))
+    [picture] = seen[1:]
+    assert any(model is host.model for model, _ in decoded) and all(model is not None for model, _ in decoded)
+    raw = next(pixels for _, pixels in decoded if pixels.shape[-2:] == (128, 192))[0].permute(1, 2, 0).numpy()
+    assert raw.min() < -1 and raw.max() > 1
+    np.testing.assert_allclose(picture, (np.clip(raw, -1, 1) + 1) / 2, atol=1e-7)
 
 
 @pytest.mark.parametrize("upscaler", ["Latent", "Lanczos"])
@@ -270,9 +293,9 @@ def test_a_mask_of_another_size_than_the_picture(host: Host) -> None:
 def test_a_checkpoint_that_cannot_estimate_is_named(host: Host) -> None:
     host.select("plain")
     estimate = host.ours("jobs.maps").estimate
-    with pytest.raises(NoDepthModelError, match="the checkpoint 'plain'"):
+    with refused(NoDepthModelError, got="the checkpoint 'plain'"):
         estimate(np.asarray(ramp()), host.model)
-    with pytest.raises(NoDepthModelError, match="no checkpoint"):
+    with refused(NoDepthModelError, got="no checkpoint"):
         estimate(np.asarray(ramp()), None)
 
 
@@ -281,6 +304,15 @@ def test_pictures_of_a_batch_by_their_names(host: Host, tmp_path: Path) -> None:
     batch = host.ours("jobs.batch_tab")._batch([SimpleNamespace(name="/tmp/one.png"), "/tmp/two.b.jpg"])
     assert batch.names == ["one", "two.b"] and batch.files == [Path("/tmp/one.png"), Path("/tmp/two.b.jpg")]
     assert batch.turn is None and batch.pairings == {}
+
+
+def test_pictures_of_a_batch_are_those_that_the_host_takes(host: Host, tmp_path: Path) -> None:
+    (tmp_path / "in" / "more").mkdir(parents=True)
+    for name in ("b.png", "a.WEBP", "notes.txt", "c.gif", "more/d.tif", "map.npy", "e.b.jpeg"):
+        (tmp_path / "in" / name).write_bytes(b"")
+    batch = host.ours("jobs.batch_tab")._batch(str(tmp_path / "in"))
+    assert sorted(batch.names) == ["a", "b", "e.b", "more/d"]
+    assert [file.relative_to(tmp_path / "in").with_suffix("").as_posix() for file in batch.files] == batch.names
 
 
 # --- masks, regions, remarks -------------------------------------------------------------------------------------
@@ -295,6 +327,26 @@ def test_a_mask_says_nothing_about_tiles(host: Host) -> None:
     plain = first_row(host, driven(host, "SD upscale", *tiles, **fields))
     masked = driven(host, "SD upscale", *tiles, mask=mask, inpaint_full_res=False, **fields)
     assert np.array_equal(first_row(host, masked), plain)
+
+
+@pytest.mark.parametrize("box", [(0, 0, 97, 64), (0, 0, 96, 65), (-1, 0, 95, 64), (0, -1, 96, 63)])
+def test_a_tile_that_reaches_outside_is_a_picture_of_its_own(host: Host, box: tuple[int, int, int, int]) -> None:
+    """Of a picture smaller than a tile the host makes such ones."""
+    tiles = host.ours("jobs.tiles")
+    picture = blobs(6)
+    plain = first_row(host, host.img2img(picture))
+    setattr(picture, tiles.NOTE, tiles.Tile(ramp(96, 64), box))
+    assert np.array_equal(first_row(host, driven(host, "SD upscale", picture)), plain)
+
+
+def test_a_picture_among_tiles_that_is_none(host: Host, tmp_path: Path) -> None:
+    """It has the whole map, brought into the frame as its resize mode says."""
+    tiles = tiles_of(host, blobs(4, 192, 128))
+    wide = map_file(depth_of(blobs(7, 192, 64)), tmp_path / "map.npy").read_bytes()
+    fields = {"resize_mode": 1, "args": ({"depth_map": wide},)}
+    alone = first_row(host, host.img2img(blobs(1), **fields))
+    host.run(driven(host, "SD upscale", tiles[0], blobs(1), batch_size=2, **fields))
+    assert np.array_equal(host.seen[-1][1, 0].numpy(), alone)
 
 
 @pytest.mark.parametrize("source", ["picture", "map"])
