@@ -564,7 +564,6 @@ def test_estimates_are_kept_by_content_and_checkpoint(host: Host) -> None:
     host.run(host.img2img(ramp()))
     assert len(runs) == 2
     Path(host.model.sd_checkpoint_info.filename).touch()
-
     os.utime(host.model.sd_checkpoint_info.filename, ns=(1, 1))
     host.run(host.img2img(ramp()))
     assert len(runs) == 3
