@@ -18,7 +18,7 @@ PYTEST := $(BIN)/python -m pytest
 THREADS := OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1}
 
 .DEFAULT_GOAL := help
-.PHONY: help env test quick js browser real slow lint types format fuzz bench gpu demo clean
+.PHONY: help env test quick js browser real slow lint types format fuzz mutants bench gpu demo clean
 
 help: ## this list
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 10
@@ -97,6 +97,13 @@ format: $(STAMP) ## let ruff repair what it can
 fuzz: $(STAMP) ## coverage-guided fuzzing of readers and requests: make fuzz [SECONDS=60]
 	@$(THREADS) $(BIN)/python -m tests.fuzz.fuzz --seconds $(or $(SECONDS),60) $(ARGS)
 
+$(VENV)/.mutants: $(STAMP)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[mutants]'
+	@touch $@
+
+mutants: $(VENV)/.mutants ## mutation tests of the core: make mutants [SAMPLE=150] [PATHS="depth2img/depth ..."]
+	@$(THREADS) $(BIN)/python -m tools.mutants $(PATHS) --sample $(or $(SAMPLE),0) $(ARGS)
+
 bench: $(STAMP) ## measurements side by side, printed as ratios
 	@set -e; for file in $(wildcard benchmarks/bench_*.py) benchmarks/plot.py; do $(BIN)/python $$file; done
 
@@ -108,5 +115,5 @@ demo: $(STAMP) ## pictures from the bundled model, in demo-output/
 	@$(BIN)/depth2img demo
 
 clean: ## remove the environment and all caches
-	rm -rf $(VENV) build dist demo-output .pytest_cache .ruff_cache .mypy_cache .hypothesis
+	rm -rf $(VENV) build dist demo-output mutants .pytest_cache .ruff_cache .mypy_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -25,7 +25,7 @@ from depth2img.diffusion.frames import (
     latent_mask,
     make_frame,
 )
-from depth2img.diffusion.settings import Settings
+from depth2img.diffusion.settings import RESIZE_MODES, Settings
 from tests.refusing import refused
 
 LANCZOS = Image.Resampling.LANCZOS
@@ -129,8 +129,8 @@ def test_crop_and_resize(
     [
         ((90, 40), (96, 64), (96, 43), 0, 10),  # 21 rows are missing, 10 of them above
         ((60, 50), (96, 64), (77, 64), 9, 0),
-        ((400, 1), (96, 64), (96, 1), 0, 31),  # not even a row would be left
-        ((1, 400), (96, 64), (1, 64), 47, 0),
+        ((400, 2), (96, 64), (96, 1), 0, 31),  # not even a row would be left
+        ((2, 400), (96, 64), (1, 64), 47, 0),
     ],
 )
 def test_resize_and_fill(
@@ -206,21 +206,22 @@ def blurred(values: np.ndarray, deviation: int, side: int) -> np.ndarray:
 
 @pytest.mark.parametrize(("deviation", "side"), [(1, 7), (3, 17), (4, 21)])
 @pytest.mark.parametrize("invert", [False, True])
-def test_a_mask_in_the_whole_picture(deviation: int, side: int, invert: bool) -> None:
+@pytest.mark.parametrize("mode", ["crop and resize", "resize and fill"])
+def test_a_mask_in_the_whole_picture(deviation: int, side: int, invert: bool, mode: str) -> None:
     """Blurred in the picture's pixels; twice the mask shows, so that a blurred edge is opaque from its middle."""
     given, drawn = picture(80, 90), mask(80, 90, (20, 30, 50, 60))
-    made = settings(mask_blur=deviation, mask_invert=invert, resize_mode="resize and fill")
+    made = settings(mask_blur=deviation, mask_invert=invert, resize_mode=mode)
     frame = make_frame(given, drawn, made, 64)
-    soft = resize(blurred(255 - drawn if invert else drawn, deviation, side), 96, 64, "resize and fill")
+    soft = resize(blurred(255 - drawn if invert else drawn, deviation, side), 96, 64, mode)
     assert frame.mask is not None and frame.overlay is not None
     assert frame.mask.dtype == frame.overlay.dtype == np.float32
     # Two roundings of float32.
     np.testing.assert_allclose(frame.mask, soft / 255, atol=1e-7)
     np.testing.assert_allclose(frame.overlay, np.clip(soft / 255 * 2, 0, 1), atol=1e-7)
     assert ((frame.overlay > 0.1) & (frame.overlay < 0.9)).any()
-    assert np.array_equal(frame.picture, resize(given, 96, 64, "resize and fill"))
+    assert np.array_equal(frame.picture, resize(given, 96, 64, mode))
     assert frame.whole is frame.picture and frame.original is given
-    assert frame.box is None and frame.resize_mode == 2
+    assert frame.box is None and frame.resize_mode == RESIZE_MODES.index(mode)
 
 
 def test_without_blur_the_mask_is_taken_as_it_is() -> None:
@@ -232,8 +233,8 @@ def test_without_blur_the_mask_is_taken_as_it_is() -> None:
 
 
 def only_masked(**changes: Any) -> tuple[np.ndarray, np.ndarray, Frame]:
-    """Picture 120 x 80, the blurred mask of it, and the frame."""
-    given, drawn = picture(80, 120), mask(80, 120, (30, 20, 50, 60))
+    """Picture 120 x 60, the blurred mask of it, and the frame, for whose proportions the picture has not the rows."""
+    given, drawn = picture(60, 120), mask(60, 120, (24, 14, 112, 50))
     made = settings(inpaint_area="only masked", mask_blur=3, only_masked_padding=5, **changes)
     return given, blurred(drawn, 3, 17), make_frame(given, drawn, made, 64)
 
@@ -242,7 +243,7 @@ def test_only_masked() -> None:
     """The box is that of the blurred mask; its part of picture and mask fills the frame."""
     given, soft, frame = only_masked()
     box = crop_box(soft, 5, 96, 64)
-    assert frame.box == box != crop_box(mask(80, 120, (30, 20, 50, 60)), 5, 96, 64)
+    assert frame.box == box != crop_box(mask(60, 120, (24, 14, 112, 50)), 5, 96, 64)
     left, top, right, bottom = box
     assert np.array_equal(frame.picture, resize(given[top:bottom, left:right], 96, 64, "resize and fill"))
     assert frame.mask is not None and frame.overlay is not None
@@ -407,7 +408,7 @@ def test_placement_of_a_whole_picture() -> None:
 def test_placement_of_a_box() -> None:
     _, _, frame = only_masked(resize_mode="resize and fill")
     placement = frame.placement
-    assert (placement.covers, placement.frame) == ((120, 80), (96, 64))
+    assert (placement.covers, placement.frame) == ((120, 60), (96, 64))
     assert (placement.box, placement.resize_mode) == (frame.box, 2)
 
 
@@ -431,7 +432,7 @@ def test_depth_under_the_mask_of_a_whole_picture(entering: bool) -> None:
 def test_depth_of_the_picture_under_the_mask_of_a_box() -> None:
     """The map covers the picture, and so does the mask: the overlay."""
     _, _, frame = only_masked()
-    depth = depth_map(80, 120)
+    depth = depth_map(60, 120)
     assert frame.overlay is not None
     placed = placed_in(frame, depth, DepthOptions(under_mask="fill"), None, None, entering=False)
     assert np.array_equal(placed.raw.values, fill_under(depth, frame.overlay).values)

@@ -102,6 +102,7 @@ def test_blur_is_a_gaussian_in_per_cent_of_the_shorter_side():
     wanted = np.exp(-(rows**2 + columns**2) / (2 * sigma**2)) / (2 * np.pi * sigma**2)
     # The kernel ends at three standard deviations, which leaves out 0.5 % of the weight.
     assert np.abs(result - wanted).max() < 0.01 * wanted.max()
+    assert result[50, 75 + 12] > 0 == result[50, 75 + 13], "12.12 pixels are three of them"
     assert abs(result.sum() - 1) < 1e-4
 
 
@@ -117,6 +118,19 @@ def test_a_wide_blur_is_the_same_gaussian(rng, height, width):
     )
     assert np.ptp(exact) > 0.3
     np.testing.assert_allclose(adjust(depth, DepthOptions(blur=8.0)).values, exact, atol=3e-3)
+
+
+@pytest.mark.parametrize(("blur", "exact"), [(8.0, True), (8.1, False)])
+def test_a_blur_of_up_to_32_pixels_is_done_at_full_size(rng, blur, exact):
+    """Which shows: the small map is another one, if not by much."""
+    values = cv2.resize(rng.random((5, 7)), (500, 400), interpolation=cv2.INTER_NEAREST).astype(np.float32)
+    sigma, depth = blur / 100 * 400, DepthMap(values)
+    side = 2 * round(3 * sigma) + 1
+    whole = cv2.GaussianBlur(
+        depth.normalised().astype(np.float64), (side, side), sigma, borderType=cv2.BORDER_REPLICATE
+    )
+    apart = np.abs(adjust(depth, DepthOptions(blur=blur)).values - whole).max()
+    assert apart < EXACT if exact else 10 * EXACT < apart < 3e-3
 
 
 def test_blur_repeats_the_edges():

@@ -73,7 +73,7 @@ def test_size_is_bounded(shape):
         DepthMap(np.broadcast_to(np.float32(1), shape))
 
 
-@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf, 3e30, -3e30])
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf, 1.01e30, -1.01e30])
 def test_values_are_finite_and_bounded(smooth, bad):
     values = smooth.copy()
     values[3, 5] = bad
@@ -228,6 +228,12 @@ def test_png_is_sixteen_bit_grey_for_other_readers_too(smooth):
     assert (width, height, bits, colour) == (37, 23, 16, 0)
     values = np.asarray(Image.open(io.BytesIO(content))).astype(np.int64)
     np.testing.assert_array_equal(values, np.round(DepthMap(smooth).normalised().astype(np.float64) * 65535))
+
+
+def test_png_that_opencv_cannot_write(smooth, monkeypatch):
+    monkeypatch.setattr(cv2, "imencode", lambda *_: (False, None))
+    with refused(DepthMapError, got="37 x 23", fix=False):
+        DepthMap(smooth).to_png()
 
 
 @pytest.mark.parametrize("suffix", [".tiff", ".tif", ".npy", ".TIFF", ".NPY"])

@@ -110,8 +110,9 @@ def test_filling_a_strip_stays_small(monkeypatch: pytest.MonkeyPatch) -> None:
     assert thin.shape == (40, 60), "no side becomes 0"
 
 
-def test_filling_to_the_last_pixel_allowed_changes_no_size(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(placement, "MAX_FILLED", 9600)
+@pytest.mark.parametrize("most", [9600, 20_000])
+def test_filling_to_the_last_pixel_allowed_changes_no_size(monkeypatch: pytest.MonkeyPatch, most: int) -> None:
+    monkeypatch.setattr(placement, "MAX_FILLED", most)
     depth = smooth(9, 120)
     filled = fit(depth, width=30, height=20, resize_mode=ResizeMode(2))
     assert np.array_equal(filled.values[35:44], depth.values)

@@ -28,7 +28,11 @@ def window(left: int, top: int, right: int, bottom: int) -> bytes:
     return attribute(b"dataWindow", b"box2i", struct.pack("<4i", left, top, right, bottom))
 
 
-OTHERS = attribute(b"owner", b"string", b"dataWindow\0\1\0") + attribute(b"empty", b"string", b"")
+OTHERS = (
+    attribute(b"owner", b"string", b"dataWindow\0\1\0")
+    + attribute(b"empty", b"string", b"")
+    + attribute(b"untyped", b"", b"12")
+)
 
 
 def exr(*attributes: bytes) -> bytes:
@@ -391,3 +395,26 @@ def test_pictures_of_other_modes_are_read_as_rgb(mode: str) -> None:
     image = grey.convert(mode)
     wanted = np.asarray(image.convert("RGB"))[:, :, 1]
     assert np.array_equal(read_depth_map(image).values, wanted)
+
+
+def test_lab_is_read_as_rgb() -> None:
+    """Grey there are equal second and third channels, which look like colour if they are taken for RGB."""
+    light = Image.fromarray(np.arange(12, dtype=np.uint8).reshape(3, 4) * 20)
+    neutral = Image.new("L", (4, 3), 128)
+    image = Image.merge("LAB", [light, neutral, neutral])
+    wanted = np.asarray(image.convert("RGB"))[:, :, 1]
+    assert np.ptp(wanted) > 200 and np.array_equal(read_depth_map(image).values, wanted)
+
+
+def test_a_png_has_at_most_sixteen_bits() -> None:
+    """Older versions of Pillow open 16 bits as 32."""
+    image = Image.new("I", (4, 3), 7)
+    assert read_depth_map(image).bits == 32
+    image.format = "PNG"
+    assert read_depth_map(image).bits == 16
+
+
+@pytest.mark.parametrize("shape", [(0, 4, 3), (3, 0, 3), (0, 4)])
+def test_arrays_of_nothing(shape: tuple[int, ...]) -> None:
+    with refused(DepthMapError, got=f"{shape[1]} x {shape[0]} pixels"):
+        read_depth_map(np.zeros(shape, np.uint8))

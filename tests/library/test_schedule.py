@@ -40,6 +40,12 @@ def test_start_and_end_are_parts_of_the_steps(fields, steps):
     assert active(10, **fields) == list(steps)
 
 
+def test_a_millionth_of_a_step_is_rounding():
+    """As a start it is the beginning, as an end it is nothing yet."""
+    assert active(1, start=1e-6) == [0] and active(1, start=1.1e-6) == []
+    assert active(1, end=1e-6) == [] and active(1, end=1.1e-6) == [0]
+
+
 @given(st.integers(1, 200), st.integers(0, 100), st.integers(0, 100))
 def test_neighbouring_ranges_meet_without_gap_or_overlap(total, one, two):
     """Depth until x and depth from x on are all steps, each once."""

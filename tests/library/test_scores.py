@@ -26,6 +26,8 @@ def test_it_is_the_correlation() -> None:
     other = other + one
     assert structure(DepthMap(one), DepthMap(other)) == pytest.approx(pearson(one, other), abs=EXACT)
     assert structure(DepthMap(one), DepthMap(-2 * one + 7)) == pytest.approx(-1, abs=1e-6)
+    faint = one / 4096  # powers of two, so that nothing is rounded
+    assert structure(DepthMap(faint), DepthMap(faint)) == pytest.approx(1, abs=EXACT)
 
 
 def test_what_pictures_share_does_not_count() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -11,6 +13,7 @@ import pytest
 from PIL import Image
 
 from depth2img import OptionError
+from tests.refusing import refused
 from tests.webui_fake.standin import Host, blobs, depth_of, stretched
 
 NAMES = ("one", "three", "two")
@@ -42,6 +45,14 @@ def maps(tmp_path: Path) -> Path:
 
 def job(host: Host, maps: Path | str, **options: Any) -> Any:
     return host.img2img(args=({"source": "map", "map_directory": str(maps), **options},))
+
+
+@contextmanager
+def told(text: str) -> Iterator[None]:
+    """The job is refused for its folder of maps, in these words."""
+    with refused(OptionError, field="map_directory") as caught:
+        yield
+    assert text in str(caught.value)
 
 
 def close(seen: Any, values: np.ndarray) -> bool:
@@ -152,7 +163,7 @@ def test_no_such_folder(host: Host, pictures: Path, tmp_path: Path, given: str) 
 
 
 def test_a_folder_is_for_the_batch_tab(host: Host, maps: Path) -> None:
-    with pytest.raises(OptionError, match="Batch tab"):
+    with told("Batch tab"):
         host.run(host.img2img(blobs(1), args=({"source": "map", "map_directory": str(maps)},)))
     own = host.img2img(blobs(1), args=({"depth_map": the_map("two"), "map_directory": str(maps)},))
     host.run(own)
@@ -162,17 +173,25 @@ def test_a_folder_is_for_the_batch_tab(host: Host, maps: Path) -> None:
 def test_neither_the_api_nor_a_locked_page_may_name_a_folder(host: Host, pictures: Path, maps: Path) -> None:
     p = host.img2img(blobs(1), args=({"depth_map": the_map("two"), "map_directory": str(maps)},))
     p.is_api = True
-    with pytest.raises(OptionError, match="for the Batch tab of the page"):
+    with told("for the Batch tab of the page"):
         host.run(p)
     host.shared.cmd_opts.hide_ui_dir_config = True
-    with pytest.raises(OptionError, match="for the Batch tab of the page"):
+    with told("for the Batch tab of the page"):
         host.batch(job(host, maps), str(pictures))
 
 
 def test_a_host_that_does_not_say_whose_turn_it_is(host: Host, pictures: Path, maps: Path) -> None:
     host.ours("jobs.batch_tab").TURN = __import__("re").compile("never")
-    with pytest.raises(OptionError, match="does not tell which picture"):
+    with told("does not tell which picture"):
         host.batch(job(host, maps), str(pictures))
+
+
+def test_a_run_of_another_extension_comes_back(host: Host, pictures: Path, maps: Path) -> None:
+    p = job(host, maps)
+    inner, calls = p.scripts.run, []
+    p.scripts.run = theirs = lambda *given: calls.append(given) or inner(*given)
+    host.batch(p, str(pictures))
+    assert len(calls) == 3 and vars(p.scripts)["run"] is theirs
 
 
 def test_loopback_keeps_the_first_depth_of_each_picture(host: Host, pictures: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import os
 from pathlib import Path
 from typing import Any
 
@@ -414,6 +415,7 @@ def test_save_map_of_an_only_masked_job(host: Host, tmp_path: Path, overlay: boo
     assert host.reported == []
     if overlay and estimate_on == "auto":
         assert saved.shape == (80, 120) and (np.diff(saved[30].astype(int)) >= 0).all() and np.ptp(saved) == 65535
+        assert saved[30, 60] > saved[30, 5], "the whole map, outside of the box too"
     elif overlay:
         assert saved.shape == (80, 120) and not saved[:, :70].any() and not saved[:50].any()
         assert (np.diff(saved[60, 70:118].astype(int)) >= 0).all() and saved[77, 117] == 65535
@@ -444,6 +446,8 @@ def test_names_as_long_as_they_may_be(host: Host, tmp_path: Path, name: str) -> 
     DepthMap(values=np.float32([[1, 2, 3]])).save(path)
     assert set(tmp_path.iterdir()) - before == {path}
     assert path.name.endswith("-depth.png") and name.startswith(path.name[: -len("-depth.png")])
+    assert 253 <= len(os.fsencode(path.name)) <= 255 or name == "short", "no character less than must be"
+    assert name != "a" * 251 or len(path.name) == 255
 
 
 def test_a_link_in_the_place_of_a_map_is_replaced_and_not_followed(host: Host, tmp_path: Path) -> None:
@@ -560,8 +564,6 @@ def test_estimates_are_kept_by_content_and_checkpoint(host: Host) -> None:
     host.run(host.img2img(ramp()))
     assert len(runs) == 2
     Path(host.model.sd_checkpoint_info.filename).touch()
-    import os
-
     os.utime(host.model.sd_checkpoint_info.filename, ns=(1, 1))
     host.run(host.img2img(ramp()))
     assert len(runs) == 3
