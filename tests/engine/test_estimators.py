@@ -129,7 +129,7 @@ def test_the_comparison_scores_as_the_fidelity_does(engine: Engine) -> None:
     assert made.with_depth[0].depth is made.depth
     chosen = compare(engine, picture(), SETTINGS, dataclasses.replace(options, gamma=1.0, estimator="rightwards"))
     assert chosen.scores(engine)[0].img2img == pytest.approx(1.0), "it finds the same depth in every picture"
-    with pytest.raises(OptionError, match="no denoising strength"):
+    with pytest.raises(OptionError, match="No denoising strength"):
         compare(engine, picture(), SETTINGS, strengths=())
 
 
