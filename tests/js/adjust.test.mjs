@@ -27,7 +27,7 @@ import json, sys
 import cv2
 import numpy as np
 from depth2img import DepthMap, DepthOptions, adjust
-from depth2img.view import encode_map
+from depth2img.gui.view import encode_map
 folder = sys.argv[1]
 random = np.random.default_rng(7)
 height, width = 211, 320
