@@ -471,7 +471,7 @@ def test_the_second_takes_over_when_the_first_dies(folder, nurse):
 def test_two_threads_at_once(folder):
     """As in the WebUI: two clicks."""
     with running(DATA) as source:
-        source.block, source.delay = 20_000, 0.02
+        source.block, source.delay = 20_000, 0.1  # long enough for the second to begin on a busy machine
         heard, threads = [], []
         for _ in range(2):
             run = threading.Thread(target=fetch, args=(published(source.url), folder), kwargs={"notice": heard.append})
