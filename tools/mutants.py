@@ -28,10 +28,13 @@ GUARDS: Final[Mapping[str, Sequence[str]]] = {
         "tests/library/test_adjust.py",
         "tests/library/test_conditioning.py",
         "tests/library/test_depth_map.py",
+        "tests/library/test_masks.py",
         "tests/library/test_placement.py",
         "tests/library/test_reading.py",
+        "tests/library/test_resolve.py",
         "tests/library/test_schedule.py",
         "tests/library/test_scores.py",
+        "tests/library/test_sources.py",
     ),
     "depth2img/diffusion/frames.py": ("tests/engine/test_frames.py",),
     "depth2img_webui/jobs": (

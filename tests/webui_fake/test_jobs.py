@@ -85,6 +85,28 @@ def test_latents_are_decoded_by_the_jobs_checkpoint_and_limited(host: Host, monk
     np.testing.assert_allclose(picture, (np.clip(raw, -1, 1) + 1) / 2, atol=1e-7)
 
 
+@pytest.mark.parametrize("mode", [None, LATENT])
+@pytest.mark.parametrize("hires_pass", [True, False])
+def test_pictures_are_zero_to_one_after_a_pixel_upscaler_alone(
+    host: Host, monkeypatch: pytest.MonkeyPatch, mode: Any, hires_pass: bool
+) -> None:
+    """After "Latent" the host may call the same method, with pictures of -1..1 (for an inpainting mask's weight)."""
+    maps = host.ours("jobs.maps")
+    asked: list[bool] = []
+    inner = maps.pictures_of
+
+    def pictures_of(source: torch.Tensor, *, zero_to_one: bool = False) -> Any:
+        asked.append(zero_to_one)
+        return inner(source, zero_to_one=zero_to_one)
+
+    monkeypatch.setattr(maps, "pictures_of", pictures_of)
+    p = host.txt2img(args=({"reference": ramp()},), enable_hr=True)
+    host.ours("jobs.hook").begin(p, p.script_args[1:])
+    p.is_hr_pass, p.latent_scale_mode = hires_pass, mode
+    p.img2img_image_conditioning(torch.zeros(1, 3, 64, 96), torch.zeros(1, 4, 8, 12))
+    assert asked == [hires_pass and mode is None]
+
+
 @pytest.mark.parametrize("upscaler", ["Latent", "Lanczos"])
 def test_nothing_is_estimated_where_depth_is_off(host: Host, upscaler: str) -> None:
     runs = host.count_estimates()
