@@ -79,6 +79,8 @@ def test_latents_are_decoded_by_the_jobs_checkpoint_and_limited(host: Host, monk
     monkeypatch.setattr(maps, "estimate", lambda picture, *more: seen.append(picture) or estimate(picture, *more))
     host.run(hires(host, "Latent", {"reference": ramp(), "hires": "estimate"}))
     [picture] = seen[1:]
+    sizes = [tuple(pixels.shape[-2:]) for _, pixels in decoded]
+    assert sizes == [(64, 96), (128, 192), (128, 192)], "once for the depth, besides the host's own of each pass"
     assert any(model is host.model for model, _ in decoded) and all(model is not None for model, _ in decoded)
     raw = next(pixels for _, pixels in decoded if pixels.shape[-2:] == (128, 192))[0].permute(1, 2, 0).numpy()
     assert raw.min() < -1 and raw.max() > 1
@@ -112,6 +114,31 @@ def test_nothing_is_estimated_where_depth_is_off(host: Host, upscaler: str) -> N
     runs = host.count_estimates()
     assert not first_row(host, hires(host, upscaler, {"enabled": False, "hires": "estimate"})).any()
     assert runs == []
+
+
+def test_the_hosts_mask_by_place_and_by_name(host: Host) -> None:
+    values = depth_of(ramp())
+    values[16:48, 32:64] = values.max()
+    mask = Image.new("L", (96, 64))
+    mask.paste(255, (32, 16, 64, 48))
+    latent, source = torch.zeros(1, 4, 8, 12), torch.zeros(1, 3, 64, 96)
+    given = {"source": "map", "depth_map": values.astype(np.float32), "under_mask": "fill"}
+    found = []
+    for more, named in (((), {}), ((mask, True), {}), ((), {"image_mask": mask})):
+        p = host.img2img(ramp(), args=(given,))
+        host.ours("jobs.hook").begin(p, p.script_args[1:])
+        found.append(p.img2img_image_conditioning(source, latent, *more, **named))
+    without, by_place, by_name = found
+    assert torch.equal(by_place, by_name) and not torch.equal(without, by_place)
+
+
+def test_a_host_without_refiners(host: Host) -> None:
+    """They came with 1.6."""
+    host.select("plain")
+    p = host.img2img(ramp())
+    del p.refiner_checkpoint_info
+    host.ours("jobs.hook").begin(p, ())
+    assert host.left_on(p) == []
 
 
 # --- steps -------------------------------------------------------------------------------------------------------
