@@ -208,6 +208,18 @@ def test_loopback_keeps_the_first_depth_of_each_picture(host: Host, pictures: Pa
     assert len(runs) == 3
 
 
+def test_everything_the_host_is_told_is_handed_on(host: Host, pictures: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tab, told = host.ours("jobs.batch_tab"), []
+    tab.undo()
+    monkeypatch.setattr(tab.img2img, "process_batch", lambda *given, **named: told.append((given, named)) or "done")
+    tab.apply()
+    p = host.img2img()
+    host.scripts.scripts_img2img = p.scripts
+    assert tab.img2img.process_batch(p, str(pictures), "out", "masks", use_png_info=True) == "done"
+    tab.undo()
+    assert told == [((p, str(pictures), "out", "masks"), {"use_png_info": True})]
+
+
 def test_undo_gives_the_host_its_function_back(host: Host) -> None:
     tab = host.ours("jobs.batch_tab")
     tab.apply()
