@@ -131,6 +131,23 @@ def test_resized_keeps_left_right_up_and_down():
     assert other[:, :5].max() == 0
 
 
+@pytest.mark.parametrize(
+    ("width", "height", "method"),
+    [
+        (11, 7, cv2.INTER_AREA),
+        (37, 7, cv2.INTER_AREA),
+        (11, 23, cv2.INTER_AREA),
+        (74, 46, cv2.INTER_CUBIC),
+        (80, 10, cv2.INTER_CUBIC),
+        (20, 46, cv2.INTER_CUBIC),
+    ],
+)
+def test_which_resampling(rng, width, height, method):
+    values = rng.random((23, 37), np.float32)
+    wanted = np.clip(cv2.resize(values, (width, height), interpolation=method), values.min(), values.max())
+    np.testing.assert_array_equal(DepthMap(values).resized(width, height).values, wanted)
+
+
 def test_shrinking_averages():
     values = np.tile(np.array([[0, 1], [1, 0]], np.float32), (8, 16))
     assert np.abs(DepthMap(values).resized(16, 8).values - 0.5).max() < 1e-6
