@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from dataclasses import replace
 from typing import Any
 
 import cv2
@@ -359,6 +360,14 @@ def test_finish_in_a_box() -> None:
     shown = soft[:, :, None] / 255
     assert np.abs(frame.finish(result) - (given * (1 - shown) + laid * shown)).max() < 0.51
     assert np.array_equal(frame.whole, given), "the picture that was given is left alone"
+
+
+def test_finish_in_a_box_away_from_all_edges() -> None:
+    given, _, frame = only_masked()
+    result, laid = picture(64, 96, seed=8), given.copy()
+    laid[7:45, 11:100] = resize(result, 89, 38, "crop and resize")
+    whole = np.ones((60, 120), np.float32)
+    assert np.array_equal(replace(frame, box=(11, 7, 100, 45), overlay=whole).finish(result), laid)
 
 
 # --- depth in the frame ------------------------------------------------------------------------------------------
