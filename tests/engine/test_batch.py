@@ -604,7 +604,7 @@ def test_a_full_disk_fails_items_and_leaves_nothing(
     real = Path.write_bytes
 
     def full(self: Path, content: bytes) -> int:
-        if self.parent.name.startswith(atomic._part_prefix(Path("a.png"))):
+        if self.parent.name.startswith(atomic._prefix(Path("a.png"))):
             raise OSError(28, "No space left on device")
         return real(self, content)
 

@@ -20,6 +20,7 @@ from safetensors.torch import load_file
 
 from depth2img import DepthMap, read_depth_map
 from depth2img.checkpoints import to_single_file
+from depth2img.io.atomic import LOCK
 from depth2img.options import OPTIONS, WEBUI_ONLY
 from tests.engine import small
 from tests.engine.conftest import Result, Run
@@ -325,16 +326,14 @@ def test_several_pictures_need_a_folder(run: Run, model: Path, picture: Path) ->
 def test_unwritable_folder(
     run: Run, model: Path, picture: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import tempfile
+    original = Path.touch
 
-    original = tempfile.mkdtemp
-
-    def refuse(suffix: str | None = None, *given: Any, **more: Any) -> str:
-        if suffix == ".part":
+    def refuse(self: Path, *given: Any, **more: Any) -> None:
+        if self.suffix == LOCK:
             raise PermissionError(13, "Permission denied")
-        return original(suffix, *given, **more)
+        original(self, *given, **more)
 
-    monkeypatch.setattr(tempfile, "mkdtemp", refuse)  # root may write anywhere, so it is told no
+    monkeypatch.setattr(Path, "touch", refuse)  # root may write anywhere, so it is told no
     before = left(tmp_path)
     refused(run("estimate", picture, "-m", model), "cannot be written", "Permission denied")
     refused(run("generate", picture, "-m", model, *QUICK), "cannot be written")
