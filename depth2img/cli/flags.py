@@ -14,7 +14,7 @@ from typing import Any, Final, TypeVar
 import click
 
 from ..depth.hints import counted, hints
-from ..depth.reading import MapReader
+from ..depth.reading import MapReader, has_depth_inside
 from ..diffusion.settings import DEVICES, DTYPES, SETTINGS, Settings
 from ..errors import OptionError
 from ..io.pairing import composed
@@ -196,6 +196,19 @@ def tell_hints(found: Sequence[tuple[str, Mapping[str, str]]]) -> None:
     """Say on stderr what is noteworthy about depth maps; see `hints.counted`."""
     for sentence in counted(found):
         click.echo(sentence, err=True)
+
+
+def tell_depth_inside(pictures: Sequence[Path]) -> None:
+    """Offer on stderr the depth that phones have put into pictures, as a depth map.
+
+    Args:
+        pictures: files that can be read as pictures.
+    """
+    inside = [path for path in pictures if has_depth_inside(path)]
+    if inside:
+        more = f" So it is with {len(inside)} of {len(pictures)} pictures." if len(inside) > 1 else ""
+        fix = f"--depth {inside[0]} uses it instead of an estimate."
+        click.echo(f"{inside[0]} has a depth map inside: {fix}{more}", err=True)
 
 
 def with_map_read(depth: DepthOptions) -> DepthOptions:

@@ -204,6 +204,8 @@ def generate(
     chosen = _one_each(masks, len(pictures))
     decoded = [read_picture(source) for source in pictures]
     given = flags.with_map_read(depth)
+    if depth.enabled and depth.source == "picture":
+        flags.tell_depth_inside(pictures)
     engine = _engine(model, device, dtype, speed)
     with progress("Generating", quiet=as_json) as tell:
         results = engine.generate(decoded, settings, given, masks=chosen, on_step=tell)

@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image
 
 from ..errors import DepthMapError
-from ..io import images
+from ..io import images, phone
 from ..options import DepthOptions
 from .depth_map import DepthMap
 from .holds import Holds, to_depth_map
@@ -71,6 +71,16 @@ class MapReader:
             DepthMapError: see `read_depth_map`.
         """
         return read_depth_map(source, self.holds, self.channel)
+
+
+def has_depth_inside(path: os.PathLike[str]) -> bool:
+    """Tell whether a picture file carries depth of its own, as phones' portraits do.
+
+    Raises:
+        DepthMapError: the file cannot be read.
+    """
+    with images.decoding("The picture is damaged.", fix="Save it again.", error=DepthMapError):
+        return phone.embedded_depth(images.read_file(path, DepthMapError)) is not None
 
 
 def is_numbers(content: bytes) -> bool:

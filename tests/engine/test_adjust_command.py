@@ -13,6 +13,7 @@ from PIL import Image
 from depth2img import DepthMap, DepthOptions, read_depth_map
 from depth2img.depth.adjustments import finish
 from tests.engine.conftest import Run
+from tests.library.test_phone import DISPARITY, gdepth
 
 CASES = Path(__file__).parents[1] / "library" / "cases"
 
@@ -64,6 +65,19 @@ def test_generate_says_it_once_for_all_pictures(run: Run, tmp_path: Path) -> Non
     done = run("generate", "a.png", "b.png", "-o", "out", "-p", "x", "--steps", "1", "--depth", CASES / "zinv.npy")
     assert done.code == 0, done.err
     assert done.err.count("Black seems to be near") == 1 and str(CASES / "zinv.npy") in done.err
+
+
+def test_depth_inside_a_picture_is_offered(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir()
+    for name in ("a.jpg", "b.jpg"):
+        Path(name).write_bytes(gdepth(255 - DISPARITY))
+    Image.open(CASES / "scene.png").resize((64, 64)).save("c.png")
+    done = run("generate", "a.jpg", "b.jpg", "c.png", "-o", "out", "-p", "x", "--steps", "1")
+    assert done.err.splitlines() == [
+        "a.jpg has a depth map inside: --depth a.jpg uses it instead of an estimate. So it is with 2 of 3 pictures."
+    ]
+    done = run("generate", "a.jpg", "-o", "out", "-p", "x", "--steps", "1", "--depth", "a.jpg")
+    assert done.err.splitlines() == ["a.jpg: The depth map is the one inside the picture (GDepth)."]
 
 
 def test_batch_says_it_once_with_a_count(run: Run, tmp_path: Path) -> None:

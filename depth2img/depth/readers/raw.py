@@ -157,8 +157,8 @@ def _apart(colour: npt.NDArray[Any]) -> float:
 def _bytes(colour: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
     """A colour picture with 8 bits per channel: the high ones of 16, floats from 0 to 1 stretched."""
     if colour.dtype.kind == "f":
-        return np.round(np.clip(np.nan_to_num(colour), 0, 1) * 255).astype(np.uint8)
-    return (colour >> 8 if colour.dtype == np.uint16 else np.clip(colour, 0, 255)).astype(np.uint8)
+        return np.asarray(np.round(np.clip(np.nan_to_num(colour), 0, 1) * 255), np.uint8)
+    return np.asarray(colour >> 8 if colour.dtype == np.uint16 else np.clip(colour, 0, 255), np.uint8)
 
 
 WRAPS: Final = 16
