@@ -13,8 +13,10 @@ import sys
 # Module -> what pip is asked for. OpenCV 4.12 and later want numpy 2, which the WebUI does not have.
 PACKAGES = {
     "cv2": "opencv-python-headless>=4.8,<4.12",
+    "OpenEXR": "OpenEXR>=3.5,<4",
     "omegaconf": "omegaconf>=2.2,<3",
     "safetensors": "safetensors>=0.4",
+    "tifffile": "tifffile>=2023.2",
     "timm": "timm>=1.0,<2",
 }
 

@@ -51,7 +51,8 @@ class DepthOptions:
     )
     depth_map: object = image(
         "Depth map",
-        "A depth map, white = near: PNG with 8 or 16 bits, TIFF or .npy, read at full precision.",
+        "A depth map, white = near: PNG, TIFF, EXR, PFM, .npy or .npz, read at full precision; or a phone's portrait "
+        "with depth inside.",
         section="source",
         stage="map",
         flag="--depth",
@@ -212,8 +213,9 @@ class DepthOptions:
         "Range",
         "Which distances count as farthest and nearest. Own: those of each picture. Shared, against flicker in "
         "sequences: those of all pictures of a batch together; in a batch folder and in Loopback, those of the first "
-        "picture. Fixed: Range far and Range near.",
-        {"own": "Each picture's own", "shared": "Shared", "fixed": "Fixed"},
+        "picture. Fixed: Range far and Range near. Without outliers: those of each picture, but for some per cent at "
+        "each end.",
+        {"own": "Each picture's own", "shared": "Shared", "fixed": "Fixed", "percentile": "Without outliers"},
         infotext="Depth range",
         section="control",
         stage="map",
@@ -264,6 +266,43 @@ class DepthOptions:
         section="source",
         webui_only="Give each picture its 'depth_map', or run 'depth2img batch' with --depth-folder.",
     )
+    holds: str = choice(
+        "nearness",
+        "Map holds",
+        "What the numbers of your own depth map are. Nearness: larger or whiter is nearer. Distance: larger is "
+        "farther, in any unit (Blender's Z, depth cameras, metric networks); it becomes inverse depth, holes are "
+        "filled from their surroundings, and infinity is farthest.",
+        {"nearness": "Nearness (white = near)", "distance": "Distance (larger = farther)"},
+        infotext="Depth map holds",
+        section="source",
+        stage="map",
+    )
+    map_channel: str = text(
+        "",
+        "Map channel",
+        "Of a depth map file that holds several channels, layers or arrays (EXR, .npz): the name of the one to use. "
+        "Empty: the one that is depth by its name.",
+        infotext="Depth map channel",
+        section="source",
+        stage="map",
+    )
+    map_ending: str = text(
+        "",
+        "Depth map ending",
+        "Batch tab: what follows the picture's name in the name of its depth map, such as _depth; or a pattern, with * "
+        "for the picture's name (depth_*) or # for the number in it (Depth#). Empty: -depth.",
+        section="source",
+        webui_only="Give each picture its 'depth_map', or run 'depth2img batch' with --depth-ending.",
+    )
+    range_clip: float = number(
+        1.0,
+        "Range clip",
+        "With a range without outliers: per cent of the map's values at each end that count as farthest and nearest.",
+        (0.1, 20.0, 0.1),
+        infotext="Depth range clip",
+        section="control",
+        stage="map",
+    )
 
     def __post_init__(self) -> None:
         for name, option in OPTIONS.items():
@@ -303,7 +342,7 @@ class DepthOptions:
 
     @classmethod
     def from_mapping(cls, values: Mapping[str, object]) -> DepthOptions:
-        """Make options from named fields, as the API takes them; missing fields keep their defaults.
+        """Make options from named fields, as the API takes them; missing fields, and None, keep their defaults.
 
         Without `source`, a `depth_map` or `reference` that is given decides where depth comes from.
 
@@ -317,7 +356,7 @@ class DepthOptions:
                     f"There is no depth option '{str(name)[:40]}'.",
                     fix=f"The options are: {', '.join(OPTIONS)}.",
                 )
-        given = {name: OPTIONS[name].check(value) for name, value in values.items()}
+        given = {name: OPTIONS[name].check(value) for name, value in values.items() if value is not None}
         if given.get("region") is not None and not given.get("enabled", True):
             raise OptionError(
                 "region",
@@ -353,16 +392,17 @@ class DepthOptions:
             OptionError: see `from_mapping`; also for more values than there are options.
         """
         if args and isinstance(args[0], Mapping):
+            named = {name: value for name, value in args[0].items() if value is not None}
             rest = {
                 name: value
                 for name, value in zip(OPTIONS, args, strict=False)
-                if name not in ("enabled", *SOURCE_OF_PAYLOAD)
+                if name not in ("enabled", *SOURCE_OF_PAYLOAD) and value is not None
             }
-            under_mask = OPTIONS["under_mask"].check(args[0].get("under_mask", rest.get("under_mask", "keep")))
+            under_mask = OPTIONS["under_mask"].check(named.get("under_mask", rest.get("under_mask", "keep")))
             sources = [name for name in SOURCE_OF_PAYLOAD if not (under_mask == "map" and name == "depth_map")]
-            if any(OPTIONS[name].check(args[0].get(name)) is not None for name in sources):
+            if any(OPTIONS[name].check(named.get(name)) is not None for name in sources):
                 rest.pop("source", None)
-            return cls.from_mapping({**rest, **args[0]})
+            return cls.from_mapping({**rest, **named})
         if len(args) > len(OPTIONS):
             raise OptionError(
                 "args",
@@ -370,7 +410,7 @@ class DepthOptions:
                 got=f"{len(args)} values",
                 fix=f"Give at most {len(OPTIONS)}, in this order: {', '.join(OPTIONS)}; or one object with names.",
             )
-        values: dict[str, Any] = dict(zip(OPTIONS, args, strict=False))
+        values: dict[str, Any] = {name: one for name, one in zip(OPTIONS, args, strict=False) if one is not None}
         return cls(**values)
 
     def infotext(self) -> dict[str, str]:
@@ -383,6 +423,13 @@ OPTIONS: Final[Mapping[str, Option]] = rows(DepthOptions, "Depth option")
 
 ADJUSTMENTS: Final = tuple(name for name, option in OPTIONS.items() if option.stage == "adjustment")
 """The options that `depth.adjustments.adjust` applies."""
+
+MAP_OPTIONS: Final = (
+    *("holds", "map_channel"),
+    *("range", "range_far", "range_near", "range_clip"),
+    *ADJUSTMENTS,
+)
+"""The options that say how a map that stands alone is read and adjusted; see `depth.adjustments.finish`."""
 
 WEBUI_ONLY: Final[Mapping[str, str]] = {name: row.webui_only for name, row in OPTIONS.items() if row.webui_only}
 """Options for what only the WebUI has (Loopback, Batch tab) -> what to do elsewhere, where they are refused."""

@@ -17,6 +17,12 @@ Kind = Literal["switch", "number", "choice", "text", "image"]
 T = TypeVar("T")
 
 LONGEST_TEXT: Final = 4096
+SWITCH: Final = {
+    **dict.fromkeys(("true", "yes", "on", "1"), True),
+    **dict.fromkeys(("false", "no", "off", "0"), False),
+}
+"""Text of a switch, in small letters -> its value."""
+
 LONGEST_SHOWN: Final = 80
 """Characters of a bad value that an error message repeats."""
 
@@ -100,8 +106,8 @@ class Option:
         Raises:
             OptionError: the text is not such a value.
         """
-        if self.kind == "switch" and text in ("True", "False"):
-            return text == "True"
+        if self.kind == "switch":
+            return self.check(text == "True" if text in ("True", "False") else None)
         if self.kind == "number":
             try:
                 return self.check(int(text) if self.whole else float(text))
@@ -132,13 +138,20 @@ class Option:
         }[self.kind]
 
     def _check_switch(self, value: object) -> bool:
-        if not isinstance(value, bool):
+        # Clients send texts and numbers, too.
+        if isinstance(value, str):
+            value = SWITCH.get(value.strip().casefold(), value)
+        if not isinstance(value, (bool, int, float)) or value not in (0, 1):
             raise self.error(value)
-        return value
+        return bool(value)
 
     def _check_number(self, value: object) -> float | None:
         if value is None and self.unset:
             return None
+        if isinstance(value, str):
+            value = self._number_of(value)
+        if self.whole and isinstance(value, float) and value.is_integer():
+            value = int(value)
         if isinstance(value, bool) or not isinstance(value, int if self.whole else (int, float)):
             raise self.error(value)
         # An int can be too large for a float; comparing it first keeps that an ordinary range error.
@@ -147,6 +160,14 @@ class Option:
         if self.multiple > 1 and value % self.multiple:
             raise self.error(value)
         return value if self.whole else float(value)
+
+    def _number_of(self, text: str) -> float:
+        """Read a number that came as text, as from clients and tables."""
+        try:
+            number = float(text)
+            return number if "." in text or not self.whole else int(text)
+        except ValueError as problem:
+            raise self.error(text) from problem
 
     def _check_choice(self, value: object) -> str:
         # The host's script list shows the labels, so a client may well send one.

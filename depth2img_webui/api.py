@@ -11,7 +11,7 @@ import io
 import secrets
 import threading
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, Final
 
 from fastapi import APIRouter, Depends, FastAPI, HTTPException, Request, Response
@@ -21,9 +21,12 @@ from fastapi.security import HTTPBasic, HTTPBasicCredentials
 from modules import call_queue, devices, shared
 from pydantic import BaseModel, Field
 
-from depth2img import OPTIONS, Depth2ImgError, DepthMap, DepthOptions, OptionError, adjust, read_depth_map, read_picture
+from depth2img import OPTIONS, Depth2ImgError, DepthMap, DepthOptions, OptionError, read_picture
+from depth2img.depth.adjustments import finish
 from depth2img.depth.depth_map import check_colour_map
-from depth2img.options import ADJUSTMENTS, CHECKPOINT
+from depth2img.depth.hints import hints
+from depth2img.depth.reading import MapReader
+from depth2img.options import ADJUSTMENTS, CHECKPOINT, MAP_OPTIONS
 
 from . import estimators, settings
 from .errors import for_client
@@ -83,8 +86,10 @@ class EstimateRequest(BaseModel, extra="forbid"):
 
 
 class AdjustRequest(BaseModel, extra="forbid"):
-    depth_map: str = Field(description="White = near: PNG with 8 or 16 bits, TIFF or .npy, as base64 or a data URL.")
-    options: dict[str, Any] = Field(default_factory=dict, description=f"Adjustments: {', '.join(ADJUSTMENTS)}.")
+    depth_map: str = Field(description="PNG, TIFF, EXR, PFM, .npy or .npz, as base64 or a data URL.")
+    options: dict[str, Any] = Field(
+        default_factory=dict, description=f"How it is read and adjusted: {', '.join(MAP_OPTIONS)}."
+    )
     colour_map: str = Field("grey", description=f"Of the preview: {COLOUR_MAPS}.")
 
 
@@ -97,6 +102,9 @@ class MapResponse(BaseModel):
     maximum: float = Field(description="Nearest value before adjustment.")
     origin: str
     notice: str = Field("", description="How it came about, where that is worth knowing.")
+    notices: list[str] = Field(
+        default_factory=list, description="Everything noteworthy: how the map was read or made, what it seems to be."
+    )
     seconds: float
 
 
@@ -188,7 +196,7 @@ def get_estimators() -> Estimators:
 def post_estimate(request: EstimateRequest) -> MapResponse:
     """Estimate the depth map of a picture, and adjust it."""
 
-    def make() -> DepthMap:
+    def make(options: DepthOptions) -> tuple[DepthMap, list[str]]:
         name = OPTIONS["estimator"].check(request.estimator)
         with call_queue.queue_lock:
             # Decoded only when it is its turn, so that a queue of large pictures lies in memory as it was sent.
@@ -196,35 +204,45 @@ def post_estimate(request: EstimateRequest) -> MapResponse:
             # Only its own network needs the checkpoint, which is loaded when it is asked for.
             depth = maps.estimate(picture, shared.sd_model if name == CHECKPOINT else None, name)
             devices.torch_gc()
-        return depth
+        return depth, [depth.notice] if depth.notice else []
 
-    return _answer(make, request.options, request.colour_map)
+    return _answer(make, request.options, ADJUSTMENTS, request.colour_map)
 
 
 def post_adjust(request: AdjustRequest) -> MapResponse:
     """Adjust a depth map of the caller's; its size is kept."""
+
+    def make(options: DepthOptions) -> tuple[DepthMap, list[str]]:
+        depth = MapReader.of(options)(request.depth_map)
+        return depth, [*hints(depth, options).values()]
+
     with _ROOM:
-        return _answer(lambda: read_depth_map(request.depth_map), request.options, request.colour_map)
+        return _answer(make, request.options, MAP_OPTIONS, request.colour_map)
 
 
-def _answer(make: Callable[[], DepthMap], options: dict[str, Any], colour_map: str) -> MapResponse:
+def _answer(
+    make: Callable[[DepthOptions], tuple[DepthMap, list[str]]],
+    options: dict[str, Any],
+    allowed: Sequence[str],
+    colour_map: str,
+) -> MapResponse:
     started = time.perf_counter()
     try:
         for name in options:
-            if name not in ADJUSTMENTS:
-                raise OptionError(name, f"'{name[:40]}' is not an adjustment.", fix=f"Use {', '.join(ADJUSTMENTS)}.")
+            if name not in allowed:
+                raise OptionError(name, f"'{name[:40]}' is not an adjustment.", fix=f"Use {', '.join(allowed)}.")
         checked = DepthOptions.from_mapping(options)
         check_colour_map(colour_map)
-        raw = make()
-        shown = adjust(raw, checked)
+        raw, notices = make(checked)
+        shown, span = finish(raw, checked)
         preview = io.BytesIO()
-        shown.to_image(colour_map).save(preview, "PNG")
+        shown.to_image(colour_map, span).save(preview, "PNG")
     except Depth2ImgError as error:
         answer: Any = for_client(error)
         raise HTTPException(answer.status_code, answer.detail) from error
     low, high = raw.range
     return MapResponse(
-        depth_map=base64.b64encode(shown.to_png()).decode(),
+        depth_map=base64.b64encode(shown.to_png(span)).decode(),
         preview=base64.b64encode(preview.getvalue()).decode(),
         width=shown.width,
         height=shown.height,
@@ -232,6 +250,7 @@ def _answer(make: Callable[[], DepthMap], options: dict[str, Any], colour_map: s
         maximum=high,
         origin=raw.origin,
         notice=raw.notice,
+        notices=notices,
         seconds=round(time.perf_counter() - started, 4),
     )
 

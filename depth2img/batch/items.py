@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import re
 import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -12,9 +13,20 @@ from typing import Any, Final
 
 from ..diffusion.settings import LARGEST_SEED, SETTINGS, Settings
 from ..errors import OptionError
-from ..io.pairing import MAPS, MASKS, PICTURES, UNMATCHED, Kind, files_in, find_partners, stem, without_partners
+from ..io.pairing import MAPS, MASKS, PICTURES, UNMATCHED, Kind, files_in, find_partners, listed, stem, without_partners
 from ..options import OPTIONS, SOURCE_OF_PAYLOAD, DepthOptions
 from .manifest import FILES, SUFFIXES, Row, read_manifest, refuse
+
+ENDINGS: Final = {MAPS.field: "--depth-ending", MASKS.field: "--mask-ending"}
+"""Flags that say how partners' names end."""
+
+ILLEGAL: Final = '\\:*?"<>|'
+"""Letters that Windows has not in names of files."""
+
+DEVICES: Final = frozenset(
+    ("CON", "PRN", "AUX", "NUL", *(f"{kind}{n}" for kind in ("COM", "LPT") for n in range(1, 10)))
+)
+"""Names that mean devices on Windows, with any suffix."""
 
 LONGEST_PART: Final = 200
 """Of a result's name, in bytes between slashes: file systems allow 255, suffixes and temporary names included."""
@@ -57,10 +69,11 @@ class Sources:
         depth_folder, mask_folder: maps and masks, see `pairing.pair`.
         allowed: folders beside the manifest's own that it may name files in.
         unmatched: one of `pairing.UNMATCHED`.
+        depth_ending, mask_ending: how their names end, or a pattern, see `pairing.Kind`; empty for the usual one.
         one_seed: every item has the seed of the settings, instead of one of its own.
 
     Raises:
-        OptionError: `unmatched` is something else.
+        OptionError: `unmatched` is something else, or an ending is not one.
     """
 
     given: Path
@@ -70,17 +83,23 @@ class Sources:
     allowed: Sequence[Path] = ()
     unmatched: str = "stop"
     one_seed: bool = False
+    depth_ending: str = ""
+    mask_ending: str = ""
 
     def __post_init__(self) -> None:
         if self.unmatched not in UNMATCHED:
             raise OptionError(
                 "unmatched", f"'unmatched' must be one of: {', '.join(UNMATCHED)}.", got=repr(self.unmatched)[:60]
             )
+        _ = self.partners  # which checks the endings
 
     @property
     def partners(self) -> dict[Kind, Path | None]:
         """The folder of each kind of thing that belongs to pictures."""
-        return {MAPS: self.depth_folder, MASKS: self.mask_folder}
+        return {
+            MAPS.ended(self.depth_ending): self.depth_folder,
+            MASKS.ended(self.mask_ending): self.mask_folder,
+        }
 
     def apart(self, folder: Path) -> set[Path]:
         """Return those folders of maps and masks that differ from the given one."""
@@ -148,12 +167,22 @@ def find_items(sources: Sources, settings: Settings, options: DepthOptions) -> F
             got="enabled False",
             fix="Switch depth on, or leave the folder out.",
         )
-    notes: list[str] = []
+    notes = _renamed(items, root)
     for kind in sources.partners:
         items = _paired(items, root, kind, sources, notes)
     if not items:
         raise OptionError("input", "No picture is left.", got="; ".join(notes), fix="Name the files alike.")
     return Found(items, notes)
+
+
+def _renamed(items: Sequence[Item], root: Path) -> list[str]:
+    """Name the results whose names had to differ from their pictures'."""
+    changed = []
+    for item in items:
+        name = _stem(str(item.picture), root, item.picture)
+        if item.name != name and item.name == cleaned(name):
+            changed.append(f"{name} -> {item.name}")
+    return [f"Names that some systems cannot write are changed in the results: {listed(changed)}."] if changed else []
 
 
 def _rows(folder: Path, sources: Sources) -> list[Row]:
@@ -175,7 +204,8 @@ def _item(
 ) -> Item:
     values = dict(row.values)
     files = {name: _inside(root, values.pop(name), allowed) for name in FILES if name in values}
-    name = _name(values.pop("name", None) or _stem(row.values["picture"], root, files["picture"]))
+    given = values.pop("name", None)
+    name = _name(given) if given else cleaned(_stem(row.values["picture"], root, files["picture"]))
     own = {key: value for key, value in values.items() if key in SETTINGS}
     if "seed" not in own and not sources.one_seed:
         own["seed"] = item_seed(settings.seed, name)
@@ -237,21 +267,34 @@ def _stem(text: str, root: Path, path: Path) -> str:
     return stem(relative.as_posix())
 
 
+def cleaned(name: str) -> str:
+    """Turn a picture's name into one that every system can write: what some cannot becomes "_".
+
+    Args:
+        name: relative, with slashes, without a suffix.
+    """
+    return "/".join(_cleaned_part(part) for part in name.split("/"))
+
+
+def _cleaned_part(part: str) -> str:
+    part = re.sub(f"[{re.escape(ILLEGAL)}\0-\x1f]", "_", part)
+    part = part.encode()[:LONGEST_PART].decode(errors="ignore")
+    part = re.sub(r"^\.|[. ]$", "_", part)
+    return f"_{part}" if part.partition(".")[0].upper() in DEVICES else part or "_"
+
+
 def _name(text: str) -> str:
     """Check that a result's name stays inside the output folder on every system.
 
     Raises:
         OptionError: it would not.
     """
-    parts = text.split("/")
-    bad = any(
-        not part or part[0] == "." or part[-1] in ". " or len(part.encode()) > LONGEST_PART for part in parts
-    ) or any(ord(letter) < 32 or letter in '\\:*?"<>|' for letter in text)
-    if bad or len(text) > 4 * LONGEST_PART:
+    if cleaned(text) != text or len(text) > 4 * LONGEST_PART:
         raise OptionError(
             "name",
             f"'{text[:80]}' cannot be the name of a result.",
-            fix='Use a relative path with slashes whose parts begin with no dot and hold none of \\ : * ? " < > |.',
+            fix='Use a relative path with slashes whose parts begin with no dot, hold none of \\ : * ? " < > | and are '
+            "not the name of a Windows device.",
         )
     return text
 
@@ -271,7 +314,9 @@ def _paired(items: list[Item], root: Path, kind: Kind, sources: Sources, notes: 
         apart=sources.apart(folder),
     )
     if sources.unmatched == "stop":
-        pairing.check(otherwise="Or choose --unmatched without or skip.")
+        pairing.check(
+            otherwise=f"Or say with {ENDINGS[kind.field]} how their names end, or choose --unmatched without or skip."
+        )
     elif pairing.missing:
         done = "made without one" if sources.unmatched == "without" else "left out"
         notes.append(f"{pairing.lacking()} They are {done}.")
@@ -290,14 +335,14 @@ def _paired(items: list[Item], root: Path, kind: Kind, sources: Sources, notes: 
 def _needs_no(item: Item, kind: Kind) -> bool:
     """Return whether an item has its own map or mask already, so that it takes none from a folder."""
     options = item.options
-    if kind is MASKS:
+    if kind.field == MASKS.field:
         return item.mask is not None
     own = options.depth_map is not None or (options.source == "reference" and options.under_mask != "map")
     return own or not options.enabled
 
 
 def _with(item: Item, kind: Kind, path: Path) -> Item:
-    if kind is MASKS:
+    if kind.field == MASKS.field:
         return dataclasses.replace(item, mask=path)
     source = item.options.source if item.options.under_mask == "map" else "map"
     return dataclasses.replace(item, options=dataclasses.replace(item.options, source=source, depth_map=path))

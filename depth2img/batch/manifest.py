@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
-import csv
 import dataclasses
-import io
+import difflib
 import json
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final, NoReturn
@@ -16,6 +15,7 @@ from ..errors import Depth2ImgError, OptionError
 from ..io.images import read_file
 from ..options import OPTIONS, WEBUI_ONLY
 from ..table import Option
+from . import tables
 
 SUFFIXES: Final = (".csv", ".jsonl")
 MOST_ROWS: Final = 1_000_000
@@ -32,7 +32,21 @@ TABLE: Final[Mapping[str, Option]] = {
 """Name -> option, of the settings and depth options that a row may give."""
 
 FIELDS: Final = ("picture", "name", "mask", *TABLE)
-SWITCH: Final = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
+
+LABELS: Final = {"_".join(option.label.casefold().split()): name for name, option in TABLE.items()}
+"""An option's label, as a heading is compared -> its field."""
+
+SWITCH: Final = {
+    **dict.fromkeys(("wahr", "vrai", "verdadero", "vero"), True),
+    **dict.fromkeys(("falsch", "faux", "falso"), False),
+}
+"""Switches as Excel writes them in German, French, Spanish and Italian."""
+
+COMMA: Final = re.compile(r"[+-]?\d*,\d+")
+"""A number with a decimal comma."""
+
+THOUSANDS: Final = re.compile(r"[+-]?[1-9]\d{0,2},\d{3}")
+"""A number whose comma may as well divide thousands."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,9 +72,13 @@ def read_manifest(path: Path) -> list[Row]:
         OptionError: the file is not a manifest, or rows are wrong; the message names at most ten of them.
     """
     try:
-        text = read_file(path, Depth2ImgError).decode("utf-8-sig")
+        text = tables.decoded(read_file(path, Depth2ImgError))
     except UnicodeDecodeError as problem:
-        raise _error(f"The manifest {path.name} is not UTF-8.", got=f"byte {problem.start}") from problem
+        raise _error(
+            f"The manifest {path.name} is not a text.",
+            got=f"byte {problem.start} is none of {problem.encoding}",
+            fix="Save it as CSV UTF-8.",
+        ) from problem
     rows: list[Row] = []
     faults: list[str] = []
     for line, raw in (_csv if path.suffix.lower() == ".csv" else _json_lines)(path, text):
@@ -92,26 +110,28 @@ def _error(what: str, *, got: str = "", fix: str = "Correct it and start again."
     return OptionError("manifest", what, got=got, fix=fix)
 
 
+def field_of(heading: str) -> str:
+    """Find the field that a heading names, whatever its capitals and spaces, or by label; empty if there is none."""
+    name = "_".join(re.findall(r"\w+", heading.casefold()))
+    return name if name in FIELDS else LABELS.get(name, "")
+
+
+def nearest(heading: str) -> str:
+    """Make a sentence that names the field most like a heading, or all of them."""
+    name = "_".join(re.findall(r"\w+", heading.casefold()))
+    close = difflib.get_close_matches(name, FIELDS, 1)
+    return f"Did you mean '{close[0]}'?" if close else f"The fields are: {', '.join(FIELDS)}."
+
+
 def _csv(path: Path, text: str) -> Iterator[tuple[int, Mapping[str, Any]]]:
-    reader = csv.DictReader(io.StringIO(text, newline=""), strict=True, skipinitialspace=True)
     try:
-        header = [name.strip() for name in reader.fieldnames or ()]
-        reader.fieldnames = header
-        unknown = [name for name in header if name not in FIELDS]
-        if unknown or "picture" not in header or len(set(header)) < len(header):
-            raise _error(
-                f"The header of {path.name} is not a manifest's.",
-                got=", ".join(header)[:120] or "no header",
-                fix=f"It names 'picture' and others of: {', '.join(FIELDS)}; each once.",
-            )
-        for row in reader:
-            if None in row or None in row.values():
-                raise _error(f"Line {reader.line_num} of {path.name} does not have as many fields as the header.")
-            yield reader.line_num, {name: value for name, value in row.items() if value != ""}
-    except csv.Error as problem:
+        yield from tables.rows(text, field_of)
+    except tables.HeadingError as problem:
         raise _error(
-            f"The manifest {path.name} is not a CSV file.", got=f"line {reader.line_num}: {problem}"
+            f"The header of {path.name} is not a manifest's.", got=str(problem), fix=nearest(problem.heading)
         ) from problem
+    except tables.TableError as problem:
+        raise _error(f"The manifest {path.name} is not a table.", got=str(problem)) from problem
 
 
 def _json_lines(path: Path, text: str) -> Iterator[tuple[int, Mapping[str, Any]]]:
@@ -132,12 +152,16 @@ def _no_number(name: str) -> NoReturn:
 
 
 def _checked(raw: Mapping[str, Any]) -> dict[str, Any]:
-    for name in raw:
-        if name not in FIELDS:
-            raise OptionError(name, f"There is no field '{name[:40]}'.", fix=f"The fields are: {', '.join(FIELDS)}.")
-    if not raw.get("picture"):
+    values: dict[str, Any] = {}
+    for heading, value in raw.items():
+        name = field_of(heading)
+        if not name or name in values:
+            wrong = f"There is no field '{heading[:40]}'." if not name else f"The field '{name}' is there twice."
+            raise OptionError(heading, wrong, fix="" if name else nearest(heading))
+        values[name] = value
+    if not values.get("picture"):
         raise OptionError("picture", "There is no 'picture'.", fix="Name the file.")
-    return {name: _value(name, value) for name, value in raw.items()}
+    return {name: _value(name, value) for name, value in values.items()}
 
 
 def _value(name: str, value: Any) -> Any:
@@ -146,17 +170,25 @@ def _value(name: str, value: Any) -> Any:
             raise OptionError(name, f"'{name}' must be a path.", got=repr(value)[:60])
         return value
     option = TABLE[name]
-    if isinstance(value, str):
-        value = _from_text(option, value)
-    checked = option.check(value)
-    return getattr(Settings(**{name: value}), name) if name in SETTINGS else checked
+    checked = option.check(_from_text(option, value) if isinstance(value, str) else value)
+    return getattr(Settings(**{name: checked}), name) if name in SETTINGS else checked
 
 
 def _from_text(option: Option, text: str) -> Any:
-    """Read a field of a CSV as its type; text that is not a value of it is left to the check."""
+    """Read a field of a CSV as a spreadsheet writes it; text that is not a value of it is left to the check.
+
+    Raises:
+        OptionError: a number with a comma can be read in two ways.
+    """
     if option.kind == "switch":
-        return SWITCH.get(text.strip().lower(), text)
-    if option.kind == "number":
-        with contextlib.suppress(ValueError):
-            return int(text) if option.whole else float(text)
-    return text
+        return SWITCH.get(text.strip().casefold(), text)
+    if option.kind != "number":
+        return text
+    if THOUSANDS.fullmatch(text.strip()):
+        raise OptionError(
+            option.name,
+            f"The comma in '{option.name}' may be a decimal comma or separate thousands.",
+            got=repr(text),
+            fix="Write a decimal point, and nothing between thousands.",
+        )
+    return text.replace(",", ".") if COMMA.fullmatch(text.strip()) else text

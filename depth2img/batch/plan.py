@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from .. import __version__
-from ..depth.reading import EXR_MAGIC
+from ..depth.reading import is_numbers
 from ..diffusion.job import Job
 from ..diffusion.loader import TINY
 from ..diffusion.results import result_paths
@@ -207,8 +207,7 @@ def _read(path: Path, known: dict[Path, tuple[str, Hashable]], *, shared: bool) 
     if path in known:
         return known[path]
     content = read_file(path)
-    numbers = content[:6] == b"\x93NUMPY" or content[:4] == EXR_MAGIC
-    size = None if numbers else open_image(content).size
+    size = None if is_numbers(content) else open_image(content).size
     found = hashlib.blake2b(content, digest_size=20).hexdigest(), size
     if shared:
         known[path] = found

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from ..depth.hints import counted
 from ..io.atomic import refusing, write_file
 from .plan import Plan, Record, Work, describe
 from .worker import Order, Worker
@@ -34,6 +35,7 @@ class Summary:
         failed: records of those that failed, in this run or in its plan.
         seconds: from the first group on, loading included.
         results: the list of all items.
+        notices: what is noteworthy about the depth maps of the items that this run made; see `hints.counted`.
     """
 
     made: int
@@ -41,6 +43,7 @@ class Summary:
     failed: Sequence[Record]
     seconds: float
     results: Path
+    notices: Sequence[str] = ()
 
     def to_json(self) -> dict[str, Any]:
         """Return everything as plain data."""
@@ -103,7 +106,8 @@ def run(plan: Plan, order: Order, executor: Executor = here, *, tell: Tell | Non
         path = _list(plan, order, new, complete=complete)
     failed = [one for one in (*plan.failed.values(), *new.values()) if one["status"] != "done"]
     made = sum(one["status"] == "done" for one in new.values())
-    return Summary(made, len(plan.done), failed, time.perf_counter() - begun, path)
+    own = [(one["name"], one.get("notices", {})) for one in new.values() if one["options"].get("depth_map")]
+    return Summary(made, len(plan.done), failed, time.perf_counter() - begun, path, counted(own))
 
 
 def _list(plan: Plan, order: Order, new: dict[str, Record], *, complete: bool) -> Path:

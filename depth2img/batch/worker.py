@@ -6,16 +6,17 @@ import dataclasses
 import os
 import socket
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from ..depth.depth_map import Span
+from ..depth.depth_map import DepthMap, Span
+from ..depth.hints import hints
 from ..depth.masks import read_mask, read_region
-from ..depth.reading import read_depth_map
+from ..depth.reading import MapReader
 from ..diffusion.engine import Engine
 from ..diffusion.job import Generated, Job
 from ..diffusion.results import result_paths, save_result
@@ -100,12 +101,12 @@ class Worker:
                 records[work.item.name] = self.failure(work, problem)
         made = self._made(jobs)
         share = (time.perf_counter() - begun) / max(len(jobs), 1)
-        for (work, _), result in zip(jobs, made, strict=True):
+        for (work, job), result in zip(jobs, made, strict=True):
             if isinstance(result, Exception):
                 records[work.item.name] = self.failure(work, result)
                 continue
             try:
-                records[work.item.name] = self._written(work, result, share)
+                records[work.item.name] = self._written(work, result, share, _noteworthy(job))
             except Exception as problem:
                 records[work.item.name] = self.failure(work, problem)
         return [records[work.item.name] for work in works]
@@ -114,7 +115,7 @@ class Worker:
         """Read the files of an item, and make its job."""
         options = item.options
         given: dict[str, Any] = {
-            "depth_map": options.depth_map and read_depth_map(options.depth_map),
+            "depth_map": options.depth_map and MapReader.of(options)(options.depth_map),
             "reference": options.reference and read_picture(options.reference),
             "region": options.region and read_region(options.region),
         }
@@ -141,7 +142,7 @@ class Worker:
             self._span = self._engine.span_of(self._job(self._order.anchor), self._order.batch_size)
         return self._span
 
-    def _written(self, work: Work, result: Generated, seconds: float) -> Record:
+    def _written(self, work: Work, result: Generated, seconds: float, notices: Mapping[str, str]) -> Record:
         order = self._order
         path = target(order.out, work.item.name, order.suffix)
         with refusing(f"The folder {path.parent} cannot be created."):
@@ -163,6 +164,7 @@ class Worker:
             seconds=round(seconds, 3),
             worker=self._name,
             key=work.key,
+            **({"notices": dict(notices)} if notices else {}),
         )
         write_record(record, order.out)
         return record
@@ -173,3 +175,9 @@ class Worker:
         return describe(
             work.item, self._order.out, self._order.suffix, status="failed", error=error[:2000], worker=self._name
         )
+
+
+def _noteworthy(job: Job) -> dict[str, str]:
+    """Say what is noteworthy about the depth map of a job's own, see `hints.hints`."""
+    own = job.options.depth_map
+    return hints(own, job.options) if isinstance(own, DepthMap) else {}

@@ -42,7 +42,15 @@ The same command again continues where the last one stopped. More in docs/batch.
 @click.argument("output", metavar="OUT", type=PATH)
 @click.option("--recursive", is_flag=True, help="Include pictures in subfolders.")
 @click.option("--depth-folder", type=PATH, help="Depth maps named after the pictures, optionally followed by -depth.")
+@click.option(
+    "--depth-ending",
+    default="",
+    metavar="ENDING",
+    help="What follows the picture's name in a map's name, such as _depth; or a pattern, with * for the picture's name "
+    "(depth_*) or # for its number (Depth#).  [default: -depth]",
+)
 @click.option("--mask-folder", type=PATH, help="Masks named after the pictures, optionally followed by -mask.")
+@click.option("--mask-ending", default="", metavar="ENDING", help="The same for masks.  [default: -mask]")
 @click.option(
     "--unmatched",
     type=click.Choice(UNMATCHED),
@@ -88,7 +96,9 @@ def batch(
     depth: DepthOptions,
     recursive: bool,
     depth_folder: Path | None,
+    depth_ending: str,
     mask_folder: Path | None,
+    mask_ending: str,
     unmatched: str,
     allow: tuple[Path, ...],
     same_seed: bool,
@@ -114,7 +124,9 @@ def batch(
     from .. import batch as batches
     from ..diffusion import find
 
-    sources = batches.Sources(source, recursive, depth_folder, mask_folder, allow, unmatched, same_seed)
+    sources = batches.Sources(
+        source, recursive, depth_folder, mask_folder, allow, unmatched, same_seed, depth_ending, mask_ending
+    )
     found = batches.find_items(sources, settings, depth)
     find(model)  # before anything is read
     out = output.absolute()
@@ -138,6 +150,8 @@ def batch(
         executor = functools.partial(batches.on_ray, batches.Cluster(ray, workers, gpus_per_worker))
     with _watched(plan.pending, quiet=as_json) as watch, _terminated_as_interrupted():
         summary = batches.run(plan, order, executor, tell=watch)
+    for notice in summary.notices:
+        click.echo(notice, err=True)
     report(summary.to_json(), summary.lines(), as_json=as_json)
     if summary.failed:
         click.get_current_context().exit(SOME_FAILED)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import functools
 import json
 import sys
@@ -12,8 +13,11 @@ from typing import Any, Final, TypeVar
 
 import click
 
+from ..depth.hints import counted, hints
+from ..depth.reading import MapReader, has_depth_inside
 from ..diffusion.settings import DEVICES, DTYPES, SETTINGS, Settings
 from ..errors import OptionError
+from ..io.pairing import composed
 from ..options import OPTIONS, SOURCE_OF_PAYLOAD, WEBUI_ONLY, DepthOptions
 from ..table import Option
 
@@ -160,6 +164,64 @@ def progress(what: str, *, quiet: bool, sizes: bool = False) -> Iterator[Callabl
             bar.update(round(1000 * done / max(total, 1)) - bar.pos, text)
 
         yield tell
+
+
+def check_targets(targets: Sequence[tuple[Path, Path]]) -> None:
+    """Refuse results that would get in each other's way, before anything is made.
+
+    Args:
+        targets: source and result of each file that will be written.
+
+    Raises:
+        OptionError: two results have one name, or one would overwrite a source.
+    """
+    sources = {source.resolve() for source, _ in targets}
+    owners: dict[str, Path] = {}
+    for source, path in targets:
+        if path.resolve() in sources:
+            raise OptionError("output", f"The result of {source} would overwrite {path}.", fix="Choose another folder.")
+        name = str(path.resolve())
+        if sys.platform in ("win32", "darwin"):  # which compare names so
+            name = composed(name).casefold()
+        if name in owners:
+            raise OptionError(
+                "output",
+                f"The results of {owners[name]} and {source} would both be {path.name}.",
+                fix="Rename one of them, or run them one by one with another output.",
+            )
+        owners[name] = source
+
+
+def tell_hints(found: Sequence[tuple[str, Mapping[str, str]]]) -> None:
+    """Say on stderr what is noteworthy about depth maps; see `hints.counted`."""
+    for sentence in counted(found):
+        click.echo(sentence, err=True)
+
+
+def tell_depth_inside(pictures: Sequence[Path]) -> None:
+    """Offer on stderr the depth that phones have put into pictures, as a depth map.
+
+    Args:
+        pictures: files that can be read as pictures.
+    """
+    inside = [path for path in pictures if has_depth_inside(path)]
+    if inside:
+        more = f" So it is with {len(inside)} of {len(pictures)} pictures." if len(inside) > 1 else ""
+        fix = f"--depth {inside[0]} uses it instead of an estimate."
+        click.echo(f"{inside[0]} has a depth map inside: {fix}{more}", err=True)
+
+
+def with_map_read(depth: DepthOptions) -> DepthOptions:
+    """Read the depth map that the options name, once for all pictures, and say on stderr what is noteworthy about it.
+
+    Raises:
+        DepthMapError: it cannot be read.
+    """
+    if depth.depth_map is None:
+        return depth
+    found = MapReader.of(depth)(depth.depth_map)
+    tell_hints([(str(depth.depth_map), hints(found, depth))])
+    return dataclasses.replace(depth, depth_map=found)
 
 
 def report(values: Mapping[str, Any], lines: Sequence[str], *, as_json: bool) -> None:

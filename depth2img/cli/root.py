@@ -17,13 +17,14 @@ import click
 
 from ..depth.adjustments import adjust
 from ..depth.depth_map import COLOUR_MAPS
-from ..diffusion.results import MAP_ENDING, save_result, view
+from ..diffusion.results import MAP_ENDING, result_paths, save_result, view
 from ..diffusion.settings import Settings, in_section
 from ..errors import Depth2ImgError, OptionError
 from ..io.images import read_picture, to_float
 from ..io.saving import picture_path, save_picture
 from ..options import ADJUSTMENTS, OPTIONS, DepthOptions
 from . import flags
+from .adjust import adjust_command
 from .batch import batch
 from .checkpoint import checkpoint, convert
 from .flags import (
@@ -135,6 +136,8 @@ def estimate(
 
     several = len(pictures) > 1
     targets = [flags.output_path(output, source, MAP_ENDING, several=several) for source in pictures]
+    shown = [path.with_name(f"{path.stem}-{colour_map}.png") for path in targets if colour_map is not None]
+    flags.check_targets([*zip(pictures, targets, strict=True), *zip(pictures, shown, strict=False)])
     decoded = [read_picture(source) for source in pictures]
     estimator = load_estimator(model, device=device, estimator=depth.estimator)
     results: list[dict[str, Any]] = []
@@ -195,11 +198,17 @@ def generate(
     targets = [
         picture_path(flags.output_path(output, source, "-depth2img.png", several=several)) for source in pictures
     ]
+    flags.check_targets(
+        [(source, one) for source, path in zip(pictures, targets, strict=True) for one in result_paths(path, depth)]
+    )
     chosen = _one_each(masks, len(pictures))
     decoded = [read_picture(source) for source in pictures]
+    given = flags.with_map_read(depth)
+    if depth.enabled and depth.source == "picture":
+        flags.tell_depth_inside(pictures)
     engine = _engine(model, device, dtype, speed)
     with progress("Generating", quiet=as_json) as tell:
-        results = engine.generate(decoded, settings, depth, masks=chosen, on_step=tell)
+        results = engine.generate(decoded, settings, given, masks=chosen, on_step=tell)
     values: list[dict[str, Any]] = []
     for source, path, result in zip(pictures, targets, results, strict=True):
         written = save_result(result, path, depth)
@@ -261,6 +270,7 @@ def compare(
 
     target = picture_path(flags.output_path(output, picture, "-compare.png", several=False))
     decoded = read_picture(picture)
+    depth = flags.with_map_read(depth)
     engine = _engine(model, device, dtype, speed)
     with progress("Comparing", quiet=as_json) as tell:
         made = comparing.compare(
@@ -272,6 +282,7 @@ def compare(
     report({"figure": str(target), "correlation": [dataclasses.asdict(one) for one in scores]}, lines, as_json=as_json)
 
 
+app.add_command(adjust_command)
 app.add_command(batch)
 app.add_command(checkpoint)
 app.add_command(convert)

@@ -32,6 +32,9 @@ NEIGHBOURS: Final = np.array([[0, 0.25, 0], [0.25, 0, 0.25], [0, 0.25, 0]])
 FILL_ITERATIONS: Final = 40
 """Jacobi steps per level of the pyramid; the coarser level has brought the long waves already."""
 
+LARGE, FEW_ITERATIONS = 2**22, 8
+"""Levels of more pixels than this get so many steps: a map of 8192 x 8192 would take most of a minute otherwise."""
+
 
 def adjust(depth: DepthMap, options: DepthOptions, span: Span | None = None) -> DepthMap:
     """Apply the adjustments of the options, in this order: invert, far/near clip, gamma, blur.
@@ -77,6 +80,22 @@ def _blurred(values: npt.NDArray[np.float64], sigma: float) -> npt.NDArray[np.fl
     return values
 
 
+def finish(depth: DepthMap, options: DepthOptions, span: Span | None = None) -> tuple[DepthMap, Span | None]:
+    """Apply everything that the options say to a map that stands alone: outliers, range and adjustments.
+
+    Args:
+        depth: any map.
+        options: `range` and its values, and the adjustments are read.
+        span: the range of several maps together, where they share one; None for the map's own or the fixed one.
+
+    Returns:
+        The map, and the values of it that are farthest and nearest; None for its extremes.
+    """
+    depth = without_outliers(depth, options)
+    span = sequence_span(options, [depth]) if span is None else span
+    return adjust(depth, options, span), adjusted_span(options, span)
+
+
 def joint_span(depths: Iterable[DepthMap]) -> Span | None:
     """Return the extremes of several maps together; None for no maps."""
     ranges = [depth.range for depth in depths]
@@ -93,6 +112,19 @@ def sequence_span(options: DepthOptions, depths: Iterable[DepthMap]) -> Span | N
     if options.range == "fixed":
         return options.range_far, options.range_near
     return joint_span(depths) if options.range == "shared" else None
+
+
+def without_outliers(depth: DepthMap, options: DepthOptions) -> DepthMap:
+    """Limit a map to its percentiles, where the options leave outliers out of its range.
+
+    Args:
+        depth: any map, before it is cut or adjusted.
+        options: `range` and `range_clip` are read: so many per cent of the values at each end are limited to the next.
+    """
+    if options.range != "percentile":
+        return depth
+    low, high = np.percentile(depth.values, (options.range_clip, 100 - options.range_clip))
+    return dataclasses.replace(depth, values=np.clip(depth.values, low, high)) if low < high else depth
 
 
 def adjusted_span(options: DepthOptions, span: Span | None) -> Span | None:
@@ -132,16 +164,29 @@ def fill_under(depth: DepthMap, hole: npt.NDArray[np.float32]) -> DepthMap:
         DepthMapError: the mask has another size.
     """
     _check_mask(depth, hole)
-    empty = hole > HOLE
+    known = ~(hole > HOLE)
+    return depth if known.all() else dataclasses.replace(depth, values=fill(depth.values, known))
+
+
+def fill(values: npt.NDArray[np.float32], known: npt.NDArray[np.bool_]) -> npt.NDArray[np.float32]:
+    """Fill the values that are not known from their surroundings, as a stretched membrane would lie.
+
+    Args:
+        values: float32 (H, W), finite.
+        known: bool (H, W); nothing known gives the mean.
+
+    Returns:
+        float32 (H, W) within the range of `values`.
+    """
+    empty = ~known
     if not empty.any():
-        return depth
+        return values
     rows, columns = np.flatnonzero(empty.any(axis=1)), np.flatnonzero(empty.any(axis=0))
     # One more pixel on each side: what the membrane is fixed to.
     part = np.s_[max(rows[0] - 1, 0) : rows[-1] + 2, max(columns[0] - 1, 0) : columns[-1] + 2]
-    values = depth.values.astype(np.float64)
-    values[part] = _membrane(values[part], ~empty[part])
-    low, high = depth.range
-    return dataclasses.replace(depth, values=np.clip(values, low, high).astype(np.float32))
+    filled = values.astype(np.float64)
+    filled[part] = _membrane(filled[part], known[part])
+    return np.clip(filled, float(values.min()), float(values.max())).astype(np.float32)
 
 
 def replace_under(depth: DepthMap, other: DepthMap, hole: npt.NDArray[np.float32]) -> DepthMap:
@@ -185,7 +230,7 @@ def _membrane(values: npt.NDArray[np.float64], known: npt.NDArray[np.bool_]) -> 
         small = _membrane(np.where(small_known, small / np.maximum(small_weight, 1e-12), 0.0), small_known)
         guess = np.asarray(cv2.resize(small, (width, height), interpolation=cv2.INTER_LINEAR))
     solved = np.where(known, values, guess)
-    for _ in range(FILL_ITERATIONS):
+    for _ in range(FILL_ITERATIONS if values.size <= LARGE else FEW_ITERATIONS):
         around = cv2.filter2D(solved, -1, NEIGHBOURS, borderType=cv2.BORDER_REPLICATE)
         solved = np.where(known, values, around)
     return solved

@@ -63,7 +63,8 @@ class DepthMap:
             or a file's values at the file's.
         origin: where it came from: an estimator's name or a file format, for display.
         bits: bits per value of the file it was read from, None if it was estimated.
-        notice: one sentence about the estimation that the user should see, such as a fallback to the CPU; else empty.
+        notice: sentences on how it came about that the user should see, such as a fallback to the CPU; else empty.
+        distances: why the values of a user's map seem to be distances, for `hints.hints`; empty if nothing says so.
 
     Raises:
         DepthMapError: the array is not two-dimensional, empty, too large or not finite.
@@ -73,6 +74,7 @@ class DepthMap:
     origin: str = "array"
     bits: int | None = None
     notice: str = ""
+    distances: str = ""
 
     def __post_init__(self) -> None:
         values = self.values
@@ -143,31 +145,43 @@ class DepthMap:
             )
         return dataclasses.replace(self, values=self.values[top:bottom, left:right])
 
-    def to_image(self, colour_map: str = "grey") -> Image.Image:
+    def to_image(self, colour_map: str = "grey", span: Span | None = None) -> Image.Image:
         """Show the map as an 8-bit RGB picture, white (or the colour map's bright end) = near.
+
+        Args:
+            colour_map: a key of `COLOUR_MAPS`.
+            span: see `normalised`.
 
         Raises:
             DepthMapError: `colour_map` is not in `COLOUR_MAPS`.
         """
         check_colour_map(colour_map)
-        grey = np.round(self.normalised() * 255).astype(np.uint8)
+        grey = np.round(self.normalised(span) * 255).astype(np.uint8)
         table = COLOUR_MAPS[colour_map]
         if table is None:
             return Image.fromarray(np.repeat(grey[:, :, None], 3, axis=2))
         return Image.fromarray(np.ascontiguousarray(cv2.applyColorMap(grey, table)[:, :, ::-1]))
 
-    def to_png(self) -> bytes:
-        """Encode the map as a 16-bit grey PNG, the range stretched to 0..65535, 65535 = nearest."""
-        sixteen = np.round(self.normalised().astype(np.float64) * 65535).astype(np.uint16)
+    def to_png(self, span: Span | None = None) -> bytes:
+        """Encode the map as a 16-bit grey PNG, the range stretched to 0..65535, 65535 = nearest.
+
+        Args:
+            span: see `normalised`.
+        """
+        sixteen = np.round(self.normalised(span).astype(np.float64) * 65535).astype(np.uint16)
         done, content = cv2.imencode(".png", sixteen)
         if not done:
             raise DepthMapError("The depth map cannot be written as PNG.", got=f"{self.width} x {self.height}")
         return bytes(content.tobytes())
 
-    def save(self, path: str | os.PathLike[str]) -> None:
+    def save(self, path: str | os.PathLike[str], span: Span | None = None) -> None:
         """Write `.png` (16-bit, stretched), `.tiff`/`.tif` (float32, raw values) or `.npy` (float32, raw values).
 
         The file appears whole or not at all.
+
+        Args:
+            path: of the file.
+            span: of a PNG, see `normalised`.
 
         Raises:
             DepthMapError: the suffix is another, or the folder cannot be written.
@@ -175,7 +189,7 @@ class DepthMap:
         path = Path(path)
         suffix = path.suffix.lower()
         if suffix == ".png":
-            content = self.to_png()
+            content = self.to_png(span)
         elif suffix in (".tif", ".tiff"):
             content = bytes(cv2.imencode(".tiff", self.values)[1].tobytes())
         elif suffix == ".npy":

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..options import DepthOptions
-from .adjustments import adjust, adjusted_span, under_mask
+from .adjustments import adjust, adjusted_span, under_mask, without_outliers
 from .depth_map import DepthMap, Span
 from .placement import Placement
 
@@ -93,6 +93,8 @@ class Resolved:
             span: a range that several pictures share, in raw values; None for the map's own.
         """
         in_frame = self.basis is Basis.ENTERING
+        depth = without_outliers(depth, self.options)
+        own = None if own is None else without_outliers(own, self.options)
         fitted = self.placement.part if in_frame else self.placement.fitted
         other = None if own is None or self.mask is None else fitted(own)
         raw = under_mask(depth if in_frame else fitted(depth), self.options, other, self.mask)

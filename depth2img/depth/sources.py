@@ -11,7 +11,7 @@ from ..io.images import Picture, read_picture
 from ..options import DepthOptions
 from .depth_map import DepthMap
 from .masks import read_region
-from .reading import read_depth_map
+from .reading import MapReader
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -45,7 +45,7 @@ def read_sources(
     if options.enabled and options.needs_own_map:
         if options.depth_map is None:
             raise DepthMapError("'My own depth map' is selected, but no map was given.", fix="Give a depth map.")
-        own = read(read_depth_map, options.depth_map)
+        own = read(MapReader.of(options), options.depth_map)
     if options.enabled and options.source == "reference":
         if options.reference is None:
             raise PictureError("'Another picture' is selected, but no picture was given.", fix="Give a picture.")

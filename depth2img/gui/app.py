@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING, Any, Final
 import gradio as gr
 import numpy as np
 
-from ..depth.reading import read_depth_map
+from ..depth.hints import noteworthy
+from ..depth.sources import read_sources
 from ..diffusion.results import save_result
 from ..diffusion.results import view as view_of
 from ..diffusion.settings import SETTINGS, Settings, in_section
@@ -93,16 +94,18 @@ class Backend:
         placed = self._engine.preview(picture, Settings(**settings), plain, mask=mask)
         if placed is None:
             raise NoDepthError("Depth is off.", fix=f"Switch '{OPTIONS['enabled'].label}' on.")
-        own = options.source == "map"
+        own = read_sources(options).own
+        given = own is not None and options.source == "map"
+        remark = frame.placement.remark(own, "depth map") if own is not None and given else ""
         return view.View(
             placed.depth if placed.whole is None else placed.whole,
             frame.picture,
             frame.whole if frame.box is not None else None,
             frame.placement,
-            own=own,
+            own=given,
             cut=placed.whole is not None,
             span=placed.span,
-            remark=frame.placement.remark(read_depth_map(options.depth_map), "depth map") if own else "",
+            remark=" ".join(filter(None, [remark, *noteworthy(own, options)])),
         )
 
     def recall(self, session: str) -> tuple[str, str]:

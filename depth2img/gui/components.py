@@ -12,7 +12,7 @@ from ..table import Option
 UPLOAD_HEIGHT: Final = 200
 """Height of an uploaded picture in the panel, in CSS pixels."""
 
-MAP_FILES: Final = (".png", ".tif", ".tiff", ".exr", ".npy", "image")
+MAP_FILES: Final = (".png", ".tif", ".tiff", ".exr", ".npy", ".npz", ".pfm", ".heic", ".heif", ".avif", "image")
 """Files that may be uploaded as a map or a mask."""
 
 

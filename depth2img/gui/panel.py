@@ -188,9 +188,13 @@ def visible(source: str, under_mask: str, range: str, *, directories: bool = Fal
     return {
         "reference": source == "reference",
         "depth_map": maps,
+        "holds": maps,
+        "map_channel": maps,
         "map_directory": maps and directories,
+        "map_ending": maps and directories,
         "range_far": fixed,
         "range_near": fixed,
+        "range_clip": range == "percentile",
     }
 
 
@@ -201,10 +205,13 @@ def connect_reuse(panel: Panel, tab: str, previews: view.Previews) -> None:
         try:
             path = previews.as_file(shown)
         except NoDepthError as error:
-            return [gr.update(), gr.update(), note(str(error), "bad")]
+            return [gr.update()] * 4 + [note(str(error), "bad")]
         return [
             gr.update(value="map"),
             gr.update(value=str(path), visible=True),
+            # Whatever it was read from, the shown map holds nearness, in one channel.
+            gr.update(value="nearness"),
+            gr.update(value=""),
             note("The shown map is now 'My own depth map'."),
         ]
 
@@ -212,7 +219,7 @@ def connect_reuse(panel: Panel, tab: str, previews: view.Previews) -> None:
         fn=reuse,
         _js=f"() => [depth2imgShown('{tab}')]",
         inputs=[panel.shown],
-        outputs=[panel.controls["source"], panel.controls["depth_map"], panel.message],
+        outputs=[*(panel.controls[name] for name in ("source", "depth_map", "holds", "map_channel")), panel.message],
         show_progress="hidden",
     )
 

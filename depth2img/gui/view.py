@@ -27,6 +27,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from ..depth.depth_map import COLOUR_MAPS, DepthMap, Span, is_flat
+from ..depth.hints import looks_inverted
 from ..depth.placement import Box, Placement
 from ..errors import NoDepthError
 from ..io.images import Picture
@@ -45,9 +46,6 @@ TEMPORARY: Final = "depth2img-map-"
 
 OLD_SECONDS: Final = 3600
 """Age, in seconds, after which a temporary folder counts as abandoned."""
-
-UPSIDE_DOWN: Final = 0.2
-"""Difference of means, upper quarter minus lower quarter, above which a map is suspected to be inverted."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -133,16 +131,6 @@ class Previews:
         return path
 
 
-def looks_inverted(depth: DepthMap) -> bool:
-    """Guess whether black is near in a map: its upper quarter is clearly nearer than its lower one.
-
-    Good enough to ask the user, not to act upon: it relies on floors and tables being nearer at the bottom.
-    """
-    values = depth.normalised()
-    quarter = max(1, depth.height // 4)
-    return float(values[:quarter].mean() - values[-quarter:].mean()) > UPSIDE_DOWN
-
-
 def to_html(view: View | None, *, sentence: str = "", name: str = "") -> str:
     """Make the hidden element that the page reads.
 
@@ -159,7 +147,7 @@ def to_html(view: View | None, *, sentence: str = "", name: str = "") -> str:
             "depth": _url(encode_map(small, low, high), "png"),
             "size": [small.width, small.height],
             "range": [low, high],
-            "inverted": view.own and looks_inverted(view.depth),
+            "inverted": view.own and not view.depth.distances and looks_inverted(view.depth),
         }
         if view.placement is not None:
             content["placement"] = dataclasses.asdict(view.placement)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import binascii
 import contextlib
+import functools
 import io
 import os
 import stat
@@ -16,12 +17,14 @@ import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final, TypeAlias
+from urllib.parse import unquote
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageOps
 
 from ..errors import Depth2ImgError, PictureError
+from . import phone
 from .atomic import refusing
 
 Picture: TypeAlias = npt.NDArray[np.uint8]
@@ -40,7 +43,11 @@ MAX_BYTES: Final = 256 * 1024 * 1024
 """Largest encoded file or base64 text, in bytes."""
 
 FORMATS: Final = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF", "PPM")
-"""Pillow decoders that are tried; the rest stay closed to untrusted data."""
+"""Pillow decoders that are tried, besides HEIC and AVIF, see `phone`; the rest stay closed to untrusted data."""
+
+
+STANDARD: Final = str.maketrans("-_", "+/")
+"""base64url's letters -> base64's."""
 
 
 @contextlib.contextmanager
@@ -79,7 +86,7 @@ def check_size(width: int, height: int, error: type[Depth2ImgError] = PictureErr
 
 
 def payload_bytes(payload: str | bytes, error: type[Depth2ImgError] = PictureError) -> bytes:
-    """The file content in a payload: bytes as they are, text as base64 or as a data URL.
+    """Return the file content in a payload: bytes as they are, text as base64, base64url or a data URL.
 
     Text is never taken for a path.
 
@@ -90,7 +97,7 @@ def payload_bytes(payload: str | bytes, error: type[Depth2ImgError] = PictureErr
     if isinstance(payload, str) and len(payload) <= MAX_BYTES * 3 // 2 + 128:
         text = payload.partition(",")[2] if payload[:5].lower() == "data:" else payload
         try:
-            payload = base64.b64decode("".join(text.split()), validate=True)
+            payload = _from_base64(text)
         except (binascii.Error, ValueError) as problem:
             raise error(
                 "The text is neither base64 nor a data URL.",
@@ -102,6 +109,17 @@ def payload_bytes(payload: str | bytes, error: type[Depth2ImgError] = PictureErr
     if not payload:
         raise error("The file is empty.", fix="Choose another file.")
     return payload
+
+
+def _from_base64(text: str) -> bytes:
+    """Decode base64 of either alphabet (RFC 4648, sections 4 and 5), with or without padding, spaces ignored.
+
+    Raises:
+        ValueError: it is not base64.
+    """
+    # In a URL "+", "/" and "=" may be percent-encoded.
+    text = "".join((unquote(text) if "%" in text else text).split()).translate(STANDARD)
+    return base64.b64decode(text + "=" * (-len(text) % 4), validate=True)
 
 
 def read_file(path: str | os.PathLike[str], error: type[Depth2ImgError] = PictureError) -> bytes:
@@ -144,7 +162,10 @@ def open_image(content: bytes, error: type[Depth2ImgError] = PictureError) -> Im
         error=error,
     ):
         try:
-            image = Image.open(io.BytesIO(content), formats=FORMATS)
+            if phone.is_heif(content):
+                image = phone.open_heif(content, functools.partial(check_size, error=error))
+            else:
+                image = Image.open(io.BytesIO(content), formats=FORMATS)
         except Image.DecompressionBombError as problem:
             # Pillow's own limit is a warning below 2x and an error above; ours is stricter and says what to do.
             raise error(

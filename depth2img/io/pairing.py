@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import re
+import unicodedata
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Final
@@ -14,7 +16,9 @@ from typing import Final
 from ..errors import OptionError
 from .atomic import refusing
 
-PICTURES: Final = frozenset((".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm"))
+PICTURES: Final = frozenset(
+    (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm", ".heic", ".heif", ".avif")
+)
 """Suffixes of the files in a folder that are taken for pictures, in small letters; others are left alone."""
 
 SHOWN: Final = 10
@@ -28,7 +32,8 @@ class Kind:
     Attributes:
         field: what an error names.
         what: one of them, in a sentence.
-        ending: what may stand behind the picture's name.
+        ending: what may stand behind the picture's name; or a pattern of the whole name, in which "*" stands for the
+            picture's name and "#" for the number in it, the last one.
         suffixes: of the files, in small letters.
     """
 
@@ -37,8 +42,38 @@ class Kind:
     ending: str
     suffixes: frozenset[str]
 
+    def ended(self, ending: str) -> Kind:
+        """The kind with another ending or pattern; the same for an empty one.
 
-MAPS: Final = Kind("depth_map", "depth map", "-depth", PICTURES | {".npy", ".exr"})
+        Raises:
+            OptionError: no file can be named so, or every one is.
+        """
+        if not ending:
+            return self
+        if ending in ("*", "#") or "/" in ending or "\\" in ending or len(re.findall(r"[*#]", ending)) > 1:
+            raise OptionError(
+                f"{self.field}_ending",
+                f"This is not an ending of the names of {self.what}s.",
+                got=repr(ending)[:60],
+                fix="Give what stands behind the picture's name (_depth), or a pattern with one * for the picture's "
+                "name (depth_*) or one # for its number (Depth#), without a suffix.",
+            )
+        return dataclasses.replace(self, ending=ending)
+
+    def name_for(self, name: str) -> str:
+        """The name of what belongs to a picture, without suffix; empty if the pattern needs a number that is not there.
+
+        Args:
+            name: of the picture, without suffix, as in `pair`.
+        """
+        folder, slash, last = name.rpartition("/")
+        if "#" in self.ending:
+            numbers = re.findall(r"[0-9]+", last)
+            return folder + slash + self.ending.replace("#", numbers[-1]) if numbers else ""
+        return folder + slash + (self.ending.replace("*", last) if "*" in self.ending else last + self.ending)
+
+
+MAPS: Final = Kind("depth_map", "depth map", "-depth", PICTURES | {".npy", ".npz", ".exr", ".pfm"})
 """The ending is what `depth2img estimate` and "Save map beside picture" write."""
 
 MASKS: Final = Kind("mask", "mask", "-mask", PICTURES)
@@ -86,8 +121,10 @@ class Pairing:
             OptionError: there are; the message names the pictures, and the files that are left over.
         """
         if self.missing:
+            photo = "photo001" if "#" in self.kind.ending else "photo"
             fix = (
-                f"Name each {self.kind.what} like its picture: photo.png or photo{self.kind.ending}.png for photo.jpg."
+                f"Name each {self.kind.what} like its picture: {photo}.png or {self.kind.name_for(photo)}.png for "
+                f"{photo}.jpg."
             )
             said = " ".join(filter(None, (self.lacking(), self.left_over())))
             raise OptionError(self.kind.field, said, fix=f"{fix} {otherwise}".rstrip())
@@ -97,8 +134,9 @@ def pair(pictures: Iterable[str], files: Iterable[str], kind: Kind, own: Collect
     """Pairs pictures with files.
 
     A file is named like its picture, whatever its suffix, or like it with the ending of its kind, which goes before the
-    plain name: so results, or the pictures themselves, may lie beside it. Capitals and small letters are different.
-    Pictures of one name have one partner; no file is the partner of two names.
+    plain name: so results, or the pictures themselves, may lie beside it. Capitals and small letters are different;
+    composed and decomposed letters (as macOS packs them into archives) are not. Pictures of one name have one partner;
+    no file is the partner of two names, unless a pattern leaves out what they differ in.
 
     Args:
         pictures: names without suffix (`stem`).
@@ -111,13 +149,14 @@ def pair(pictures: Iterable[str], files: Iterable[str], kind: Kind, own: Collect
     """
     by_stem: dict[str, list[str]] = {}
     for file in sorted(files):
-        by_stem.setdefault(stem(file), []).append(file)
+        by_stem.setdefault(composed(stem(file)), []).append(file)
     names = [*dict.fromkeys(pictures)]
-    found = {name: by_stem[name + kind.ending] for name in names if name + kind.ending in by_stem}
-    with_ending = {name + kind.ending for name in found}
+    wanted = {name: composed(kind.name_for(name)) for name in names}
+    found = {name: by_stem[one] for name, one in wanted.items() if one in by_stem}
+    with_ending = {wanted[name] for name in found}
     for name in names:
-        plain = [file for file in by_stem.get(name, ()) if file not in own]
-        if plain and name not in with_ending:
+        plain = [file for file in by_stem.get(composed(name), ()) if file not in own]
+        if plain and composed(name) not in with_ending:
             found.setdefault(name, plain)
     several = [f"{name} ({', '.join(some)})" for name, some in found.items() if len(some) > 1]
     if several:
@@ -125,9 +164,9 @@ def pair(pictures: Iterable[str], files: Iterable[str], kind: Kind, own: Collect
             kind.field,
             f"Several {kind.what}s belong to one picture.",
             got=listed(several),
-            fix=f"Leave one for each picture, or end its name with {kind.ending}.",
+            fix=f"Leave one for each picture, or name it {kind.name_for('NAME') or kind.ending}.",
         )
-    known = {*names, *with_ending}
+    known = {*map(composed, names), *with_ending}
     return Pairing(
         kind,
         {name: some[0] for name, some in found.items()},
@@ -198,13 +237,18 @@ def without_partners(pictures: Sequence[str], kind: Kind) -> list[str]:
         pictures: names with suffix.
         kind: of the partners. What has its ending behind the name of another picture is one.
     """
-    partners = {stem(name) + kind.ending for name in pictures}
-    return [name for name in pictures if stem(name) not in partners]
+    partners = {composed(kind.name_for(stem(name))) for name in pictures}
+    return [name for name in pictures if composed(stem(name)) not in partners]
 
 
 def stem(name: str) -> str:
     """A relative name with slashes, without its suffix."""
     return PurePosixPath(name).with_suffix("").as_posix()
+
+
+def composed(name: str) -> str:
+    """A name with its accents in one letter each (NFC), as names are compared."""
+    return unicodedata.normalize("NFC", name)
 
 
 def listed(names: Sequence[str]) -> str:

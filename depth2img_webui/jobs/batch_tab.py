@@ -14,7 +14,7 @@ from typing import Any, Final
 from modules import img2img, patches, scripts, shared
 
 from depth2img import DepthOptions, OptionError
-from depth2img.io.pairing import MAPS, Pairing, find_partners, stem
+from depth2img.io.pairing import MAPS, Kind, Pairing, find_partners, stem
 
 from . import maps
 
@@ -37,13 +37,13 @@ class Batch:
         names: of the pictures, as `pairing.pair` takes them, in the host's order.
         files: the pictures themselves, in this order.
         turn: index of the picture that is being worked on; None if the host does not say.
-        pairings: by folder of maps.
+        pairings: by folder of maps and kind, which has their ending.
     """
 
     names: list[str]
     files: list[Path]
     turn: int | None = None
-    pairings: dict[str, Pairing] = dataclasses.field(default_factory=dict)
+    pairings: dict[tuple[str, Kind], Pairing] = dataclasses.field(default_factory=dict)
 
 
 def apply() -> None:
@@ -125,9 +125,10 @@ def with_map(p: Any, options: DepthOptions) -> DepthOptions:
         raise OptionError(
             "map_directory", "This WebUI does not tell which picture of the batch is being worked on.", fix="Leave it."
         )
-    if folder not in batch.pairings:
-        batch.pairings[folder] = find_partners(batch.names, Path(folder), MAPS, own=batch.files)
-    pairing = batch.pairings[folder]
+    kind = MAPS.ended(options.map_ending)
+    if (folder, kind) not in batch.pairings:
+        batch.pairings[folder, kind] = find_partners(batch.names, Path(folder), kind, own=batch.files)
+    pairing = batch.pairings[folder, kind]
     pairing.check()
     if pairing.unused:
         p.comment(pairing.left_over())

@@ -21,6 +21,7 @@ from depth2img import (
 from depth2img.depth import schedule
 from depth2img.depth.adjustments import sequence_span
 from depth2img.depth.depth_map import Span
+from depth2img.depth.hints import hints
 from depth2img.depth.placement import Placement
 from depth2img.depth.resolve import Basis, PlacedMap, resolve
 from depth2img.io.images import FloatPicture, Picture, to_float
@@ -137,6 +138,9 @@ def _placed(p: Any, request: Request, pictures: list[FloatPicture], model: Any) 
     decisions = [one for framing in frame.framings if (one := resolve(options, framing, hires=hires)) is not None]
     basis = decisions[0].basis
     depths = depths_of(request, frame, basis, pictures, model)
+    if request.sources.own is not None:
+        for sentence in hints(request.sources.own, options).values():
+            p.comment(sentence)
     if basis in (Basis.OWN_MAP, Basis.REFERENCE):
         comment_on_proportions(p, frame.placement, depths[0], "depth map")
     span = _span(p, options, depths)

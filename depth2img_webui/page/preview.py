@@ -15,6 +15,7 @@ from PIL import Image
 
 from depth2img import Depth2ImgError, NoDepthError, PictureError
 from depth2img.depth.adjustments import sequence_span
+from depth2img.depth.hints import noteworthy
 from depth2img.depth.placement import ResizeMode
 from depth2img.depth.resolve import Basis, resolve
 from depth2img.gui import panel, view
@@ -73,7 +74,8 @@ def _show(framed: Framed, args: tuple[Any, ...]) -> tuple[str, str]:
         cut=placed.whole is not None,
         span=placed.span,
     )
-    text = " ".join(filter(None, [view.describe(raw, seconds=time.perf_counter() - started), remark]))
+    told = noteworthy(request.sources.own, options)
+    text = " ".join(filter(None, [view.describe(raw, seconds=time.perf_counter() - started), remark, *told]))
     return PREVIEWS.show(shown), panel.note(text)
 
 

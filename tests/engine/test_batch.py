@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from depth2img import DepthMap, DepthOptions, OptionError, read_depth_map
-from depth2img.batch import Sources, find_items, item_seed, items, manifest
+from depth2img.batch import Sources, find_items, item_seed, items, make_plan, manifest
 from depth2img.batch import plan as planning
 from depth2img.batch.runner import duration
 from depth2img.batch.worker import Worker
@@ -277,7 +277,7 @@ def test_files_of_all_items_are_absolute(folder: Path, monkeypatch: pytest.Monke
         ({"seed": 1.5}, "'seed' must be a whole number"),
         ({"steps": "0"}, "'steps' must be a whole number from 1"),
         ({"prompt": ["a"]}, "'prompt' must be text"),
-        ({"mask_invert": 1}, "'mask_invert' must be true or false"),
+        ({"mask_invert": 2}, "'mask_invert' must be true or false"),
         ({"sampler": "magic"}, "'sampler' must be one of"),
         ({"near": 0.1, "far": 0.5}, "'near' must be greater than 'far'"),
         ({"depth_map": "map.npy", "source": "picture"}, "would have no effect"),
@@ -506,6 +506,63 @@ def test_what_is_no_input(run: Run, tmp_path: Path, given: str, message: str) ->
     done = run(given, "out", *QUICK)
     assert done.code == 2
     assert message in done.err
+
+
+# --- names -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "wanted"),
+    [
+        ("Screenshot 12:30:05", "Screenshot 12_30_05"),
+        ('in/what? "this" <is>|*', "in/what_ _this_ _is___"),
+        ("a\\b", "a_b"),
+        ("ends.", "ends_"),
+        ("ends ", "ends_"),
+        (".hidden/x", "_hidden/x"),
+        ("con", "_con"),
+        ("Aux.small", "_Aux.small"),
+        ("console", "console"),
+        ("line\nbreak", "line_break"),
+        ("é" * 150, "é" * 100),
+        ("plain/name-1 (2)", "plain/name-1 (2)"),
+    ],
+)
+def test_names_that_not_every_system_can_write(name: str, wanted: str) -> None:
+    assert items.cleaned(name) == wanted == items.cleaned(wanted)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no such names")
+def test_one_such_name_stops_no_other(folder: Path) -> None:
+    shutil.copy(folder / "a.png", folder / "Screenshot 12:30:05.png")
+    found = find_items(Sources(folder), Settings(), DepthOptions())
+    assert [item.name for item in found.items] == ["Screenshot 12_30_05", *NAMES]
+    assert found.notes == [
+        "Names that some systems cannot write are changed in the results: Screenshot 12:30:05 -> Screenshot 12_30_05."
+    ]
+    shutil.copy(folder / "a.png", folder / "Screenshot 12_30_05.png")
+    clash = find_items(Sources(folder), Settings(), DepthOptions()).items
+    with pytest.raises(OptionError, match="as that of Screenshot"):
+        make_plan(clash, folder / "out", suffix=".png", batch_size=4, model="tiny", dtype="auto")
+
+
+def test_endings_that_other_tools_write(folder: Path, tmp_path: Path) -> None:
+    for name in NAMES:
+        write_mask(tmp_path / "maps" / f"{name}_depth.png")
+        write_mask(tmp_path / "masks" / f"mask_{name}.png")
+    with pytest.raises(OptionError, match="say with --depth-ending how their names end"):
+        find_items(Sources(folder, depth_folder=tmp_path / "maps"), Settings(), DepthOptions())
+    sources = Sources(
+        folder,
+        depth_folder=tmp_path / "maps",
+        mask_folder=tmp_path / "masks",
+        depth_ending="_depth",
+        mask_ending="mask_*",
+    )
+    found = find_items(sources, Settings(), DepthOptions())
+    assert [item.options.depth_map for item in found.items] == [tmp_path / "maps" / f"{one}_depth.png" for one in NAMES]
+    assert [item.mask for item in found.items] == [tmp_path / "masks" / f"mask_{name}.png" for name in NAMES]
+    assert found.notes == []
 
 
 # --- faults ----------------------------------------------------------------------------------------------------------

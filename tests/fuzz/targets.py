@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import functools
 import io
@@ -14,7 +15,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
+import OpenEXR
+import pillow_heif
+import tifffile
 import torch
 import yaml
 from PIL import Image
@@ -34,6 +39,8 @@ from depth2img.checkpoints.layout.config import from_json, reading
 from depth2img.checkpoints.layout.ldm_yaml import SD2_YAML, from_single_file
 from depth2img.checkpoints.storage.opening import open_checkpoint
 from depth2img.checkpoints.storage.tensors import InMemory
+from depth2img.depth.readers.tiff import read as read_tiff
+from depth2img.io import phone
 from depth2img.options import value_from_infotext
 from tests.fuzz import served
 
@@ -54,12 +61,47 @@ def depth_map(content: bytes) -> None:
         assert bool(tensor.isfinite().all()) and float(tensor.abs().max()) <= 1
 
 
+def distances(content: bytes) -> None:
+    """Any depth map, its numbers taken for distances."""
+    depth = read_depth_map(content, "distance")
+    assert depth.values.dtype == np.float32 and np.isfinite(depth.values).all() and depth.range[0] > 0
+
+
 def exr(content: bytes) -> None:
     read_depth_map(b"\x76\x2f\x31\x01" + content)
 
 
 def npy(content: bytes) -> None:
     read_depth_map(b"\x93NUMPY" + content)
+
+
+def npz(content: bytes) -> None:
+    read_depth_map(b"PK\x03\x04" + content)
+
+
+def pfm(content: bytes) -> None:
+    read_depth_map(b"P" + content)
+
+
+def tiff(content: bytes) -> None:
+    """The reader for what Pillow does not know."""
+    read_tiff(content, "")
+
+
+def colour_map(content: bytes) -> None:
+    """Pixels of a small colour picture."""
+    pixels = np.frombuffer(content[: len(content) // 3 * 3], np.uint8).reshape(-1, 3)
+    with contextlib.suppress(Depth2ImgError):
+        read_depth_map(np.resize(pixels, (16, 16, 3)) if len(pixels) else pixels[None])
+
+
+def portrait(content: bytes) -> None:
+    """XMP of a JPEG with depth inside, and what lies behind the picture."""
+    read_depth_map(b"\xff\xd8\xff\xe1" + content)
+
+
+def heic(content: bytes) -> None:
+    read_depth_map(b"\0\0\0\x1cftypheic" + content)
 
 
 def payload(content: bytes) -> None:
@@ -168,8 +210,15 @@ TARGETS: dict[str, Callable[[bytes], None]] = {
     for target in (
         picture,
         depth_map,
+        distances,
         exr,
         npy,
+        npz,
+        pfm,
+        tiff,
+        colour_map,
+        portrait,
+        heic,
         payload,
         options,
         infotext,
@@ -199,8 +248,17 @@ def seeds(name: str) -> list[bytes]:
     made: dict[str, Callable[[], list[bytes]]] = {
         "picture": _pictures,
         "depth_map": _pictures,
-        "exr": lambda: [b"\2\0\0\0dataWindow\0box2i\0\x10\0\0\0" + struct.pack("<4i", 0, 0, 6, 4) + b"\0" + bytes(99)],
+        "distances": lambda: [*_pictures(), *_arrays()],
+        "exr": lambda: [one[4:] for one in _exrs()],
         "npy": lambda: [one[6:] for one in _arrays()],
+        "npz": lambda: [one[4:] for one in _archives()],
+        "pfm": lambda: [b"f\n3 2\n-1.0\n" + np.arange(6, dtype="<f4").tobytes(), b"F\n1 1\n1\n" + bytes(12)],
+        "tiff": _tiffs,
+        "colour_map": lambda: [
+            np.asarray(cv2.applyColorMap(np.arange(256, dtype=np.uint8)[None], 2))[..., ::-1].tobytes()
+        ],
+        "portrait": lambda: [one[4:] for one in _portraits()],
+        "heic": lambda: [one[12:] for one in _heics()],
         "payload": _payloads,
         "options": _options,
         "infotext": lambda: [f"{name}:{option.default}".encode() for name, option in OPTIONS.items()],
@@ -254,9 +312,67 @@ def _arrays() -> list[bytes]:
     return found
 
 
-def _payloads() -> list[bytes]:
-    import base64
+def _exrs() -> list[bytes]:
+    values = np.random.default_rng(5).uniform(1, 9, (5, 7)).astype(np.float32)
+    layers = {"Z": values, "R": values.astype(np.float16)}
+    found = []
+    for compression in (
+        OpenEXR.NO_COMPRESSION,
+        OpenEXR.RLE_COMPRESSION,
+        OpenEXR.ZIP_COMPRESSION,
+        OpenEXR.PIZ_COMPRESSION,
+    ):
+        for parts in ([layers], [layers, {"V": values}]):
+            header = {"compression": compression, "type": OpenEXR.scanlineimage}
+            file = io.BytesIO()
+            OpenEXR.File([OpenEXR.Part(dict(header), dict(one), f"p{n}") for n, one in enumerate(parts)]).write(file)
+            found.append(file.getvalue())
+    return found
 
+
+def _archives() -> list[bytes]:
+    found = []
+    for named in (
+        {"depth": np.arange(6.0).reshape(2, 3)},
+        {"a": np.ones((2, 3)), "depth": np.ones((1, 2, 3), np.uint8)},
+    ):
+        for write in (np.savez, np.savez_compressed):
+            file = io.BytesIO()
+            write(file, **named)
+            found.append(file.getvalue())
+    return found
+
+
+def _tiffs() -> list[bytes]:
+    values = np.random.default_rng(5).uniform(1, 9, (5, 7))
+    found = []
+    for dtype in (np.float16, np.float64):
+        for more in ({}, {"compression": "zlib"}, {"tile": (16, 16)}, {"bigtiff": True}):
+            file = io.BytesIO()
+            tifffile.imwrite(file, values.astype(dtype), **more)
+            found.append(file.getvalue())
+    return found
+
+
+def _portraits() -> list[bytes]:
+    data = base64.b64encode(_pictures()[1])
+    packet = b'<a GDepth:Format="RangeLinear" GDepth:Near="1" GDepth:Far="9" GDepth:Data="' + data + b'"/>'
+    item = b'<C:Item Item:Semantic="Depth" Item:Length="%d"/>' % len(_pictures()[1])
+    found = []
+    for text, behind in ((packet, b""), (item, _pictures()[1])):
+        body = phone.XMP + text
+        found.append(b"\xff\xd8\xff\xe1" + struct.pack(">H", len(body) + 2) + body + b"\xff\xd9" + behind)
+    return found
+
+
+def _heics() -> list[bytes]:
+    file = io.BytesIO()
+    noise = np.random.default_rng(5).integers(0, 256, (16, 16, 4), dtype=np.uint8)
+    pillow_heif.from_pillow(Image.fromarray(noise)).save(file)
+    return [file.getvalue().replace(b"auxid:1", b"auxid:2")]
+
+
+def _payloads() -> list[bytes]:
     content = base64.b64encode(_pictures()[0])
     return [content, b"data:image/png;base64," + content, b"data:,", b" \n" + content[:40]]
 

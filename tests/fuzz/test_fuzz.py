@@ -34,8 +34,8 @@ def test_seeds_are_read_and_their_ruins_refused(name: str) -> None:
             targets.run(name, bytes(changed[: chance.randint(1, len(changed))]))
 
 
-REFUSED = ("depth_map", "exr", "payload", "options", "script")
-"""Targets whose seeds are not all meant to be read: colour pictures, EXR without its reader, pictures given twice,
+REFUSED = ("depth_map", "distances", "payload", "options", "script")
+"""Targets whose seeds are not all meant to be read: colour pictures, pictures given twice,
 txt2img without depth."""
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import cv2
 import numpy as np
 import numpy.typing as npt
@@ -9,6 +11,12 @@ import pytest
 
 HEIGHT, WIDTH = 23, 37
 """Two primes: nothing that swaps sides or assumes a multiple passes by accident."""
+
+
+@pytest.fixture
+def cases() -> Path:
+    """Files as people bring them, of one scene of 128 x 128 that lies 2 to 9.9 m away; see cases/README.md."""
+    return Path(__file__).parent / "cases"
 
 
 @pytest.fixture

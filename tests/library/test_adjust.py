@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import cv2
 import numpy as np
 import pytest
@@ -12,10 +14,12 @@ from depth2img import DepthMap, DepthMapError, DepthOptions, adjust
 from depth2img.depth.adjustments import (
     adjusted_span,
     fill_under,
+    finish,
     joint_span,
     replace_under,
     sequence_span,
     under_mask,
+    without_outliers,
 )
 from tests.refusing import refused
 
@@ -350,3 +354,35 @@ def test_a_mask_of_another_size_is_refused(shape):
     for change in (lambda: fill_under(depth, hole), lambda: replace_under(depth, depth, hole)):
         with refused(DepthMapError, got=f"{shape[1]} x {shape[0]} for 64 x 48", fix=False):
             change()
+
+
+@pytest.mark.parametrize("clip", [0.5, 1.0, 10.0])
+def test_outliers_are_limited(clip):
+    values = np.concatenate([np.linspace(0, 1, 998), [-5000, 70_000]]).astype(np.float32).reshape(20, 50)
+    limited = without_outliers(DepthMap(values), DepthOptions(range="percentile", range_clip=clip))
+    # 0 to 1 in 998 steps: the percentiles lie within one step of these.
+    assert limited.range == pytest.approx((clip / 100, 1 - clip / 100), abs=2e-3)
+    inside = (values > 0.2) & (values < 0.8)
+    assert np.array_equal(limited.values[inside], values[inside])
+
+
+def test_outliers_stay_where_nothing_says_otherwise(smooth):
+    depth = DepthMap(smooth)
+    assert without_outliers(depth, DepthOptions()) is depth
+    mostly_flat = DepthMap(np.array([[0.0] * 99 + [1.0]], np.float32))
+    assert without_outliers(mostly_flat, DepthOptions(range="percentile", range_clip=5.0)) is mostly_flat
+
+
+def test_a_map_that_stands_alone_has_all_that_the_options_say(smooth):
+    depth = DepthMap(smooth)
+    assert finish(depth, DepthOptions()) == (depth, None)
+    fixed = DepthOptions(range="fixed", range_far=0.0, range_near=100.0)
+    assert finish(depth, fixed) == (depth, (0.0, 100.0))
+    assert finish(depth, DepthOptions(), (0.0, 50.0)) == (depth, (0.0, 50.0))
+    made, span = finish(depth, dataclasses.replace(fixed, gamma=2.0))
+    np.testing.assert_array_equal(made.values, adjust(depth, dataclasses.replace(fixed, gamma=2.0), (0, 100)).values)
+    assert span == (0.0, 1.0)
+    both = DepthOptions(range="percentile", range_clip=10.0, invert=True)
+    made, span = finish(depth, both)
+    np.testing.assert_array_equal(made.values, adjust(without_outliers(depth, both), both).values)
+    assert span is None

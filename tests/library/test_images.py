@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 from typing import Any
+from urllib.parse import quote
 
 import numpy as np
 import pytest
@@ -319,13 +320,22 @@ def test_payloads_are_bounded_by_their_content(monkeypatch):
             images.payload_bytes(larger)
 
 
+@pytest.mark.parametrize("size", range(1, 9))
+def test_base64_as_clients_send_it(size):
+    """Both alphabets, with and without padding, and as a part of a URL."""
+    content = bytes(range(248, 248 + size)) if size < 8 else b"\xfb\xef\xbe\xff\xff\xff??"
+    plain, url = base64.b64encode(content).decode(), base64.urlsafe_b64encode(content).decode()
+    for text in (plain, url, plain.rstrip("="), url.rstrip("="), quote(plain, safe=""), f"data:;base64,{url}"):
+        assert images.payload_bytes(text) == content
+
+
 @pytest.mark.parametrize("text", ["", "data:image/png;base64,", "data:image/png", "   \n"])
 def test_empty_payloads(text):
     with pytest.raises(PictureError, match="empty"):
         images.payload_bytes(text)
 
 
-@pytest.mark.parametrize("text", ["AAA", "no base64!", "ünïcode", "data:,hello", "A" * 81, "AA==AA=="])
+@pytest.mark.parametrize("text", ["AAAAA", "no base64!", "ünïcode", "data:,hello", "A" * 81, "AA==AA=="])
 def test_text_that_is_not_base64(text):
     with pytest.raises(PictureError, match="neither base64 nor a data URL"):
         images.payload_bytes(text)

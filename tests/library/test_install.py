@@ -45,7 +45,7 @@ def run(launch: object, monkeypatch: pytest.MonkeyPatch) -> int:
     return caught.value.code
 
 
-ALL = ("cv2", "omegaconf", "safetensors", "timm")
+ALL = ("cv2", "OpenEXR", "omegaconf", "safetensors", "tifffile", "timm")
 
 
 def test_nothing_is_missing(monkeypatch):

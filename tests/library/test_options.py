@@ -129,9 +129,9 @@ def test_integers_become_floats(name):
 
 
 BAD_NUMBERS = [
-    "0.5",
+    "half",
+    "0,5",
     "",
-    None,
     True,
     False,
     float("nan"),
@@ -145,8 +145,8 @@ BAD_NUMBERS = [
     {},
     np.zeros(3),
 ]
-BAD_SWITCHES = ["true", "True", 1, 0, 1.0, None, [], (), np.zeros(2)]
-BAD_CHOICES = ["", "nonsense", "PICTURE", 0, True, None, [], ["picture"], {}, np.array(["picture", "map"]), b"map"]
+BAD_SWITCHES = ["perhaps", "", 2, 0.5, -1, float("nan"), [], (), np.zeros(2)]
+BAD_CHOICES = ["", "nonsense", "PICTURE", 0, True, [], ["picture"], {}, np.array(["picture", "map"]), b"map"]
 BAD_IMAGES = [True, False, 7, 0.5, {}, {"image": "x"}]
 
 
@@ -241,7 +241,7 @@ def test_infotext_restores_every_option(values):
     text = options.infotext()
     carried = [name for name, option in OPTIONS.items() if option.infotext]
     again = DepthOptions.from_mapping({name: value_from_infotext(name, text) for name in carried})
-    assert again == dataclasses.replace(options, map_directory="")
+    assert again == dataclasses.replace(options, map_directory="", map_ending="")
 
 
 @given(fields())
@@ -317,6 +317,37 @@ def test_bad_switch_in_an_infotext(name, text):
     with pytest.raises(OptionError) as caught:
         value_from_infotext(name, {OPTIONS[name].infotext: text})
     assert caught.value.field == name
+
+
+# --- as clients send them --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("value", "wanted"),
+    [("true", True), ("False", False), (" ON ", True), ("0", False), (1, True), (0, False), (1.0, True)],
+)
+def test_switches_as_clients_send_them(value, wanted):
+    assert DepthOptions.from_mapping({"invert": value}).invert is wanted
+
+
+@pytest.mark.parametrize(("value", "wanted"), [("0.9", 0.9), (" 1 ", 1.0), ("5e-1", 0.5), (1, 1.0)])
+def test_numbers_as_clients_send_them(value, wanted):
+    for made in (DepthOptions.from_mapping({"near": value}), DepthOptions.from_args([{"near": value}])):
+        assert made.near == wanted and type(made.near) is float
+
+
+@pytest.mark.parametrize("name", OPTIONS)
+def test_null_is_not_given(name):
+    default = DepthOptions()
+    assert DepthOptions.from_mapping({name: None}) == default
+    assert DepthOptions.from_args([{name: None}]) == default
+    position = list(OPTIONS).index(name)
+    assert DepthOptions.from_args([*[option.default for option in OPTIONS.values()][:position], None]) == default
+
+
+def test_a_list_of_null():
+    assert DepthOptions.from_args([None]) == DepthOptions.from_args([None] * len(OPTIONS)) == DepthOptions()
+    assert DepthOptions.from_args([{"near": 0.5}, None, None]).near == 0.5
 
 
 # --- where depth comes from --------------------------------------------------------------------------------------

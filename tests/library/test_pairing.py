@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 
 import pytest
@@ -156,3 +157,49 @@ def test_a_folder_that_cannot_be_read(tmp_path: Path, monkeypatch: pytest.Monkey
     monkeypatch.setattr(os, "scandir", refuse)
     with pytest.raises(Depth2ImgError, match="cannot be read"):
         files_in(tmp_path, MAPS.suffixes, "input")
+
+
+def test_composed_and_decomposed_names_are_one() -> None:
+    composed, decomposed = "caf\u00e9", "cafe\u0301"
+    for one, other in ((composed, decomposed), (decomposed, composed)):
+        found = pair([one, f"in/{one}"], [f"{other}.png", f"in/{other}-depth.npy"], MAPS)
+        assert found.partners == {one: f"{other}.png", f"in/{one}": f"in/{other}-depth.npy"}
+        assert found.missing == found.unused == []
+        assert without_partners([f"{one}.png", f"{other}-depth.png"], MAPS) == [f"{one}.png"]
+
+
+@pytest.mark.parametrize(
+    ("ending", "picture", "partner"),
+    [
+        ("_depth", "a", "a_depth"),
+        ("-0000-0000", "img", "img-0000-0000"),
+        ("depth_*", "in/a", "in/depth_a"),
+        ("*.depth", "a", "a.depth"),
+        ("Depth#", "render_2_0001", "Depth0001"),
+        ("#_d", "in/shot7b", "in/7_d"),
+    ],
+)
+def test_other_endings_and_patterns(ending: str, picture: str, partner: str) -> None:
+    kind = MAPS.ended(ending)
+    assert kind.name_for(picture) == partner
+    found = pair([picture], [f"{partner}.png", f"{picture}-depth.png"], kind)
+    assert found.partners == {picture: f"{partner}.png"} and found.unused == [f"{picture}-depth.png"]
+    assert pair([picture], [f"{picture}.png"], kind).partners == {picture: f"{picture}.png"}, "the plain name remains"
+    assert without_partners([f"{picture}.png", f"{partner}.png"], kind) == [f"{picture}.png"]
+    with pytest.raises(OptionError, match=re.escape(kind.name_for("photo001" if "#" in ending else "photo") + ".png")):
+        pair(["photo001"], [], kind).check()
+
+
+def test_a_name_without_the_number_that_a_pattern_needs() -> None:
+    assert pair(["a"], ["Depth.png", "Depth1.png"], MAPS.ended("Depth#")).missing == ["a"]
+
+
+@pytest.mark.parametrize("ending", ["*", "#", "a/*", "a\\b", "*#", "**"])
+def test_what_is_no_ending(ending: str) -> None:
+    with pytest.raises(OptionError, match="not an ending of the names of masks") as caught:
+        MASKS.ended(ending)
+    assert caught.value.field == "mask_ending"
+
+
+def test_no_ending_leaves_the_usual_one() -> None:
+    assert MAPS.ended("") is MAPS

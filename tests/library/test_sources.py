@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from depth2img import DepthMapError, DepthOptions, PictureError, read_depth_map, read_picture
+from depth2img import DepthMapError, DepthOptions, PictureError, read_picture
 from depth2img.depth.masks import read_region
+from depth2img.depth.reading import MapReader
 from depth2img.depth.sources import Sources, read_sources
 from tests.refusing import refused
 
@@ -53,7 +54,16 @@ def test_an_own_map_is_read_where_it_counts(options: dict[str, str]) -> None:
     assert found.own is not None and np.array_equal(found.own.values, MAP)
     assert found.reference is None and found.region is None
     [(reader, payload)] = seen
-    assert reader is read_depth_map and payload is MAP
+    assert reader == MapReader() and payload is MAP
+
+
+def test_an_own_map_is_read_as_the_options_say() -> None:
+    """Equal options make equal readers, so that jobs that share a map read it once."""
+    found, [(reader, _)] = read(depth_map=1 + MAP, source="map", holds="distance")
+    assert found.own is not None and np.allclose(found.own.values, 1 / (1 + MAP))
+    assert reader == MapReader("distance") and hash(reader) == hash(MapReader("distance")) and reader != MapReader()
+    with refused(DepthMapError, got="one channel without a name"):
+        read(depth_map=MAP, source="map", map_channel="Z")
 
 
 def test_a_reference_and_a_region() -> None:

@@ -94,6 +94,10 @@ def test_the_positional_order_of_the_options_is_fixed():
         "range_near",
         "estimator",
         "map_directory",
+        "holds",
+        "map_channel",
+        "map_ending",
+        "range_clip",
     ]
 
 
@@ -115,13 +119,13 @@ def test_every_sampler_is_a_scheduler_with_its_webui_name():
 
 
 BAD = {
-    "steps": [0, 151, 20.0, "20", True, None, 10**400],
+    "steps": [0, 151, 20.5, "20.5", "many", True, None, 10**400],
     "seed": [-1, 2**32, 1.5],
-    "cfg_scale": [0.5, 31, "7", float("nan"), False],
-    "width": [63, 4097, 100, 96.0, "96"],
+    "cfg_scale": [0.5, 31, "seven", "nan", float("nan"), False],
+    "width": [63, 4097, 100, "100", 96.5],
     "denoising_strength": [-0.1, 1.1, float("inf"), None, 10**400],
     "sampler": ["plms", "", None, 3, ["ddim"]],
-    "mask_invert": [1, "true", None],
+    "mask_invert": [2, "perhaps", None],
     "prompt": [None, 3, ["a"], b"a"],
 }
 

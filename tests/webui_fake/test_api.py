@@ -10,6 +10,7 @@ import time
 import warnings
 import zlib
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -245,18 +246,18 @@ def test_large_maps_wait_for_room(host: Host, routes: TestClient, monkeypatch: p
     """However many requests come at once, only two maps are decoded at a time."""
     api = host.ours("api")
     inside, most, lock = [], [], threading.Lock()
-    read = api.read_depth_map
+    read = api.MapReader.__call__
 
-    def slow(content: str) -> Any:
+    def slow(self: Any, content: str) -> Any:
         with lock:
             inside.append(1)
             most.append(len(inside))
         time.sleep(0.02)
         with lock:
             inside.pop()
-        return read(content)
+        return read(self, content)
 
-    monkeypatch.setattr(api, "read_depth_map", slow)
+    monkeypatch.setattr(api.MapReader, "__call__", slow)
     body = {"depth_map": base64_of(ramp().convert("L"))}
     with ThreadPoolExecutor(8) as pool:
         answers = list(pool.map(lambda _: routes.post("/depth2img/v1/adjust", json=body).json(), range(8)))
@@ -323,3 +324,57 @@ def test_every_error_has_its_status(host: Host) -> None:
         assert vars(ours.for_client(error))["status_code"] == status and vars(error)["detail"] == "A sentence."
     other = ValueError("not ours")
     assert ours.for_client(other) is other and vars(other) == {}
+
+
+# --- depth maps as people bring them ---------------------------------------------------------------------------------
+
+CASES = Path(__file__).parents[1] / "library" / "cases"
+TRUTH = np.load(CASES / "hw.npy")
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "least"),
+    [
+        ("zinv.npy", {"holds": "distance"}, 0.99),
+        ("bl_Z.exr", {"holds": "distance"}, 0.99),
+        ("bl_V.exr", {"holds": "distance"}, 0.99),
+        ("rgbaz.exr", {"holds": "distance"}, 0.99),
+        ("half65504.exr", {"holds": "distance"}, 0.99),
+        ("mm_sky65535.png", {"holds": "distance"}, 0.99),
+        ("zneg.tif", {"holds": "distance"}, 0.99),
+        ("rs_mm.png", {"holds": "distance"}, 0.97),
+        ("carla.png", {"holds": "distance", "map_channel": "R+256G+65536B"}, 0.99),
+        *((name, {}, 0.99) for name in ("f64.tif", "f16.tif", "midas.pfm", "x.npz", "da_1hw.npy", "inferno.png")),
+    ],
+)
+def test_maps_from_anywhere(routes: TestClient, name: str, options: dict[str, Any], least: float) -> None:
+    """As base64url without padding, which some clients send."""
+    content = base64.urlsafe_b64encode((CASES / name).read_bytes()).decode().rstrip("=")
+    answer = routes.post("/depth2img/v1/adjust", json={"depth_map": content, "options": options}).json()
+    assert np.corrcoef(decoded(answer["depth_map"]).ravel(), TRUTH.ravel())[0, 1] >= least
+
+
+def test_notices_of_a_map(routes: TestClient) -> None:
+    def notices(name: str, **options: Any) -> list[str]:
+        body = {"depth_map": base64.b64encode((CASES / name).read_bytes()).decode(), "options": options}
+        answer: list[str] = routes.post("/depth2img/v1/adjust", json=body).json()["notices"]
+        return answer
+
+    assert notices("hw.npy") == notices("zinv.npy", holds="distance") == notices("zinv.npy", invert="true") == []
+    assert [one.partition(":")[0] for one in notices("bl_Z.exr")] == ["The depth map seems to hold distances"]
+    assert [one[:22] for one in notices("zinv.npy")] == ["Black seems to be near"]
+    assert any("lies within" in one for one in notices("rgbaz.exr"))
+    assert not any("lies within" in one for one in notices("rgbaz.exr", range="percentile"))
+    assert notices("rs_mm.png", holds="distance")[0].startswith("12.9 % (2,118 values) of the map held no measurement")
+
+
+def test_a_range_without_outliers(routes: TestClient) -> None:
+    values = np.linspace(0, 1, 10_000).reshape(100, 100)
+    values[0, :50], values[99, 50:] = -1000, 1000
+    file = io.BytesIO()
+    np.save(file, values)
+    body = {"depth_map": base64.b64encode(file.getvalue()).decode(), "options": {"range": "percentile"}}
+    shown = decoded(routes.post("/depth2img/v1/adjust", json=body).json()["depth_map"])
+    inside = values[1:99]
+    # One per cent of the values is left out at each end.
+    assert np.abs(shown[1:99] / 65535 - np.clip((inside - 0.0051) / 0.9898, 0, 1)).max() < 0.01

@@ -228,3 +228,16 @@ def test_undo_gives_the_host_its_function_back(host: Host) -> None:
     tab.undo()
     assert tab.img2img.process_batch is not wrapped
     assert tab.img2img.process_batch.__module__ == "modules.img2img"
+
+
+@pytest.mark.parametrize(("ending", "named"), [("_depth", "{}_depth"), ("d_*", "d_{}")])
+def test_maps_with_another_ending(host: Host, pictures: Path, tmp_path: Path, ending: str, named: str) -> None:
+    folder = tmp_path / "others"
+    folder.mkdir()
+    for name in NAMES:
+        np.save(folder / f"{named.format(name)}.npy", the_map(name))
+    host.batch(job(host, folder, map_ending=ending), str(pictures))
+    firsts = host.seen[:: len(host.seen) // 3]
+    assert all(close(seen, the_map(name)) for seen, name in zip(firsts, NAMES, strict=True))
+    with refused(OptionError, field="depth_map"):
+        host.batch(job(host, folder), str(pictures))

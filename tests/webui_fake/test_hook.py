@@ -160,10 +160,10 @@ def test_errors_are_kept_and_raised_from_init(host: Host, args: tuple[Any, ...],
 def test_unforeseen_errors_stop_the_job_too(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
     """The host would swallow them and make the picture without depth."""
 
-    def broken(payload: object) -> None:
+    def broken(self: object, payload: object) -> None:
         raise ZeroDivisionError("a fault of our own")
 
-    monkeypatch.setattr(sources, "read_depth_map", broken)
+    monkeypatch.setattr(sources.MapReader, "__call__", broken)
     p = host.img2img(ramp(), args=({"depth_map": b"x"},))
     with pytest.raises(ZeroDivisionError):
         host.run(p)

@@ -421,11 +421,11 @@ class TestAfterAJob:
         values = dict(zip(page_options(), page.defaults, strict=True))
         around = (None, 4, 0, 0, 1, 0, 32)
         data, _ = page.press("Estimate depth", 1, 0, *held(), *around, 0, 96, 64, 1.0, *values.values())
-        source, file, _ = page.press("Use this depth again", sent(data)["id"])
-        assert source["value"] == "map"
+        source, file, holds, channel, _ = page.press("Use this depth again", sent(data)["id"])
+        assert (source["value"], holds["value"], channel["value"]) == ("map", "nearness", "")
         depth = read_depth_map(Path(file["value"]))
         assert depth.range == tuple(sent(data)["range"])
-        assert "No depth map is shown" in words(page.press("Use this depth again", "another")[2])
+        assert "No depth map is shown" in words(page.press("Use this depth again", "another")[4])
 
 
 @pytest.mark.parametrize("estimate_on", ["original", "entering"])

@@ -1,0 +1,1 @@
+"""One module per file format that a depth map comes in; `reading.py` chooses by content."""
