@@ -33,7 +33,6 @@ from typing import Any, Final, Protocol
 import cv2
 import numpy as np
 import numpy.typing as npt
-import torch
 from PIL import Image
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -46,10 +45,7 @@ from depth2img.depth.adjustments import sequence_span  # noqa: E402
 from depth2img.depth.scores import structure  # noqa: E402
 from depth2img.diffusion import Engine, Settings  # noqa: E402
 from depth2img.io.images import Picture  # noqa: E402
-from tools.embedded_model.dataset import render_set  # noqa: E402
-from tools.embedded_model.held_out import held_out as quality_scenes  # noqa: E402
-from tools.embedded_model.plan import Plan  # noqa: E402
-from tools.embedded_model.scenes import TRAINING_SEEDS  # noqa: E402
+from tools.shipped_scenes import scenes  # noqa: E402
 
 SIDE: Final = 128
 STEPS: Final = 12
@@ -102,16 +98,13 @@ class Maker(Protocol):
 
 def held_out(count: int) -> tuple[list[Scene], DepthMap]:
     """Scenes that the model was not trained on, and the mean depth of some that it was."""
-    cpu = torch.device("cpu")
-    drawn = quality_scenes(count, SIDE, cpu)
-    found = [
-        Scene(picture, prompt, DepthMap(depth))
-        for picture, prompt, depth in zip(
-            drawn.seen["pictures"].numpy(), drawn.captions["new"], drawn.relative_depth().numpy(), strict=True
-        )
-    ]
-    trained = render_set(TRAINING_SEEDS[:MEAN_OF], Plan(looks=1, side=SIDE), cpu, workers=1, seconds=600)
-    return found, DepthMap(trained.mean_depth().numpy())
+    found = []
+    for seed in scenes.HELD_OUT_SEEDS[:count]:
+        geometry, buffers, rng = scenes.sample_visible(seed)
+        look = scenes.sample_look(rng, len(geometry.solids))
+        prompt = scenes.caption(geometry, scenes.recolour(rng, look))
+        found.append(Scene(scenes.shade(buffers, look), prompt, DepthMap(scenes.relative_depth(buffers))))
+    return found, DepthMap(scenes.mean_depth(scenes.TRAINING_SEEDS[:MEAN_OF]))
 
 
 class InEngine:

@@ -17,13 +17,18 @@ from PIL import Image
 from depth2img.cli import root as cli
 from depth2img.cli.demo import SAMPLE
 from tools import guides
-from tools.sample_scene import draw, scene
+from tools.sample_scene import look
+from tools.shipped_scenes import scenes
 
 ROOT = Path(__file__).resolve().parents[1]
 GUIDE = ROOT / "docs" / "gallery.md"
 
-RENDERED = {"figure": 9_000_665, "pose": 9_000_651, "crowd": 9_000_668}
-"""Name of an input -> seed of its scene, among those held out from the training."""
+RENDERED = {
+    "figure": (9_000_433, look(("white",), "blue", "white", "day")),
+    "pose": (9_000_437, look(("yellow", "green"), "blue", "green", "day")),
+    "crowd": (9_000_421, look(("white", "green"), "purple", "red", "day")),
+}
+"""Name of an input -> seed of its scene, among those held out from the training, and its look."""
 
 
 def write_inputs(folder: Path) -> None:
@@ -31,8 +36,9 @@ def write_inputs(folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     shutil.copyfile(SAMPLE / "scene.png", folder / "room.png")
     shutil.copyfile(SAMPLE / "mask.png", folder / "room-mask.png")
-    for name, seed in RENDERED.items():
-        Image.fromarray(draw(*scene(seed)).picture).save(folder / f"{name}.png", optimize=True)
+    for name, (seed, its_look) in RENDERED.items():
+        _, buffers, _ = scenes.sample_visible(seed)
+        Image.fromarray(scenes.shade(buffers, its_look)).save(folder / f"{name}.png", optimize=True)
 
 
 def main() -> None:

@@ -74,6 +74,18 @@ def estimation(bench: Bench) -> Found:
     return Found(text, data)
 
 
+def autoencoder(bench: Bench) -> Found:
+    """Seconds to decode and to encode one picture, by itself and as one of four."""
+    vae, side = bench.model.vae, bench.side
+    data: dict[str, float] = {}
+    for name, call, channels, length in (("decode", vae.decode, 4, side // 8), ("encode", vae.encode, 3, side)):
+        for count in (1, 4):
+            given = bench.random((count, channels, length, length))
+            taken = measure.seconds(lambda call=call, given=given: call(given), bench.device, times=5)
+            data[f"{name}, {count} at a time"] = taken / count
+    return Found("; ".join(f"{name}: {1000 * taken:.1f} ms a picture" for name, taken in data.items()), data)
+
+
 def bundled(bench: Bench) -> Found:
     """The bundled model's picture beside the CPU's, in float32 and in half precision."""
     sample = load_sample()

@@ -1,4 +1,4 @@
-"""How fast and in how much memory: the engine, its levers one by one, diffusers' own pipeline."""
+"""How fast and in how much memory: the engine as built and tuned, and diffusers' own pipeline."""
 
 from __future__ import annotations
 
@@ -45,14 +45,14 @@ def beside_diffusers(bench: Bench, report: Report) -> None:
     rivals.clear()
     for count in (1, bench.most):
         report.check(
-            f"engine without levers, {count} at a time",
+            f"engine as built, {count} at a time",
             3 + 0.8 * count,
             lambda count=count: rate(bench, "plain", count, bench.engine_call(count)),
         )
 
 
-def levers_one_by_one(bench: Bench, report: Report) -> None:
-    """A step's time after each lever; the model is tuned at the end as the engine tunes it."""
+def steps(bench: Bench, report: Report) -> None:
+    """A step's time before and after the model is tuned as the engine tunes it."""
     plain: dict[int, torch.Tensor] = {}
 
     def step(unet: Any) -> Found:
@@ -71,17 +71,12 @@ def levers_one_by_one(bench: Bench, report: Report) -> None:
 
     report.check("step: as built", 4, lambda: step(bench.model.unet))
     if levers.is_cuda(bench.device):
-        report.check("step: replayed alone", 4, lambda: step(levers.replayed(bench.model).unet))
-    report.check("step: + fused projections", 4, lambda: step(levers.fused(bench.model).unet))
-    report.check("step: + channels last", 4, lambda: step(levers.channels_last(bench.model).unet))
-    report.check("step: + norms channels last", 4, lambda: step(levers.innermost_norms(bench.model).unet))
-    if levers.is_cuda(bench.device):
-        bench.networks = levers.replayed(bench.model)
-        report.check("step: + replayed (all levers)", 4, lambda: step(bench.model.unet))
+        bench.networks = levers.tuned(bench.model)
+        report.check("step: replayed", 4, lambda: step(bench.model.unet))
 
 
 def tuned(bench: Bench, report: Report) -> None:
-    """The engine with its levers, and what part of the card it uses."""
+    """The engine as it is opened, and what part of the card it uses."""
     for count in bench.batches:
         report.check(
             f"engine, {count} at a time",

@@ -21,6 +21,7 @@ from ..estimators.cache import DepthCache
 from ..estimators.pool import EstimatorPool
 from ..io.images import Picture, read_picture, to_float
 from ..options import CHECKPOINT, DepthOptions
+from . import levers
 from .frames import Frame, make_frame
 from .infotext import infotext
 from .job import Generated, Job
@@ -72,9 +73,9 @@ class Engine:
         return self.estimate_all([picture], estimator=estimator)[0]
 
     def estimate_all(
-        self, pictures: Sequence[Picture], rows: int = 1, *, estimator: str = CHECKPOINT
+        self, pictures: Sequence[Picture], rows: int | None = 1, *, estimator: str = CHECKPOINT
     ) -> list[DepthMap]:
-        """Estimate the depth maps of several pictures; `rows` as in `run`.
+        """Estimate the depth maps of several pictures; `rows` as in `MidasEstimator.estimate_all`.
 
         Estimators other than the model's own take one picture at a time.
 
@@ -162,7 +163,8 @@ class Engine:
         Raises:
             Depth2ImgError: something that was given cannot be used; the message says what to do.
         """
-        prepared = self._prepared(jobs, rows or 1, span)
+        estimated = rows or self._estimated_together
+        prepared = self._prepared(jobs, estimated, span)
         groups: dict[Hashable, list[int]] = {}
         for index, one in enumerate(prepared):
             groups.setdefault((one.job.kind, one.frame.size), []).append(index)
@@ -174,7 +176,7 @@ class Engine:
                 group = [prepared[index] for index in part]
                 results = run_passes(self.networks, group, most, self._estimated, on_step)
                 done.update(zip(part, results, strict=True))
-        self._score(jobs, done, rows or 1)
+        self._score(jobs, done, estimated)
         return [self._with_infotext(one, done[index]) for index, one in enumerate(prepared)]
 
     def span_of(self, job: Job, rows: int = 1) -> Span | None:
@@ -187,6 +189,11 @@ class Engine:
         resolved = resolve(job.options, frame.framing)
         return None if resolved is None else self._depths([resolved], [frame], [sources], rows)[0].range
 
+    @property
+    def _estimated_together(self) -> int | None:
+        """`rows` of an estimation where none are asked for: one picture by itself, on a card several."""
+        return None if levers.is_cuda(self.networks.device) else 1
+
     def _frame(self, job: Job) -> Frame:
         mask = None if job.mask is None else read_mask(job.mask)
         if mask is not None and job.settings.hr_scale > 1:
@@ -195,8 +202,8 @@ class Engine:
             )
         return make_frame(read_picture(job.picture), mask, job.settings, self.networks.side)
 
-    def _prepared(self, jobs: Sequence[Job], rows: int = 1, span: Span | None = None) -> list[Prepared]:
-        """Frame the pictures, and bring the maps of their depth into the frames; arguments as in `run`."""
+    def _prepared(self, jobs: Sequence[Job], rows: int | None = 1, span: Span | None = None) -> list[Prepared]:
+        """Frame the pictures, and bring the maps of their depth into the frames; `rows` as in `estimate_all`."""
         frames = [self._frame(job) for job in jobs]
         known: dict[tuple[object, int], Any] = {}  # jobs of one run share payloads: each is decoded once
 
@@ -220,7 +227,7 @@ class Engine:
         return prepared
 
     def _depths(
-        self, resolved: Sequence[Resolved | None], frames: Sequence[Frame], sources: Sequence[Sources], rows: int
+        self, resolved: Sequence[Resolved | None], frames: Sequence[Frame], sources: Sequence[Sources], rows: int | None
     ) -> dict[int, DepthMap]:
         """Take or estimate the maps that were decided on, before they are placed; none where depth is off."""
         found: dict[int, DepthMap] = {}
@@ -240,7 +247,7 @@ class Engine:
                 found[index] = own
         return found | self._estimated(wanted, rows)
 
-    def _estimated(self, wanted: Mapping[int, tuple[Picture, str]], rows: int) -> dict[int, DepthMap]:
+    def _estimated(self, wanted: Mapping[int, tuple[Picture, str]], rows: int | None) -> dict[int, DepthMap]:
         """Estimate the maps of pictures, each by an estimator of its own."""
         found: dict[int, DepthMap] = {}
         for name in dict.fromkeys(estimator for _, estimator in wanted.values()):
@@ -249,7 +256,7 @@ class Engine:
             found.update(zip(indices, self.estimate_all(pictures, rows, estimator=name), strict=True))
         return found
 
-    def _score(self, jobs: Sequence[Job], done: dict[int, Generated], rows: int) -> None:
+    def _score(self, jobs: Sequence[Job], done: dict[int, Generated], rows: int | None) -> None:
         """Note on the results whose jobs ask for it how far their depth agrees with the depth that was asked for."""
         asked = {
             index: depth

@@ -12,16 +12,21 @@ from typing import Any
 
 import pytest
 import torch
+from PIL import Image
 from safetensors import safe_open
 from torch import Tensor, nn
 
-from depth2img.embedded import open_embedded
+from depth2img.embedded import WEIGHTS, open_embedded
 from depth2img.embedded.depth_net import TinyDepthNet
-from tools.embedded_model import export, train
+from tools import training_curves
+from tools.embedded_model import evaluate, export, train
+from tools.embedded_model.evaluate import Judges
 from tools.embedded_model.export import Networks, join, read, split, write
+from tools.embedded_model.judges import JointNet, StyleNet
 from tools.embedded_model.loop import Schedule
 from tools.embedded_model.loop import train as train_stage
 from tools.embedded_model.models import build_depth, build_text, build_unet, build_vae
+from tools.embedded_model.plan import Plan
 from tools.embedded_model.stage_diffusion import Denoiser
 
 SCHEDULE = Schedule("line", seconds=0.6, rate=0.05, seed=3, warm_up=1, mean_decay=0.5)
@@ -102,6 +107,50 @@ def test_what_fails_is_logged_and_replaced(caplog: pytest.LogCaptureFixture) -> 
     assert clock.failed == {"unet": "RuntimeError('out of memory')"}
     assert "Traceback" in caplog.text
     assert clock.used["unet"] >= 0
+
+
+def test_compiling_is_asked_for_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[dict[str, Any]] = []
+    monkeypatch.setattr(nn.Module, "compile", lambda self, **how: asked.append(how))
+    for name, compiled in (("plain", False), ("compiled", True)):
+        assert not asked
+        (tmp_path / name).mkdir()
+        train_stage(fresh(), line_loss, dataclasses.replace(SCHEDULE, compiled=compiled), tmp_path / name)
+    assert asked == [{"dynamic": False, "mode": "reduce-overhead"}]
+
+
+def test_what_an_earlier_training_made_is_kept(tmp_path: Path, networks: Networks) -> None:
+    training = train.Run(Plan(), tmp_path, torch.device("cpu"), train.Clock(1.0), 1)
+    judges = Judges(StyleNet(), JointNet(), torch.zeros(256, 256))
+    nothing: Any = None  # neither is trained, so that the pictures are not looked at
+    assert training.autoencoder(nothing, networks) is networks.vae
+    assert training.estimator(nothing, networks) is networks.depth
+    assert training.judges(nothing, judges) is judges
+
+
+def test_the_evaluation_refuses_the_shipped_model(tmp_path: Path, monkeypatch: Any, capsys: Any) -> None:
+    judges = tmp_path / "judges.safetensors"
+    Judges(StyleNet(), JointNet(), torch.zeros(256, 256)).save(judges)
+    words = ["evaluate", str(WEIGHTS), "--judges", str(judges), "--out", str(tmp_path / "out")]
+    monkeypatch.setattr(sys, "argv", words)
+    with pytest.raises(SystemExit):
+        evaluate.main()
+    assert "is made for 128 x 128 pixels, the judges for 256" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_log_becomes_curves(tmp_path: Path) -> None:
+    log = "\n".join(
+        f"22:35:0{n} {stage}: step {n}, {n} %, {n}.5 s, {figures}"
+        for stage, figures in (("unet", "eps 0.5000, late 0.2500"), ("vae", "psnr 20.0000, kl 5.0000"))
+        for n in (1, 2)
+    )
+    curves = training_curves.read(log + "\n22:35:09 unet: over after 2 steps, eps 0.1, late 0.1\nTraceback")
+    assert curves["unet"] == {"eps": [(1.5, 0.5), (2.5, 0.5)], "late": [(1.5, 0.25), (2.5, 0.25)]}
+    assert set(curves) == {"unet", "vae"}
+    training_curves.draw(curves, tmp_path / "curves.png")
+    with Image.open(tmp_path / "curves.png") as picture:
+        assert picture.width > picture.height > 100
 
 
 @pytest.fixture(scope="module")

@@ -24,6 +24,7 @@ from tools.embedded_model.held_out import OTHER_LIGHT, ROWS_OF_PAIRS, Case, Held
 from tools.embedded_model.judges import JointNet, StyleNet, found_joints
 from tools.embedded_model.looks import STYLES, tabulate
 from tools.embedded_model.loop import half_precision
+from tools.embedded_model.models import LATENT_FACTOR
 from tools.embedded_model.palette import LIGHT_NAMES, light_table, nearest_colour
 from tools.embedded_model.plan import Plan
 from tools.embedded_model.sampling import generate
@@ -232,6 +233,13 @@ def main() -> None:
     arguments = parser.parse_args()
     device = torch.device(arguments.device)
     networks, judges = read(arguments.file).to(device), Judges.load(arguments.judges, device)
+    made_for = LATENT_FACTOR * int(networks.unet.config.sample_size)
+    if {made_for, len(judges.mean_depth)} != {arguments.side}:
+        parser.error(
+            f"{arguments.file.name} is made for {made_for} x {made_for} pixels, the judges for "
+            f"{len(judges.mean_depth)}, and --side is {arguments.side}: all three must be alike. The shipped model, "
+            "for 128, knows other scenes; its scores and where they come from are in docs/model-card.md."
+        )
     arguments.out.mkdir(parents=True, exist_ok=True)
     metrics = evaluate(networks, judges, arguments.out, arguments.count, arguments.side, arguments.guidance)
     (arguments.out / "metrics.json").write_text(json.dumps(metrics, indent=2) + "\n", encoding="utf-8")

@@ -41,6 +41,8 @@ class Schedule:
     mean_decay: float = 0.999
     show_seconds: float = 10.0
     keep_seconds: float = 60.0
+    compiled: bool = False
+    """Compile the model at its first steps, for some minutes, and replay a step's kernels on a card."""
 
     def rate_at(self, step: int, progress: float) -> float:
         """Warm-up by steps, constant until `constant`, then half a cosine down to `floor` of the rate."""
@@ -115,6 +117,8 @@ def train(model: nn.Module, step_loss: StepLoss, schedule: Schedule, folder: Pat
     if over or spent >= schedule.seconds:
         return mean.model.eval().requires_grad_(False)
     model.train()
+    if schedule.compiled:
+        model.compile(dynamic=False, mode="reduce-overhead")
     generator = torch.Generator(device).manual_seed(schedule.seed + step)
     torch.manual_seed(schedule.seed + step)
     begun, first = time.monotonic() - spent, step

@@ -14,7 +14,7 @@ SHARES: Final = {
 
 @dataclass(frozen=True)
 class Plan:
-    """Sizes and rates of the shipped weights."""
+    """Sizes and rates of a training."""
 
     seed: int = 20_261_127
     scenes: int = 20_000
@@ -30,3 +30,4 @@ class Plan:
     decoder_rate: float = 3e-4
     unet_batch: int = 128
     unet_rate: float = 1e-3
+    compiled: bool = False

@@ -107,5 +107,8 @@ def denoising_loss(encoded: Encoded, plan: Plan) -> StepLoss:
 
 def train_denoiser(denoiser: Denoiser, encoded: Encoded, plan: Plan, folder: Path, seconds: float) -> Denoiser:
     """The trained UNet and text encoder (running mean of the weights)."""
-    schedule = Schedule("unet", seconds, plan.unet_rate, plan.seed + 3, warm_up=100, constant=0.4, mean_decay=0.998)
+    schedule = Schedule(
+        "unet", seconds, plan.unet_rate, plan.seed + 3, warm_up=100, constant=0.4, mean_decay=0.998,
+        compiled=plan.compiled,
+    )  # fmt: skip
     return cast(Denoiser, train(denoiser, denoising_loss(encoded, plan), schedule, folder))

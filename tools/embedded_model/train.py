@@ -108,16 +108,20 @@ class Run:
             TRAINING_SEEDS[: plan.scenes], plan, self.device, workers=self.workers, seconds=self.seconds("render")
         )
 
-    def estimator(self, data: Rendered) -> TinyDepthNet:
-        """The depth estimator."""
+    def estimator(self, data: Rendered, start: Networks | None) -> TinyDepthNet:
+        """The depth estimator; that of an earlier model stays as it is, since its UNet knows its maps."""
+        if start is not None:
+            return start.depth
         net: TinyDepthNet = self.clock.stage(
             "depth", lambda: train_depth(data, self.plan, self.work, self.seconds("depth")),
             lambda: _kept(self.work, "depth", build_depth()).to(self.device),
         )  # fmt: skip
         return net
 
-    def judges(self, data: Rendered) -> Judges:
-        """The judges."""
+    def judges(self, data: Rendered, start: Judges | None) -> Judges:
+        """The judges; those of an earlier training judge alike."""
+        if start is not None:
+            return start
         style: StyleNet = self.clock.stage(
             "style", lambda: train_style(data, self.plan, self.work, self.seconds("style")),
             lambda: _kept(self.work, "style", StyleNet()).to(self.device),
@@ -163,12 +167,12 @@ class Run:
         return self.clock.stage("decoder", refined, before)
 
 
-def run(training: Run, out: Path, start: Networks | None = None) -> dict[str, Any]:
+def run(training: Run, out: Path, start: Networks | None = None, judged: Judges | None = None) -> dict[str, Any]:
     """Every stage; write the model's parts, the judges, table, sheet and summary to `out`; return the summary."""
     clock, plan, device = training.clock, training.plan, training.device
     data: Rendered = clock.stage("render", training.rendered, training.rendered)
     LOG.info("render: %d scenes with %d looks", *data.pictures.shape[:2])
-    depth, judges = training.estimator(data), training.judges(data)
+    depth, judges = training.estimator(data, start), training.judges(data, judged)
     vae = training.autoencoder(data, start)
     factor = None if start is None else start.scaling_factor
 
@@ -208,7 +212,9 @@ def main() -> None:
         "--workers", type=int, default=max(1, (os.cpu_count() or 1) - 1), help="processes that draw scenes"
     )
     parser.add_argument("--threads", type=int, default=1, help="of torch, on a CPU")
-    parser.add_argument("--start", type=Path, help="an exported model to train on")
+    parser.add_argument("--start", type=Path, help="an exported model to train on: its autoencoder and estimator stay")
+    parser.add_argument("--judges", type=Path, help="judges.safetensors of an earlier training, in place of new ones")
+    parser.add_argument("--compile", dest="compiled", action="store_true", help="compile the UNet's training step")
     for name in ("scenes", "looks", "held_out", "side", "vae_batch", "unet_batch", "judge_batch"):
         parser.add_argument(f"--{name.replace('_', '-')}", type=int, default=getattr(Plan, name))
     for name in ("unet_rate", "vae_rate"):
@@ -225,7 +231,8 @@ def main() -> None:
     torch.manual_seed(Plan.seed)
     start = None if arguments.start is None else read(arguments.start).to(device)
     training = Run(replace(Plan(), **chosen), arguments.work, device, clock, arguments.workers)
-    summary = run(training, arguments.out, start)
+    judged = None if arguments.judges is None else Judges.load(arguments.judges, device)
+    summary = run(training, arguments.out, start, judged)
     LOG.info("all: %.1f s, failed: %s", arguments.seconds - clock.left, summary["failed"] or "nothing")
     if summary["metrics"]:
         LOG.info("\n%s", format_table(summary["metrics"]["table"], summary["metrics"]["psnr_db"]))
