@@ -27,7 +27,7 @@ RENDERED = {"figure": 9_000_665, "pose": 9_000_651, "crowd": 9_000_668}
 
 
 def write_inputs(folder: Path) -> None:
-    """The pictures and the mask that the commands work on."""
+    """Render the pictures and the mask that the commands use."""
     folder.mkdir(parents=True, exist_ok=True)
     shutil.copyfile(SAMPLE / "scene.png", folder / "room.png")
     shutil.copyfile(SAMPLE / "mask.png", folder / "room-mask.png")

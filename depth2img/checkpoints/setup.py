@@ -1,7 +1,7 @@
-"""Setting up: put a checkpoint and its YAML where the WebUI looks, first as a plan that can be shown, then in deed.
+r"""Put a checkpoint and its YAML where the WebUI looks: make a plan that can be shown, then carry it out.
 
     plan = plan_setup(Path("512-depth-ema.safetensors"), webui_folders(webui=Path("stable-diffusion-webui")))
-    print(*plan.lines(), sep="\\n")
+    print(*plan.lines(), sep="\n")
     carry_out(plan)
 
 Nothing that is there is ever overwritten: a wrong YAML is kept under another name, and a file of the same name stops
