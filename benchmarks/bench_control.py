@@ -101,7 +101,7 @@ class Maker(Protocol):
 
 
 def held_out(count: int) -> tuple[list[Scene], DepthMap]:
-    """Render scenes that the model was not trained on, and the mean depth of some that it was."""
+    """Scenes that the model was not trained on, and the mean depth of some that it was."""
     cpu = torch.device("cpu")
     drawn = quality_scenes(count, SIDE, cpu)
     found = [

@@ -34,24 +34,22 @@ SEED = 9_000_612
 FIRST = 1
 """Figures, from the left, that are not masked."""
 DIFFERENCE = 10
-"""Difference in levels of 255 from which a pixel counts as part of the masked figure or its shadow."""
+"""Levels of 255 by which a pixel differs with and without the masked figure: the figure and its shadow."""
 GROWTH = 3
 """Pixels by which the mask extends beyond them."""
 
 
 @dataclass(frozen=True)
 class Drawn:
-    """A picture uint8 (S, S, 3) and its inverse depth (S, S).
-
-    Depth is 0..1 relative to the nearest point, as the bundled estimator was trained.
-    """
+    """A picture uint8 (S, S, 3) and its inverse depth (S, S), 0..1 relative to the nearest point, which is what the
+    bundled estimator is trained to see."""
 
     picture: npt.NDArray[np.uint8]
     depth: npt.NDArray[np.float32]
 
 
 def scene(seed: int, together: str = "") -> tuple[Scene, Look]:
-    """Make the scene of a seed, by day, and a plain look of it."""
+    """The scene of a seed, by day, and a plain look of it."""
     rng = np.random.default_rng(seed)
     geometry = sample_scene(rng, together)
     return geometry, sample_look(rng, geometry, light="day", style="plain")
@@ -65,7 +63,7 @@ def draw(geometry: Scene, look: Look) -> Drawn:
 
 
 def recoloured(look: Look, figures: tuple[str, ...], floor: str, back: str) -> Look:
-    """Change the colours of a look, by their names."""
+    """The look with other colours, by their names."""
     index = COLOUR_NAMES.index
     items = tuple(
         replace(its, colours=(index(name), index(name))) for its, name in zip(look.items, figures, strict=True)

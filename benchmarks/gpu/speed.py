@@ -1,4 +1,4 @@
-"""Measure speed and memory: the engine, its levers one by one, diffusers' own pipeline."""
+"""How fast and in how much memory: the engine, its levers one by one, diffusers' own pipeline."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def beside_diffusers(bench: Bench, report: Report) -> None:
 
 
 def levers_one_by_one(bench: Bench, report: Report) -> None:
-    """Measure a step after each lever; at the end the model is tuned as by the engine."""
+    """A step's time after each lever; the model is tuned at the end as the engine tunes it."""
     plain: dict[int, torch.Tensor] = {}
 
     def step(unet: Any) -> Found:
@@ -81,7 +81,7 @@ def levers_one_by_one(bench: Bench, report: Report) -> None:
 
 
 def tuned(bench: Bench, report: Report) -> None:
-    """Measure the engine with its levers, and its share of the card's peak."""
+    """The engine with its levers, and what part of the card it uses."""
     for count in bench.batches:
         report.check(
             f"engine, {count} at a time",

@@ -1,6 +1,6 @@
-"""Optimisations for graphics cards, of speed or memory: networks in, networks out.
+"""What makes a model faster on a graphics card, or smaller: networks in, networks out.
 
-On the CPU none is applied unless asked for, and pictures stay bit for bit the same.
+On the CPU none of this is used unless somebody asks for it, and pictures stay the same to the bit.
 """
 
 from __future__ import annotations
@@ -20,21 +20,21 @@ def is_cuda(device: torch.device) -> bool:
 
 
 def tuned(networks: Networks) -> Networks:
-    """Apply every optimisation for the networks' device that needs no noticeable preparation."""
+    """The networks as they run fastest on their device without any preparation that takes a user's time."""
     if not is_cuda(networks.device):
         return networks
     return replayed(innermost_norms(channels_last(fused(networks))))
 
 
 def channels_last(networks: Networks) -> Networks:
-    """Lay UNet and autoencoder out with channels innermost, which suits tensor cores; in place."""
+    """UNet and autoencoder with their channels innermost, as tensor cores want them; changed in place."""
     for network in (networks.unet, networks.vae):
         network.to(memory_format=torch.channels_last)
     return networks
 
 
 def innermost_norms(networks: Networks) -> Networks:
-    """Replace group norms by ones that keep channels innermost, which torch's CUDA kernel does not; in place."""
+    """Norms that keep channels innermost, where torch's own for cards turns them outermost; changed in place."""
     for network in (networks.unet, networks.vae):
         for owner in list(network.modules()):
             for name, child in list(owner.named_children()):
@@ -44,7 +44,7 @@ def innermost_norms(networks: Networks) -> Networks:
 
 
 class InnermostNorm(nn.Module):
-    """`GroupNorm` that reads and writes channels innermost.
+    """`GroupNorm` that reads and writes pictures with their channels innermost.
 
     Args:
         norm: with weight and bias, which are shared.
@@ -56,13 +56,13 @@ class InnermostNorm(nn.Module):
         self.weight, self.bias = norm.weight, norm.bias
 
     def forward(self, values: torch.Tensor) -> torch.Tensor:
-        """Normalise float (B, C, h, w) over each group of channels and all positions."""
+        """Any float (B, C, h, w) -> the same, normed over each group of channels and all places."""
         if values.ndim != 4:
             return nn.functional.group_norm(values, self.num_groups, self.weight, self.bias, self.eps)
         count, channels, height, width = values.shape
         values = values.contiguous(memory_format=torch.channels_last)
         rows = values.permute(0, 2, 3, 1).reshape(count, height * width, channels)
-        # Per channel first, contiguous in memory; the few results are then averaged over the groups.
+        # Of each channel first, along memory; the few numbers that come out are summed over the groups.
         groups = (count, self.num_groups, channels // self.num_groups)
         mean = rows.mean(1, dtype=torch.float32).view(groups).mean(2, keepdim=True)
         power = torch.linalg.vector_norm(rows, dim=1, dtype=torch.float32).square() / (height * width)
@@ -74,7 +74,7 @@ class InnermostNorm(nn.Module):
 
 
 def fused(networks: Networks) -> Networks:
-    """Fuse the UNet's query, key and value projections (cross-attention: key and value) into one; in place."""
+    """The UNet's attention with one product for query, key and value (cross-attention: key and value); in place."""
     networks.unet.fuse_qkv_projections()
     for module in networks.unet.modules():
         if hasattr(module, "to_qkv"):
@@ -91,7 +91,7 @@ def replayed(networks: Networks) -> Networks:
 
 
 def compiled(networks: Networks) -> Networks:
-    """Compile the UNet at its first step for each size, which takes about a minute; in place."""
+    """The UNet compiled at its first step for each size, which takes about a minute."""
     networks.unet.compile(dynamic=False)
     return networks
 

@@ -94,12 +94,12 @@ class MidasEstimator:
         return self._forward([midas_input(images.to_float(picture))])[0]
 
     def estimate_all(self, pictures: Sequence[npt.NDArray[np.float32]], rows: int) -> list[DepthMap]:
-        """Estimate the maps of several pictures, those of one network size together.
+        """The maps of several pictures, those of one network size together.
 
         Args:
             pictures: see `Estimator.estimate`.
-            rows: pictures in every pass of the network. A smaller pass is padded: kernels are chosen by shape, so
-                that the last bits of a map would depend on the size of its batch.
+            rows: pictures in every pass of the network. A pass that lacks some is filled up: kernels are chosen by the
+                shape, so that with it a map would depend in its last bits on how many pictures go along.
 
         Raises:
             EstimatorError: the estimation failed.

@@ -42,7 +42,7 @@ def exr(*attributes: bytes) -> bytes:
 
 @pytest.fixture
 def opened(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, ...]]:
-    """Record what OpenCV is asked to decode; it returns a map of 3 x 2."""
+    """What OpenCV is asked to decode; it gives a map of 3 x 2."""
     asked: list[tuple[Any, ...]] = []
 
     def decode(*given: Any) -> np.ndarray:
