@@ -97,7 +97,7 @@ class Report:
 
     @property
     def usable(self) -> bool:
-        """True if it works as a depth checkpoint as it lies there."""
+        """True if the file works as a depth checkpoint as it is."""
         return self.is_depth and not any(fault.serious for fault in self.faults)
 
     @property
