@@ -125,13 +125,11 @@ def merge(
     """
     _check_options(target, multiplier, vae, precision)
     paths: dict[Letter, Path] = {"A": primary, "B": secondary, **({"C": tertiary} if tertiary else {})}
-    sources: dict[Letter, _Source] = {letter: _open(path) for letter, path in paths.items()}
+    sources = {letter: _open(path) for letter, path in paths.items()}
     depth = _depth_side(sources)
     model = open_single_file(sources[depth].file)
     _fit(sources, model.config)
-    lazies, fates = _tensors(sources, depth, multiplier, vae)
-    if precision is not None:
-        lazies = [_in_precision(lazy, PRECISIONS[precision]) for lazy in lazies]
+    lazies, fates = _tensors(sources, depth, multiplier, vae, precision)
     hashed = sum(source.file.size for source in sources.values())
     whole = hashed + room_for(lazies, target.parent)
     hashes = _hashes(sources, progress, whole)
@@ -140,10 +138,11 @@ def merge(
         "sd_merge_recipe": json.dumps(recipe),
         "sd_merge_models": json.dumps(_models(sources, hashes)),
         METADATA: model.config.to_json(),
-        **({RECREATED: "\n".join(model.noted)} if model.noted else {}),
     }
-    written = write_single_file(target, lazies, model.config, metadata, part_of(progress, hashed, whole))
-    return Merged(fates, *written, recipe)
+    if model.noted:
+        metadata[RECREATED] = "\n".join(model.noted)
+    told = part_of(progress, hashed, whole)
+    return Merged(fates, *write_single_file(target, lazies, model.config, metadata, told), recipe)
 
 
 def _hashes(sources: _Sources, progress: Progress | None, whole: int) -> dict[Letter, str]:
@@ -257,7 +256,9 @@ def _in_precision(lazy: Lazy, precision: torch.dtype) -> Lazy:
     return as_type(lazy, precision) if wanted else lazy
 
 
-def _tensors(sources: _Sources, depth: Letter, multiplier: float, vae: Letter) -> tuple[list[Lazy], list[MergedTensor]]:
+def _tensors(
+    sources: _Sources, depth: Letter, multiplier: float, vae: Letter, precision: str | None
+) -> tuple[list[Lazy], list[MergedTensor]]:
     a, lazies, fates = sources["A"], [], []
     names = {*(n for n in a.names if not n.startswith(keys.DEPTH))}
     names |= {n for n in sources[depth].names if n.startswith(keys.DEPTH)}
@@ -277,6 +278,8 @@ def _tensors(sources: _Sources, depth: Letter, multiplier: float, vae: Letter) -
     for name in sorted({name for source in sources.values() for name in source.names} - names):
         having = tuple(letter for letter, source in sources.items() if name in source.names)
         fates.append(MergedTensor(name, having, "left out"))
+    if precision is not None:
+        lazies = [_in_precision(lazy, PRECISIONS[precision]) for lazy in lazies]
     return lazies, fates
 
 

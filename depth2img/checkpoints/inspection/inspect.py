@@ -38,7 +38,7 @@ def inspect(source: Path | CheckpointFile, *, whole: bool = False, progress: Pro
         source: a safetensors file, or one that `torch.save` wrote, opened or not; nothing in it is run, whatever it
             asks for.
         whole: also read the whole file, for its SHA-256 and the checksums that a pickle has.
-        progress: with `whole`, told the bytes done and the bytes in all.
+        progress: with `whole`, called with the bytes done and the bytes in all.
 
     Raises:
         CheckpointError: it is neither, it is damaged, or it wants to run code.
@@ -197,7 +197,7 @@ def _kind(found: Mapping[str, Shape], metadata: Mapping[str, str]) -> tuple[str,
 
 
 def _merged(metadata: Mapping[str, str]) -> str:
-    """Say how the file was merged, as far as a recipe of the WebUI's form tells."""
+    """Describe how the file was merged, if it has a recipe in the WebUI's format."""
     try:
         recipe = json.loads(metadata.get("sd_merge_recipe", ""))
     except (ValueError, RecursionError):

@@ -178,7 +178,7 @@ def _known_block(name: str) -> bool:
 
 
 def reading(what: str) -> AbstractContextManager[None]:
-    """Turn whatever the names, numbers and shapes of an untrusted file lead to into a `CheckpointError`."""
+    """Turn exceptions about the names, numbers and shapes of an untrusted file into a `CheckpointError`."""
     return refusing(
         f"The {what} cannot be used.", CheckpointError, on=(Exception,), fix="Get the file again, or remove it."
     )
