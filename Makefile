@@ -14,7 +14,7 @@ QUICK := $(filter-out browser webui_real,$(sort $(foreach file,$(wildcard tests/
 CHROMIUM := $(firstword $(foreach name,chromium chromium-browser google-chrome,$(shell command -v $(name) 2>/dev/null)))
 NODE := $(shell command -v node 2>/dev/null)
 PYTEST := $(BIN)/python -m pytest
-# The tests are many small computations: threads only get into each other's way, more so on a busy machine.
+# The tests are many small computations: more threads only slow them down, especially on a busy machine.
 THREADS := OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1}
 
 .DEFAULT_GOAL := help
@@ -23,7 +23,7 @@ THREADS := OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1}
 help: ## this list
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 10
 
-env: $(STAMP) ## create .venv and install everything (done once)
+env: $(STAMP) ## create .venv and install everything (once)
 
 $(STAMP): pyproject.toml constraints.txt tests/requirements-no-deps.txt
 	@if [ ! -x $(BIN)/python ]; then \
@@ -107,7 +107,7 @@ mutants: $(VENV)/.mutants ## mutation tests of the core: make mutants [SAMPLE=15
 bench: $(STAMP) ## measurements side by side, printed as ratios
 	@set -e; for file in $(wildcard benchmarks/bench_*.py) benchmarks/plot.py; do $(BIN)/python $$file; done
 
-gpu: $(STAMP) ## everything on a graphics card, or small on the CPU: make gpu [OUT=FILE.json] [SECONDS=200]
+gpu: $(STAMP) ## check and measure on a graphics card, or small on the CPU: make gpu [OUT=FILE.json] [SECONDS=200]
 	@mkdir -p benchmarks/results
 	@$(BIN)/python -m benchmarks.gpu --out $(or $(OUT),benchmarks/results/gpu.json) --seconds $(or $(SECONDS),200) $(ARGS)
 

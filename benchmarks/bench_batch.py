@@ -41,7 +41,7 @@ from depth2img.options import DepthOptions
 ROOT = Path(__file__).resolve().parents[1]
 BATCH_SIZES = (1, 2, 4, 8)
 COMMANDS = 2
-"""Pictures that a command is started for; more would only take longer."""
+"""Pictures for the measurement of the command; more would only take longer."""
 
 MAIN = "from depth2img.cli import main; main()"
 
@@ -62,7 +62,7 @@ class Bench:
         self.outs = itertools.count()
 
     def one_by_one(self) -> int:
-        """The engine, a picture at a time, results written."""
+        """Run the engine, a picture at a time, and write the results."""
         out = self._out()
         for path in sorted(self.pictures.iterdir()):
             self.engine._cache.clear()
@@ -71,7 +71,7 @@ class Bench:
         return self.items
 
     def batched(self, size: int) -> int:
-        """What a worker does once its model is loaded: reads, estimates, samples, writes pictures and records."""
+        """Run a worker after its model is loaded: read, estimate, sample, write pictures and records."""
         out = self._out()
         found = find_items(Sources(self.pictures), self.settings, DepthOptions())
         plan = make_plan(found.items, out, suffix=".png", batch_size=size, model="tiny", dtype="auto")
@@ -83,13 +83,13 @@ class Bench:
         return self.items
 
     def commands(self) -> int:
-        """`depth2img generate`, started anew for each picture."""
+        """Start `depth2img generate` for each picture."""
         for path in sorted(self.pictures.iterdir())[:COMMANDS]:
             self._command("generate", path, "-o", self._out())
         return COMMANDS
 
     def diffusers(self, size: int) -> int:
-        """diffusers' own pipeline on the same weights."""
+        """Run diffusers' own pipeline on the same weights."""
         pipe, networks = self._pipeline, self.engine.networks
         paths = sorted(self.pictures.iterdir())
         with torch.no_grad():
@@ -111,7 +111,7 @@ class Bench:
         return self.items
 
     def ray(self, workers: int) -> float:
-        """Items a second of so many workers of one thread, between the first finished group and the last."""
+        """Measure items per second of single-threaded workers, between the first finished group and the last."""
         out = self._out()
         self._command(
             *("batch", self.pictures, out, "--batch-size", 2, "--threads", 1, "--ray", "local", "--workers", workers)
@@ -121,7 +121,7 @@ class Bench:
         return sum(one > begun for one in times) / (times[-1] - begun)
 
     def prepare(self) -> None:
-        """What diffusers is given, made once."""
+        """Make the input for diffusers, once."""
         from diffusers import StableDiffusionDepth2ImgPipeline
         from transformers import DPTConfig, DPTForDepthEstimation, DPTImageProcessor
 
@@ -153,14 +153,14 @@ class Bench:
 
 
 def rate(call: Callable[[], int]) -> float:
-    """Items a second of one call."""
+    """Measure items per second of one call."""
     begun = time.perf_counter()
     count = call()
     return count / (time.perf_counter() - begun)
 
 
 def peak_megabytes(size: int, folder: Path) -> float:
-    """Largest resident memory of a process that makes one group of so many; a process each, as it never shrinks."""
+    """Measure the peak resident memory for one group of a size, in a process of its own since it never shrinks."""
     script = (
         "import resource, sys\nfrom pathlib import Path\n"
         "sys.path.insert(0, str(Path(sys.argv[2]) / 'benchmarks'))\n"
@@ -181,7 +181,7 @@ def peak_megabytes(size: int, folder: Path) -> float:
 
 
 def measure(bench: Bench, rounds: int) -> dict[str, float]:
-    """Items a second by name, the best of the rounds."""
+    """Return items per second by name, the best of the rounds."""
     calls: dict[str, Callable[[], int]] = {
         "command per picture": bench.commands,
         "engine, one by one": bench.one_by_one,
@@ -196,7 +196,7 @@ def measure(bench: Bench, rounds: int) -> dict[str, float]:
 
 
 def ratios(rates: dict[str, float]) -> dict[str, float]:
-    """What is printed below the rates."""
+    """List the ratios that are printed below the rates."""
     best = max(BATCH_SIZES, key=lambda size: rates[f"batch, {size} at a time"])
     table = {
         f"batch of {size} over batch of 1": rates[f"batch, {size} at a time"] / rates["batch, 1 at a time"]

@@ -1,4 +1,4 @@
-"""Conditioning at 512 x 512: the WebUI's own code beside ours, in one process of the real WebUI, same weights.
+"""Measure conditioning at 512 x 512: the WebUI's code and ours, in one process of the real WebUI, same weights.
 
     WEBUI_DIR=... WEBUI_PYTHON=... python benchmarks/bench_conditioning.py [CHECKPOINT]
 
@@ -101,7 +101,7 @@ result["peak"] = {
 
 
 def measure(checkpoint: Path) -> dict[str, Any]:
-    """Seconds and bytes, measured in one WebUI process."""
+    """Measure seconds and bytes in one WebUI process."""
     threads = {"OMP_NUM_THREADS": str(os.cpu_count())}
     with (
         tempfile.TemporaryDirectory() as folder,
@@ -113,7 +113,7 @@ def measure(checkpoint: Path) -> dict[str, Any]:
 
 
 def ratios(figures: dict[str, Any]) -> dict[str, float]:
-    """What is printed: how many times ours is faster, and ours over a bare forward."""
+    """List the printed ratios: the WebUI's time over ours, and ours over that of a bare forward pass."""
     middle = {batch: {name: statistics.median(runs) for name, runs in figures[batch].items()} for batch in ("1", "4")}
     return {
         "cold, batch 1": middle["1"]["native"] / middle["1"]["cold"],

@@ -1,4 +1,4 @@
-"""What each control does to pictures, in numbers: the bundled model on scenes that it never saw.
+"""Measure the effect of each control on pictures: the bundled model on scenes that it was not trained on.
 
     WEBUI_DIR=... WEBUI_PYTHON=... python benchmarks/bench_control.py [--scenes 6] [--seeds 1] [--engine [--model tiny]]
 
@@ -50,15 +50,15 @@ from tools.shipped_scenes import scenes  # noqa: E402
 SIDE: Final = 128
 STEPS: Final = 12
 FEW: Final = 4
-"""Steps where only the conditioning is looked at. The host's DDIM leaves out two of them, so that 2 would be none."""
+"""Steps where only the conditioning is measured. The host's DDIM skips two, so that of 2 none would be left."""
 
 CFG: Final = 4.0
 PARTS: Final = (0.0, 0.25, 0.5, 0.75, 1.0)
 MEAN_OF: Final = 48
-"""Training scenes whose mean depth is what all scenes share."""
+"""Training scenes; their mean depth is the part that all scenes share."""
 
 SHIFT, VIEW = 8, 64
-"""Of the pan: pixels per frame, and the height of what is seen of the picture."""
+"""The pan: pixels per frame, and the height of the visible part of the picture."""
 
 Figure = tuple[float, float]
 """Mean and its standard error."""
@@ -87,13 +87,13 @@ class Maker(Protocol):
     def generate(
         self, pictures: Sequence[Picture], prompt: str, options: dict[str, Any], **fields: Any
     ) -> list[Picture]:
-        """One result per picture; `fields` are `seed`, `steps`, `mask` and `only_masked`."""
+        """Make one result per picture; `fields` are `seed`, `steps`, `mask` and `only_masked`."""
 
     def conditionings(self) -> npt.NDArray[np.float32]:
-        """What the latest job's first call of the network was conditioned on: (B, h, w), conditional rows."""
+        """Return the conditioning of the latest job's first call of the network: (B, h, w), conditional rows."""
 
     def native(self) -> contextlib.AbstractContextManager[None]:
-        """Jobs as the host does them without the extension."""
+        """Run jobs on the host without the extension."""
 
 
 def held_out(count: int) -> tuple[list[Scene], DepthMap]:
@@ -137,7 +137,7 @@ class InEngine:
 
     @contextlib.contextmanager
     def native(self) -> Iterator[None]:
-        """What the host does by itself is what the option "Entering" does."""
+        """Use the option "Entering", whose result is the host's own."""
         inner = self.generate
         self.generate = lambda *given, **fields: inner(*given[:2], {"estimate_on": "entering"}, **fields)  # type: ignore[method-assign]
         try:
@@ -201,7 +201,7 @@ class Bench:
         self._made: dict[str, list[Picture]] = {}
 
     def tables(self) -> Iterator[tuple[str, Table]]:
-        """All tables with their titles."""
+        """Measure all tables, with their titles."""
         for name in ("strength", "end", "start"):
             yield f"structure against {name}", {f"{part:g}": self.kept({name: part}) for part in PARTS}
         yield (
@@ -217,7 +217,7 @@ class Bench:
         yield "flicker of the conditioning over a tilt, maps of a renderer, of 2", self.rendered_flicker()
 
     def results(self, options: dict[str, Any]) -> list[Picture]:
-        """One result per scene and seed; jobs that come to the same are run once."""
+        """Make one result per scene and seed; equal jobs are run once."""
         if options.get("strength") == 0 or options.get("end") == 0 or options.get("start") == 1:
             options = {"strength": 0.0, **{name: options[name] for name in ("ignore_colours",) if name in options}}
         plain = DepthOptions()
@@ -236,7 +236,7 @@ class Bench:
         return self._made[key]
 
     def kept(self, options: dict[str, Any], part: slice = np.s_[:]) -> Figure:
-        """Structure of the results, over the given columns."""
+        """Score the structure of the results, over the given columns."""
         return figure(self.score(scene, made, part) for scene, made in self.pairs(options))
 
     def pairs(self, options: dict[str, Any]) -> Iterator[tuple[Scene, Picture]]:
@@ -248,12 +248,12 @@ class Bench:
         return structure(*(DepthMap(np.ascontiguousarray(depth.values[:, part])) for depth in maps))
 
     def chance(self) -> Figure:
-        """What one scene's input scores against another's depth."""
+        """Score one scene's input against another's depth, as the chance level."""
         pairs = itertools.permutations(self.cases, 2)
         return figure(self.score(one, other.picture) for one, other in pairs)
 
     def region(self) -> Table:
-        """Inside and outside of a mask over the left half."""
+        """Measure inside and outside of a mask over the left half."""
         mask = np.zeros((SIDE, SIDE), np.uint8)
         mask[:, : SIDE // 2] = 255
         left, right = np.s_[: SIDE // 2], np.s_[SIDE // 2 :]
@@ -265,7 +265,7 @@ class Bench:
         }
 
     def tones(self) -> Table:
-        """Depth is neutral, so that what is left can only be leaked tone."""
+        """Measure the leaked tone, with neutral depth so that nothing else is left."""
         plain, noise = {"strength": 0.0}, {"strength": 0.0, "ignore_colours": True}
         made = self.results(noise)
         others = [*self.cases[1:], self.cases[0]] * self.seeds
@@ -278,7 +278,7 @@ class Bench:
         }
 
     def negatives(self) -> Table:
-        """Tones of the picture that show through: nothing else differs between the two jobs of a pair."""
+        """Measure the picture's tones that show through; nothing else differs between the two jobs of a pair."""
         found = {}
         for name, ignore in (("as in the host", False), ("ignoring source colours", True)):
             options = {"strength": 0.0, "ignore_colours": ignore}
@@ -290,7 +290,7 @@ class Bench:
         return found
 
     def only_masked(self) -> Table:
-        """Difference from the whole picture's conditioning, cut and resized."""
+        """Measure the difference from the whole picture's conditioning, cropped and resized."""
         errors: dict[str, list[float]] = {"original, as by default": [], "the host's own": []}
         mask = np.zeros((SIDE, SIDE), np.uint8)
         mask[SIDE // 3 : SIDE * 2 // 3, SIDE // 4 : SIDE * 2 // 3] = 255
@@ -309,7 +309,7 @@ class Bench:
         return {name: figure(found) for name, found in errors.items()}
 
     def flicker(self) -> Table:
-        """Mean change of what stays in view from one frame to the next; the camera tilts from the sky to the floor."""
+        """Measure the mean change of what stays in view between frames; the camera tilts from the sky to the floor."""
         changes: dict[str, list[float]] = {"own": [], "shared": [], "fixed": []}
         step = SHIFT // 8
         for scene in self.cases:
@@ -323,7 +323,7 @@ class Bench:
         return {name: figure(found) for name, found in changes.items()}
 
     def rendered_flicker(self) -> Table:
-        """The same where the maps themselves do not flicker: what is left is what the range does."""
+        """Measure the change between frames of one map, cropped: only the range can make it flicker."""
         changes: dict[str, list[float]] = {"own": [], "shared": [], "fixed": []}
         step = SHIFT // 8
         for scene in self.cases:
@@ -337,24 +337,24 @@ class Bench:
 
 
 def blurred(picture: Picture) -> npt.NDArray[np.float64]:
-    """Tones: brightness, 0..255, without detail."""
+    """Return a picture's tones: brightness, 0..255, without detail."""
     return np.asarray(cv2.GaussianBlur(picture.mean(axis=2), (0, 0), SIDE / 16), np.float64)
 
 
 def correlation(one: Picture, other: Picture) -> float:
-    """Of tones."""
+    """Correlate the tones of two pictures."""
     return float(np.corrcoef(blurred(one).ravel(), blurred(other).ravel())[0, 1])
 
 
 def figure(values: Iterator[float] | Sequence[float]) -> Figure:
-    """Mean and standard error."""
+    """Return mean and standard error."""
     found = list(values)
     return statistics.fmean(found), statistics.stdev(found) / len(found) ** 0.5 if len(found) > 1 else 0.0
 
 
 @contextlib.contextmanager
 def webui() -> Iterator[InWebUI]:
-    """The real WebUI with the bundled model."""
+    """Start the real WebUI with the bundled model."""
     from host import running
 
     with tempfile.TemporaryDirectory() as folder:

@@ -1,4 +1,4 @@
-"""Memory and time of converting and merging, against the largest tensor, the bound, and the way that holds it all.
+"""Measure memory and time of converting and merging, beside the largest tensor and a script that loads everything.
 
     python benchmarks/bench_convert.py [CHECKPOINT] [--folder FOLDER] [--only convert|merge] [--plain PLAIN]
 
@@ -53,7 +53,7 @@ BOUND = 1.3
 
 
 def in_memory(source: Path, target: Path) -> None:
-    """Folder -> file with everything in memory, as a short script does it."""
+    """Convert a folder to a file with everything in memory, as a short script does."""
     parts = {name: load_file(source / name / f"{stem}.safetensors") for name, stem in WEIGHTS.items()}
     table = open_model(source).key_map
     state = {pair.ldm: pair.to_ldm([parts[pair.component][name] for name in pair.names]) for pair in table}
@@ -73,13 +73,13 @@ TASKS: dict[str, Callable[[list[Path], Path], object]] = {
 
 
 def status() -> dict[str, int]:
-    """The kB lines of /proc/self/status."""
+    """Read the kB lines of /proc/self/status."""
     lines = (line.split() for line in Path("/proc/self/status").read_text().splitlines())
     return {words[0][:-1]: int(words[1]) for words in lines if words[-1] == "kB"}
 
 
 def measured(task: str, given: list[Path], target: Path) -> None:
-    """Run a task and print what it took, as JSON."""
+    """Run a task and print its time and memory, as JSON."""
     Path("/proc/self/clear_refs").write_text("5")
     before, mapped, stop = status(), 0, threading.Event()
 
@@ -111,7 +111,7 @@ def run(task: str, *given: Path, target: Path) -> dict[str, Any]:
 
 
 def random_checkpoint(path: Path) -> None:
-    """A depth checkpoint in float32 that is narrower than Stable Diffusion 2, with noise for weights."""
+    """Write a depth checkpoint in float32, narrower than Stable Diffusion 2, with random weights."""
     config = dataclasses.replace(
         SD2,
         unet={
@@ -144,14 +144,14 @@ def shard(folder: Path) -> None:
 
 
 def pickled(source: Path, target: Path) -> None:
-    """The file as PyTorch pickles it; this holds it all in memory."""
+    """Rewrite the file as a PyTorch pickle; it is held in memory as a whole."""
     torch.save({"state_dict": load_file(source)}, target)
     if source.with_suffix(".yaml").exists():
         shutil.copy(source.with_suffix(".yaml"), target.with_suffix(".yaml"))
 
 
 def largest(path: Path, halves: bool = False) -> tuple[int, int]:
-    """Bytes of the largest tensor of a file's single-file view, and of the largest with what it is made of."""
+    """Return the bytes of the largest tensor of a file's single-file view, without and with its inputs."""
     model = open_model(path)
     sizes = []
     for lazy in lazy_list(ToLdm(model.parts, model.key_map)):
@@ -160,7 +160,7 @@ def largest(path: Path, halves: bool = False) -> tuple[int, int]:
 
 
 def without_depth(source: Path, target: Path) -> None:
-    """The same weights as a checkpoint with 4 input channels."""
+    """Write the weights as a checkpoint with 4 input channels."""
     tensors = open_checkpoint(source)
     cut = {z.key: z for z in lazy_list(tensors) if not z.key.startswith(keys.DEPTH)}
     convolution = cut[INPUT]
@@ -170,7 +170,7 @@ def without_depth(source: Path, target: Path) -> None:
 
 
 def rows(source: Path, folder: Path, only: str | None, plain: Path | None) -> list[dict[str, Any]]:
-    """All rows; every result is removed as soon as nothing needs it."""
+    """Measure all rows; every result is removed as soon as nothing needs it."""
     found: list[dict[str, Any]] = []
     size = source.stat().st_size
     tensor, group = largest(source)

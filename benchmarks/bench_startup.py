@@ -1,4 +1,4 @@
-"""What the extension adds to the start of the real WebUI, page included: with and without it, in turns.
+"""Measure the start of the real WebUI, page included, alternately with and without the extension.
 
     WEBUI_DIR=... WEBUI_PYTHON=... python benchmarks/bench_startup.py
 
@@ -24,7 +24,7 @@ STAGES = ("load scripts", "create ui", "gradio launch", "add APIs", "app_started
 
 
 def stages(extension: bool) -> dict[str, float]:
-    """Seconds of each stage of one start, as the WebUI counts them."""
+    """Return the seconds of each stage of one start, as the WebUI reports them."""
     with (
         tempfile.TemporaryDirectory() as folder,
         tempfile.TemporaryDirectory() as checkpoints,  # of its own: the host walks through all that lies in it

@@ -1,4 +1,4 @@
-"""Frame time of the hover view at 512 x 512, drawn in headless Chromium without a graphics card.
+"""Measure the frame time of the hover view at 512 x 512, in headless Chromium without a graphics card.
 
     python benchmarks/bench_viewer.py
 

@@ -1,4 +1,4 @@
-"""A thousand jobs on the bundled model in the real WebUI: what grows?
+"""Run a thousand jobs on the bundled model in the real WebUI, and report what grows.
 
     WEBUI_DIR=... WEBUI_PYTHON=... python benchmarks/endurance.py [--jobs 1000]
 

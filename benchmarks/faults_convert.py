@@ -1,4 +1,4 @@
-"""What converting and merging leave behind when something goes wrong, counted.
+"""Count what converting and merging leave behind when something goes wrong.
 
     python benchmarks/faults_convert.py [--tries 100]
 
@@ -62,7 +62,7 @@ TASKS: dict[str, tuple[str, Task]] = {
 
 @dataclass
 class Bench:
-    """The sources, what whole results look like, and what has been counted."""
+    """The sources, the hashes of whole results, and the counts."""
 
     folder: Path
     tries: int
@@ -88,7 +88,7 @@ class Bench:
 
     @contextlib.contextmanager
     def place(self, task: str, parent: Path | None = None) -> Iterator[Path]:
-        """A folder with an old file where the target will be; a folder is no target where one exists already."""
+        """Make a folder with an old file in the target's place, unless the target is a folder, which must not exist."""
         folder = Path(tempfile.mkdtemp(dir=parent or self.folder))
         try:
             name, _ = TASKS[task]
@@ -99,7 +99,7 @@ class Bench:
             shutil.rmtree(folder)
 
     def judge(self, fault: str, task: str, folder: Path, code: int) -> None:
-        """Count what lies in `folder` after a try that ended with `code`."""
+        """Count the files in `folder` after an attempt that ended with `code`."""
         found = digests(folder)
         new = {name: digest for name, digest in found.items() if not name.startswith(".")}
         old = {name for name in new if (folder / name).read_bytes() == b"old"}
@@ -120,7 +120,7 @@ class Bench:
             counts["OTHER END"] += 1
 
     def next_run(self, fault: str, task: str, folder: Path) -> None:
-        """Run once more, and count whether all is well."""
+        """Run once more, and count whether the result is whole."""
         name, do = TASKS[task]
         if (folder / name).is_dir():
             shutil.rmtree(folder / name)
@@ -131,7 +131,7 @@ class Bench:
     # --- faults -------------------------------------------------------------------------------------------------------
 
     def kills(self) -> None:
-        """SIGKILL at a random moment."""
+        """Send SIGKILL at a random moment."""
         for task, (name, do) in TASKS.items():
             for _ in range(self.tries):
                 with self.place(task) as folder:
@@ -142,7 +142,7 @@ class Bench:
                     self.next_run("killed", task, folder)
 
     def damage(self) -> None:
-        """Sources that are cut, have a bit changed, or a tensor of another shape."""
+        """Use sources that are truncated, have a bit flipped, or a tensor of another shape."""
         whole = (self.folder / "depth.safetensors").read_bytes()
         header = 8 + int.from_bytes(whole[:8], "little")
         for task, (name, do) in TASKS.items():
@@ -170,7 +170,7 @@ class Bench:
                             self.judge(fault, task, folder, code)
 
     def misshape(self, path: Path) -> None:
-        """The depth checkpoint with one tensor cut along its first side."""
+        """Copy the depth checkpoint with one tensor cut along its first dimension."""
         state = load_file(self.folder / "depth.safetensors")
         names = [
             n for n, v in state.items() if v.ndim and v.shape[0] > 1 and n.startswith(("model.", "first_", "cond_"))
@@ -181,7 +181,7 @@ class Bench:
         shutil.copy(self.folder / "depth.yaml", path.with_suffix(".yaml"))
 
     def full_disk(self) -> None:
-        """The disk fills up while the target is written."""
+        """Fill the disk while the target is written."""
         with small_disk(self.folder) as disk:
             for task, (name, do) in TASKS.items():
                 for _ in range(max(1, self.tries // 10)):
@@ -194,7 +194,7 @@ class Bench:
                         self.next_run("disk full" if disk else "file too large", task, folder)
 
     def no_permission(self) -> None:
-        """The folder may not be written by who runs this."""
+        """Use a folder without write permission."""
         if os.geteuid() != 0:
             print("no permission: left out, since only root can become somebody else")
             return
@@ -214,7 +214,7 @@ class Bench:
                 self.judge("no permission", task, folder, ended(child))
 
     def table(self, faults: set[str] | None = None) -> str:
-        """The counts, of some faults or of all."""
+        """Sum the counts of some faults or of all."""
         lines = []
         for fault, counts in self.counts.items():
             if faults is not None and fault not in faults:
@@ -224,12 +224,12 @@ class Bench:
         return "\n".join(lines)
 
     def bad(self) -> int:
-        """How many tries ended as none may; their names are in capitals."""
+        """Count the attempts with a forbidden outcome; their names are in capitals."""
         return sum(count for counts in self.counts.values() for what, count in counts.items() if what.isupper())
 
 
 class Filler:
-    """Told of progress, it fills the disk, or forbids larger files, when a part of the work is done."""
+    """Progress callback that fills the disk, or limits the size of files, when a part of the work is done."""
 
     def __init__(self, folder: Path, part: float, disk: bool) -> None:
         self.folder, self.part, self.disk = folder, part, disk
@@ -247,7 +247,7 @@ class Filler:
 
 @contextlib.contextmanager
 def small_disk(folder: Path) -> Iterator[Path | None]:
-    """A tmpfs with room for two results, None where it may not be mounted."""
+    """Mount a tmpfs with room for two results; None without the permission."""
     place = folder / "disk"
     place.mkdir()
     size = 2 * sum(path.stat().st_size for path in folder.glob("*.safetensors"))
@@ -262,7 +262,7 @@ def small_disk(folder: Path) -> Iterator[Path | None]:
 
 
 def forked(do: Callable[[], object]) -> int:
-    """Run something in a process of its own; its id."""
+    """Run something in a process of its own, and return its id."""
     child = os.fork()
     if child:
         return child
@@ -277,12 +277,12 @@ def forked(do: Callable[[], object]) -> int:
 
 
 def ended(child: int) -> int:
-    """Wait for a process; its exit code, or the negative number of the signal that ended it."""
+    """Wait for a process; return its exit code, or the negative number of the signal that ended it."""
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 
 
 def digests(folder: Path) -> dict[str, str]:
-    """SHA-256 of each file by its path in the folder."""
+    """Compute the SHA-256 of each file by its path in the folder."""
     return {str(p.relative_to(folder)): sha256_of(p) for p in sorted(folder.rglob("*")) if p.is_file()}
 
 

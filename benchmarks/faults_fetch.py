@@ -45,7 +45,7 @@ def clean(folder: Path) -> bool:
 
 
 def one(case: Case) -> dict[str, Any]:
-    """A fault, then a run on the same mirror, now good."""
+    """Run with a faulty mirror, then again with the same mirror repaired."""
     with tempfile.TemporaryDirectory() as name, running(case.data, *case.plan) as source:
         folder, source.default = Path(name), case.always
         source.etag = source.etag if case.etag else None
@@ -62,7 +62,7 @@ def one(case: Case) -> dict[str, Any]:
 
 
 def disk(nursery: Nursery, folder: Path) -> list[dict[str, Any]]:
-    """A tmpfs that fills up midway, a limit on the size of files, a folder that may not be written."""
+    """Run on a tmpfs that fills up midway, with a limit on the size of files, and without write permission."""
     rows = []
 
     def row(what: str, error: str) -> None:
@@ -102,7 +102,7 @@ def disk(nursery: Nursery, folder: Path) -> list[dict[str, Any]]:
 
 
 class Kills:
-    """Counts what a series of kills came to."""
+    """Outcomes of a series of kills."""
 
     def __init__(self, folder: Path, source: Mirror, old: bytes | None) -> None:
         self.folder, self.source, self.old = folder, source, old
@@ -115,14 +115,14 @@ class Kills:
             (self.folder / NAME).write_bytes(self.old)
 
     def look(self) -> bytes | None:
-        """What is in the place; neither the old file nor the whole new one is counted as a half."""
+        """Return the file at the target's path; count it as half if it is neither the old nor the whole new one."""
         target = self.folder / NAME
         there = target.read_bytes() if target.exists() else None
         self.halves += there not in (self.old, DATA)
         return there
 
     def finish(self) -> None:
-        """The next run, which nobody kills."""
+        """Run once more, without killing it."""
         before = len(self.source.requests)
         got = fetch(published(self.source.url), self.folder, replace=True)
         self.count(before)
@@ -130,7 +130,7 @@ class Kills:
         self.leftovers += not clean(self.folder)
 
     def count(self, before: int) -> None:
-        """Bytes that need not be sent again, by what the mirror was asked for."""
+        """Count the bytes that need not be sent again, from the ranges that the mirror was asked for."""
         ranges = [request.get("range", "bytes=0-") for request in self.source.requests[before:]]
         self.resumed += sum(int(value[6:-1]) for value in ranges)
 
@@ -140,7 +140,7 @@ class Kills:
 
 
 def at_random(nursery: Nursery, folder: Path, kills: int, old: bytes | None, seed: int) -> dict[str, Any]:
-    """SIGKILL at random moments; a run that gets through is followed by one from the beginning."""
+    """Send SIGKILL at random moments; after a run that completes, begin again."""
     moments = random.Random(seed)
     with running(DATA) as source:
         source.block, source.delay = 4_000, 0.004
@@ -161,7 +161,7 @@ def at_random(nursery: Nursery, folder: Path, kills: int, old: bytes | None, see
 
 
 def at_each_line(nursery: Nursery, folder: Path, old: bytes | None) -> dict[str, Any]:
-    """SIGKILL at every line, each time from the beginning."""
+    """Send SIGKILL at every line, each time from the beginning."""
     with running(DATA) as source:
         source.block = 100_000
         series = Kills(folder, source, old)

@@ -1,4 +1,4 @@
-"""Breaks a full-size depth checkpoint in every way that is known, and counts what `inspect` says of it.
+"""Break a full-size depth checkpoint in every known way, and count what `inspect` says about it.
 
 Run: python -m benchmarks.faults_inspect [--times 100]. The files take no room: their tensors are holes.
 """
@@ -40,7 +40,7 @@ def without(prefix: str) -> dict[str, tuple[int, ...]]:
 
 
 def flipped(path: Path, chance: random.Random, end: int) -> Path:
-    """One bit of the first `end` bytes changed."""
+    """Flip one bit of the first `end` bytes."""
     place = chance.randrange(end)
     with path.open("r+b") as file:
         file.seek(place)

@@ -1,4 +1,4 @@
-"""Where the measurements put their figures."""
+"""Write the figures of the measurements."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ RESULTS = Path(__file__).resolve().parent / "results"
 
 
 def write(name: str, figures: Any) -> Path:
-    """Figures of one measurement as benchmarks/results/NAME.json; an older file is replaced."""
+    """Write the figures of one measurement to benchmarks/results/NAME.json; an older file is replaced."""
     RESULTS.mkdir(exist_ok=True)
     path = RESULTS / f"{name}.json"
     path.write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")

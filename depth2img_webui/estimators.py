@@ -17,25 +17,25 @@ FOLDER: Final = "depth2img"
 """Below the folder of models; each folder in it with a depth model of `transformers` is an estimator."""
 
 POOL: Final = EstimatorPool(Path(paths.models_path) / FOLDER, device=lambda: devices.device)
-"""Names come from pages, requests and infotexts here: no paths."""
+"""Without paths, since names come from pages, requests and infotexts here."""
 
 
 def pool() -> EstimatorPool:
-    """The pool, as the settings are now: with --nowebui the host tells nobody of a change."""
+    """Return the pool with the current settings; with --nowebui the host does not call back when they change."""
     POOL.downloads, POOL.idle = settings.allows_downloads(), settings.idle_seconds()
     return POOL
 
 
 def suggestions(option: Option) -> list[str]:
-    """What a `text` option may well be; empty where it is anything."""
+    """List the values to suggest for a `text` option; empty if any text will do."""
     return POOL.names() if option.name == "estimator" else []
 
 
 def check(option: Option, value: object) -> None:
-    """Whether an estimator of that name is there; other options pass.
+    """Check that an estimator of that name exists; other options pass.
 
     Raises:
-        OptionError: it is not.
+        OptionError: it does not.
     """
     if option.name == "estimator" and value != CHECKPOINT:
         pool().get(str(value))

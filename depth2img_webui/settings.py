@@ -47,14 +47,14 @@ def add() -> None:
         ),
         CACHE_MB: shared.OptionInfo(
             DEFAULT_BYTES // MEGABYTE,
-            "Memory for estimated depth maps, in megabytes; 0 estimates anew each time",
+            "Memory for estimated depth maps, in megabytes; 0 estimates every time",
             gr.Slider,
             {"minimum": 0, "maximum": 4096, "step": 16},
             section=SECTION,
         ),
         IDLE_MINUTES: shared.OptionInfo(
             IDLE_SECONDS / 60,
-            "Minutes until an estimator that is not used leaves the memory; 0 at once",
+            "Minutes without use after which an estimator is unloaded; 0 at once",
             gr.Slider,
             {"minimum": 0, "maximum": 120, "step": 1},
             section=SECTION,
@@ -63,7 +63,7 @@ def add() -> None:
     if _restricts_api():
         options[DOWNLOADS] = shared.OptionInfo(
             False,
-            "Estimators may be named owner/name on the Hugging Face hub, to be fetched at their first use",
+            "Allow estimators to be named owner/name on the Hugging Face hub; they are fetched at their first use",
             section=SECTION,
             restrict_api=True,
         )
@@ -75,14 +75,14 @@ def add() -> None:
 
 
 def default_key(name: str) -> str:
-    """Name of the setting that holds the user's own default of an option."""
+    """Return the key of the setting that holds the user's own default of an option."""
     return f"depth2img_default_{name}"
 
 
 def default(name: str) -> Any:
-    """What an option is when the page is built, and in an API request that does not name it: the user's own default.
+    """Return the user's own default of an option, for the page and for API requests that do not name the option.
 
-    A saved value that the option cannot have is passed over.
+    A saved value that the option cannot have is ignored, with a warning in the log.
     """
     option = OPTIONS[name]
     value = getattr(shared.opts, default_key(name), option.default)
@@ -94,25 +94,25 @@ def default(name: str) -> Any:
 
 
 def colour_map() -> str:
-    """A key of `COLOUR_MAPS`."""
+    """Return the chosen key of `COLOUR_MAPS`."""
     value = getattr(shared.opts, COLOUR_MAP, "grey")
     return value if value in COLOUR_MAPS else "grey"
 
 
 def cache_bytes() -> int:
-    """How much the cache of estimated maps may hold."""
+    """Return the bound of the cache of estimated maps, in bytes."""
     value = getattr(shared.opts, CACHE_MB, None)
     return int(value * MEGABYTE) if isinstance(value, (int, float)) and 0 <= value < 2**20 else DEFAULT_BYTES
 
 
 def idle_seconds() -> float:
-    """How long an unused estimator stays in memory."""
+    """Return the seconds without use after which an estimator is unloaded."""
     value = getattr(shared.opts, IDLE_MINUTES, None)
     return float(value) * 60 if isinstance(value, (int, float)) and 0 <= value < 2**20 else IDLE_SECONDS
 
 
 def allows_downloads() -> bool:
-    """Whether estimators may be fetched from the hub. Never on hosts whose API could switch it on in a request."""
+    """Tell whether estimators may be fetched from the hub; never on hosts whose API could switch it on in a request."""
     return _restricts_api() and getattr(shared.opts, DOWNLOADS, False) is True
 
 
@@ -121,7 +121,7 @@ def _restricts_api() -> bool:
 
 
 def depth_checkpoint() -> str | None:
-    """The checkpoint to switch to, None if the user chose none."""
+    """Return the checkpoint to switch to, None if the user chose none."""
     value: Any = getattr(shared.opts, CHECKPOINT, NONE)
     return None if value in (None, "", NONE) else str(value)
 

@@ -14,7 +14,7 @@ export function decode(rgba) {
   return values;
 }
 
-/** Invert, clip to far..near, gamma, blur. `settings` names them as the options table does; missing ones do nothing. */
+/** Invert, clip to far..near, gamma, blur. `settings` has the names of the options table; missing ones do nothing. */
 export function adjust(values, width, height, settings = {}) {
   const { near = 1, far = 0, gamma = 1, blur = 0, invert = false } = settings;
   const span = Math.max(near - far, 1e-6);
@@ -28,7 +28,7 @@ export function adjust(values, width, height, settings = {}) {
   return blurred(result, width, height, (blur / 100) * Math.min(width, height));
 }
 
-/** Stretched to 0..1, in place, as it reaches the UNet; a flat map becomes the neutral middle. */
+/** Stretch to 0..1, in place, as for the UNet; a flat map becomes the neutral middle. */
 export function stretch(values) {
   let low = Infinity;
   let high = -Infinity;
@@ -41,7 +41,7 @@ export function stretch(values) {
   return values;
 }
 
-/** Towards the neutral depth (-1 far .. 1 near), in place: strength 1 leaves the map, 0 is no depth at all. */
+/** Blend towards the neutral depth (-1 far .. 1 near), in place: strength 1 keeps the map, 0 leaves no depth. */
 export function weaken(values, strength = 1, neutral = 0) {
   if (strength !== 1) {
     const middle = (neutral + 1) / 2;
@@ -50,7 +50,7 @@ export function weaken(values, strength = 1, neutral = 0) {
   return values;
 }
 
-/** How many values fall into each of `count` equal parts of 0..1. */
+/** Histogram: the number of values in each of `count` equal parts of 0..1. */
 export function histogram(values, count, invert = false) {
   const bins = new Uint32Array(count);
   for (const value of values) {
@@ -71,7 +71,7 @@ export function colourise(values, table, rgba = new Uint8ClampedArray(values.len
   return rgba;
 }
 
-/** Bytes for the viewer: the near side grown by `radius` pixels and softened, so that no halo of the far side shows. */
+/** Bytes for the viewer: near areas grown by `radius` pixels and softened, so that no halo of the far side shows. */
 export function dilated(values, width, height, radius = 2) {
   const wider = maximum(maximum(values, width, height, radius, 1, width), width, height, radius, width, height, true);
   const soft = blurred(wider, width, height, 0.7);
@@ -97,7 +97,7 @@ export function blurred(values, width, height, sigma) {
   if (sigma < COARSE) return gaussian(values, width, height, sigma);
   const factor = Math.floor(sigma / (COARSE / 2));
   const small = shrunk(values, width, height, factor);
-  // Averaging over `factor` pixels and drawing lines between the averages blur as well.
+  // Averaging over `factor` pixels and linear interpolation between the averages blur too.
   const rest = Math.sqrt(Math.max(sigma ** 2 - (factor ** 2 - 1) / 12 - factor ** 2 / 6, 1)) / factor;
   return grown(gaussian(small.values, small.width, small.height, rest), small, width, height, factor);
 }

@@ -9,7 +9,7 @@ export function limited(name, value, { near, far }) {
   return Math.round(Math.min(high, Math.max(low, value)) / STEP) * STEP;
 }
 
-/** Heights 0..1 of the bars; square roots, so that a large flat background does not press the rest to the ground. */
+/** Heights 0..1 of the bars; square roots, so that a large flat background does not flatten the rest. */
 export function heights(bins) {
   const most = Math.sqrt(Math.max(1, ...bins));
   return Array.from(bins, (count) => Math.sqrt(count) / most);
@@ -66,7 +66,7 @@ export class Histogram {
     this.change(name, next);
   }
 
-  /** The values 0..1 of the map before clipping, and where the marks stand. */
+  /** The values 0..1 of the map before clipping, and the positions of the marks. */
   show(values, { near = 1, far = 0, invert = false }) {
     if (values !== this.values || invert !== this.inverted) {
       Object.assign(this, { values, inverted: invert, bars: values && heights(this.histogram(values, BINS, invert)) });

@@ -1,11 +1,11 @@
 // The region: a mask that says where depth counts, painted over the picture or read from the user's file.
-// Kept in parts of the whole picture, so that it stays where it is when frame, crop or size change.
+// Stored in fractions of the whole picture, so that it stays in place when frame, crop or size change.
 
 const LONGEST = 1024; // pixels of the mask; jobs use it at an eighth of the picture's size
 
 /**
- * Where the frame lies in a picture: [left, top, right, bottom] in parts of the picture; outside of 0..1 where the frame
- * is filled up. The rules of depth2img/depth/placement.py; `mode` is the number of the resize mode there, `box` the part of
+ * The frame's box in a picture: [left, top, right, bottom] in fractions of the picture; outside of 0..1 where the frame
+ * is padded. The rules of depth2img/depth/placement.py; `mode` is the number of the resize mode there, `box` the part of
  * "Only masked" in pixels.
  */
 export function frameIn([width, height], [across, down], mode, box = null) {
@@ -21,17 +21,17 @@ export function frameIn([width, height], [across, down], mode, box = null) {
   return wide ? [(1 - part) / 2, 0, (1 + part) / 2, 1] : [0, (1 - part) / 2, 1, (1 + part) / 2];
 }
 
-/** A rectangle given in parts of another one -> in parts of what that lies in. */
+/** A rectangle in fractions of an outer one -> in fractions of what the outer one lies in. */
 export function within(inner, outer) {
   return inner.map((value, i) => outer[i % 2] + value * (outer[2 + (i % 2)] - outer[i % 2]));
 }
 
-/** Where 0..1 lies when `rectangle` is 0..1. */
+/** The inverse: 0..1 in fractions of `rectangle`. */
 export function inverse(rectangle) {
   return [0, 0, 1, 1].map((value, i) => (value - rectangle[i % 2]) / (rectangle[2 + (i % 2)] - rectangle[i % 2]));
 }
 
-/** Opacity 0..1 of RGBA bytes inside a rectangle, as width x height values; beyond the edges the edge is repeated. */
+/** Opacity 0..1 of RGBA bytes inside a rectangle, as width x height values; edges are repeated outwards. */
 export function sampled(rgba, [across, down], [left, top, right, bottom], width, height) {
   const place = (i, count, from, to, limit) => {
     const at = Math.floor((from + ((i + 0.5) / count) * (to - from)) * limit);
@@ -46,7 +46,7 @@ export function sampled(rgba, [across, down], [left, top, right, bottom], width,
   return result;
 }
 
-/** Towards the neutral depth (-1 far .. 1 near) outside of the region, in place; values and region 0..1. */
+/** Blend towards the neutral depth (-1 far .. 1 near) outside of the region, in place; values and region 0..1. */
 export function confine(values, region, neutral = 0) {
   const middle = (neutral + 1) / 2;
   for (let i = 0; i < values.length; i += 1) values[i] = middle + (values[i] - middle) * region[i];
@@ -78,14 +78,14 @@ export class Region {
     this.redraw();
   }
 
-  /** Take a picture, white = inside, in place of what is there; `at` is where it lies, in parts of the whole picture. */
+  /** Replace the region by a picture, white = inside; `at` is its box in fractions of the whole picture. */
   load(image, at = [0, 0, 1, 1]) {
     this.strokes = [];
     this.base = image && { image: this.asOpacity(image), at };
     this.redraw();
   }
 
-  /** `size`: of the brush, as a part of the shorter side. */
+  /** `size`: of the brush, as a fraction of the shorter side. */
   begin(x, y, { size, erase }) {
     this.strokes.push({ size, erase, full: erase && this.empty, points: [[x, y]] });
     this.draw(this.strokes.at(-1));
@@ -152,7 +152,7 @@ export class Region {
     this.version += 1;
   }
 
-  // The mean of the colours is how far a pixel is inside; transparent is outside.
+  // The mean of the colours is the region's weight; transparent is outside.
   asOpacity(image) {
     const copy = this.document.createElement("canvas");
     const scale = Math.min(1, LONGEST / Math.max(image.naturalWidth, image.naturalHeight));
@@ -174,7 +174,7 @@ export class Region {
 const OUTSIDE = 0.7; // how dark the picture is where depth does not count
 
 /**
- * Paints on a canvas that shows the picture. `ui`: makes elements; `picture()`: what to draw, null while there is nothing;
+ * Paint on a canvas that shows the picture. `ui`: makes elements; `picture()`: the picture to draw, null for none;
  * `changed(done)`: called while painting, and with true at the end of a stroke.
  */
 export class Painter {
@@ -189,7 +189,7 @@ export class Painter {
     this.listen();
   }
 
-  /** Tells one state of the region from another. */
+  /** A key that changes with the region. */
   get version() {
     return `${this.region.version} ${this.rectangle}`;
   }
@@ -213,7 +213,7 @@ export class Painter {
     return this.replace(image, box ? at : within(at, frameIn(picture, frame, mode)));
   }
 
-  /** What is painted as a file (the promise of a Blob), null if depth counts everywhere. */
+  /** The region as a file (the promise of a Blob), null if depth counts everywhere. */
   file() {
     return this.region.empty ? null : this.region.toBlob();
   }
@@ -297,14 +297,14 @@ export class Painter {
     }
   }
 
-  /** Pointer position in parts of the whole picture. */
+  /** Pointer position in fractions of the whole picture. */
   at(event) {
     const box = this.canvas.getBoundingClientRect();
     const point = [(event.clientX - box.left) / box.width, (event.clientY - box.top) / box.height];
     return within([...point, ...point], this.rectangle).slice(0, 2);
   }
 
-  /** The brush as a part of the whole picture's shorter side. */
+  /** The brush as a fraction of the whole picture's shorter side. */
   size() {
     const [left, top, right, bottom] = this.rectangle;
     const { width, height } = this.region.canvas;

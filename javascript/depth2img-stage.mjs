@@ -1,4 +1,4 @@
-// The stage: preview, hover view, comparison and histogram of one panel. Knows the page only through what it is given.
+// The stage: preview, hover view, comparison and histogram of one panel. Knows the page only through its arguments.
 
 const MODES = { depth: "Depth", picture: "Picture", hover: "Hover view", compare: "Compare", region: "Region" };
 
@@ -10,7 +10,7 @@ export function goodSize(width, height, side = 512, step = 64) {
   return width <= height ? [side, rounded(height)] : [rounded(width), side];
 }
 
-/** A box in parts of a size -> whole pixels, at least one each way. */
+/** A box in fractions of a size -> whole pixels, at least one each way. */
 export function pixelBox(box, width, height) {
   const [left, top, right, bottom] = box.map((part, i) => Math.round(part * (i % 2 ? height : width)));
   const start = [Math.min(left, width - 1), Math.min(top, height - 1)];
@@ -24,7 +24,7 @@ export function contained(width, height, box) {
 }
 
 /**
- * `parts`: the other modules; `config`: what the server says about the panel; `t`: text -> text in the user's language;
+ * `parts`: the other modules; `config`: the server's description of the panel; `t`: text -> text in the user's language;
  * `read`: the values of the controls; `write(name, value)`: sets one; `result`: address of the latest result's picture;
  * `interrupt`: called by the button of that name; `paint(blob)`: takes the painted region as a file, null for none.
  */
@@ -40,7 +40,7 @@ export class Stage {
     this.build();
   }
 
-  // --- what the page says
+  // --- called by the page
 
   /** A new preview from the server. */
   async show(content) {
@@ -94,7 +94,7 @@ export class Stage {
     return stretch(adjust(this.values, ...this.wholeSize, settings));
   }
 
-  /** The part of a whole map that enters the sampler: what "only masked" works on keeps the whole map's range. */
+  /** The part of a whole map that enters the sampler; the box of "only masked" keeps the whole map's range. */
   cut(values) {
     if (!this.box) return values;
     const [left, top] = this.box;
@@ -129,7 +129,7 @@ export class Stage {
     }
   }
 
-  /** Ask whether a map that looks upside down is to be inverted; never done unasked. */
+  /** Offer to invert a map that looks upside down; it is never inverted unasked. */
   offer(what) {
     this.notes.inverted.hidden = what !== "inverted";
   }
@@ -235,7 +235,7 @@ export class Stage {
     }
   }
 
-  /** The small whole picture with the part that is worked on. */
+  /** The small whole picture with the part that is repainted. */
   inset() {
     const { whole } = this.pictures;
     this.small.hidden = !whole;
@@ -255,7 +255,7 @@ export class Stage {
     context.strokeRect(box[0] + 1, box[1] + 1, box[2] - 2, box[3] - 2);
   }
 
-  // --- what the user does
+  // --- user input
 
   setMode(mode) {
     this.mode = mode;
@@ -264,7 +264,7 @@ export class Stage {
     this.paint();
   }
 
-  /** Value of the map under a place of the stage: [0..1 as adjusted, as estimated]; null outside. */
+  /** Value of the map at a point of the stage: [0..1 as adjusted, as estimated]; null outside. */
   valueAt(x, y) {
     if (!this.values) return null;
     const shown = [this.flat, this.viewer.canvas, this.wipe, this.canvas].find((element) => !element.hidden);

@@ -46,12 +46,12 @@ void main() {
   gl_FragColor = vec4(mix(texture2D(colour, place).rgb, near, blend), 1.0);
 }`;
 
-/** Steps that the walk needs so that no two of them are more than `STRIDE` apart. */
+/** Steps of the ray so that no two of them are more than `STRIDE` apart. */
 export function stepsFor(shift, width, height) {
   return Math.min(MOST_STEPS, Math.max(4, Math.ceil(Math.hypot(shift[0] * width, shift[1] * height) / STRIDE)));
 }
 
-/** Where the eased value is after `seconds`; exactly the target once it is that near. */
+/** The eased value after `seconds`; exactly the target once it is close enough. */
 export function eased(value, target, seconds) {
   const next = target + (value - target) * Math.exp(-EASE * seconds);
   return Math.abs(next - target) < STILL ? target : next;
@@ -65,7 +65,7 @@ export function direction(x, y, box) {
 }
 
 /**
- * Where to look from, -1..1 each way, as a device is tilted away from how it was held at first; 20 degrees are the limit.
+ * Direction of view, -1..1 each way, from a device's tilt relative to its first position; the limit is 20 degrees.
  * `gamma` and `beta`: degrees to the right and towards the user of a device that stands upright; `first`: the same two as
  * they were at first; `angle`: by how many degrees the screen has turned its content since, 0, 90, 180 or 270.
  */
@@ -75,14 +75,14 @@ export function tilted([gamma, beta], first, angle) {
   return (turned ?? [across, along]).map((value) => Math.max(-1, Math.min(1, value / 20)));
 }
 
-/** Size of the drawing buffer: as large as it is seen, no larger than the picture or the graphics card's limit. */
+/** Size of the drawing buffer: the displayed size, bounded by the picture and the graphics card's limit. */
 export function bufferSize(picture, seen, ratio, limit) {
   const scale = Math.min(1, (seen.width * ratio) / picture.width, limit / Math.max(picture.width, picture.height));
   return [Math.max(1, Math.round(picture.width * scale)), Math.max(1, Math.round(picture.height * scale))];
 }
 
 /**
- * One canvas. `canvas` is to be put on the page by the caller and may be moved about.
+ * One canvas. The caller puts `canvas` on the page and may move it.
  * Events: "lost" and "restored" (the graphics context).
  */
 export class Viewer extends EventTarget {
@@ -103,7 +103,7 @@ export class Viewer extends EventTarget {
     this.listen();
   }
 
-  /** Whether the browser gives a WebGL context at all. */
+  /** True if the browser provides a WebGL context. */
   get usable() {
     if (!this.gl && !this.lost) this.prepare();
     return Boolean(this.gl) && !this.lost;
@@ -131,7 +131,7 @@ export class Viewer extends EventTarget {
     this.draw();
   }
 
-  /** Where to look from, -1..1 each way. */
+  /** Set the direction of view, -1..1 each way. */
   look(x, y) {
     this.swayFrom = null;
     this.target = [x, y];
@@ -146,7 +146,7 @@ export class Viewer extends EventTarget {
     this.request = this.window.requestAnimationFrame((now) => this.frame(now));
   }
 
-  /** A short loop as a video; resolves to a Blob. `progress` is told 0..1. */
+  /** A short loop as a video; resolves to a Blob. `progress` is called with 0..1. */
   async record(seconds = 3, progress = () => {}) {
     const types = ["video/webm;codecs=vp9", "video/webm;codecs=vp8", "video/webm", "video/mp4"];
     const Recorder = this.window.MediaRecorder;
@@ -311,13 +311,13 @@ export class Viewer extends EventTarget {
     window.addEventListener("deviceorientation", (event) => this.tilt(event));
   }
 
-  /** Whether the user has to be asked for the device's tilt, by a tap that calls `askForTilt` (iOS). */
+  /** True if the user must permit tilt by a tap that calls `askForTilt` (iOS). */
   get tiltNeedsConsent() {
     const { DeviceOrientationEvent: kind, matchMedia } = this.window;
     return typeof kind?.requestPermission === "function" && matchMedia("(pointer: coarse)").matches;
   }
 
-  /** Whether it was granted. */
+  /** Ask for permission; resolves to true if it is granted. */
   async askForTilt() {
     return (await this.window.DeviceOrientationEvent.requestPermission().catch(() => "denied")) === "granted";
   }

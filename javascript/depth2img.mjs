@@ -11,13 +11,13 @@ export function badgeText(state) {
   return { ready: "", wrong: "needs a depth checkpoint", missing: "no depth checkpoint", failed: "checkpoint failed to load", host: "not in Forge" }[state] ?? "";
 }
 
-/** A few characters that differ when a picture's address does; data URLs are too long to keep. */
+/** A short key of a picture's address; data URLs are too long to store. */
 export function fingerprint(url) {
   const middle = url.length >> 1;
   return `${url.length}:${url.slice(-64)}${url.slice(middle, middle + 64)}`;
 }
 
-/** Text in the user's language, as the WebUI's localisation files give it. */
+/** Translate a text with the WebUI's localisation files. */
 export function t(text) {
   return globalThis.localization?.[text] ?? text;
 }
@@ -119,7 +119,7 @@ class PanelPage {
     this.uploads = 0;
   }
 
-  /** Stop waiting; an answer that is on its way already is not shown. */
+  /** Stop waiting; a late answer is ignored. */
   interrupt() {
     this.part("interrupt")?.click();
     this.pending = null;
@@ -205,7 +205,7 @@ class PanelPage {
     return this.config.watch.map((selector) => document.querySelector(selector)).filter(Boolean);
   }
 
-  /** What the estimated map depends on, as text. */
+  /** Key of everything that the estimated map depends on. */
   signature() {
     const seen = [];
     for (const root of this.watched()) {
@@ -277,7 +277,7 @@ function refreshStatus() {
   for (const page of pages) page.part("refresh")?.click();
 }
 
-/** Find the panels and bring them to life; safe to call again. */
+/** Find the panels and initialise them; safe to call again. */
 export async function start() {
   const names = ["adjust", "elements", "histogram", "png", "region", "stage", "viewer"];
   const modules = await Promise.all(names.map(sibling));

@@ -1,4 +1,4 @@
-"""What the OpenAPI page promises of our routes, held against their answers by schemathesis; for two tiers of tests."""
+"""Check our routes' answers against the OpenAPI page with schemathesis; for two tiers of tests."""
 
 from __future__ import annotations
 

@@ -14,7 +14,7 @@ from depth2img.errors import Depth2ImgError
 def refused(
     kind: type[Depth2ImgError], *, got: str = "", fix: bool = True, field: str | None = None
 ) -> Iterator[pytest.ExceptionInfo[Depth2ImgError]]:
-    """What runs inside must raise this error.
+    """Expect this error from the block.
 
     Args:
         kind: the error's own class.

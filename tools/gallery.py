@@ -32,7 +32,7 @@ RENDERED = {
 
 
 def write_inputs(folder: Path) -> None:
-    """The pictures and the mask that the commands work on."""
+    """Render the pictures and the mask that the commands use."""
     folder.mkdir(parents=True, exist_ok=True)
     shutil.copyfile(SAMPLE / "scene.png", folder / "room.png")
     shutil.copyfile(SAMPLE / "mask.png", folder / "room-mask.png")

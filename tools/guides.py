@@ -1,4 +1,4 @@
-"""The commands in the guides, as a shell would split them."""
+"""Read the commands in the guides, split as a shell does."""
 
 from __future__ import annotations
 
@@ -11,13 +11,15 @@ HERE_DOCUMENT = re.compile(r"<<(\w+)\n.*?^\1$", re.MULTILINE | re.DOTALL)
 
 
 def blocks(guide: Path, language: str) -> list[str]:
-    """The fenced blocks of one language in a Markdown file, in order."""
+    """Return the fenced blocks of one language in a Markdown file, in order."""
     return [text for name, text in FENCE.findall(guide.read_text(encoding="utf-8")) if name == language]
 
 
 def commands(guide: Path) -> list[list[str]]:
-    """Every command line in the `sh` blocks of a Markdown file, as words; comments and here-documents are left out,
-    and lines that end in a backslash joined with the next."""
+    """Return the command lines in the `sh` blocks of a Markdown file, as words.
+
+    Comments and here-documents are left out; lines that end in a backslash are joined with the next.
+    """
     found = []
     for block in blocks(guide, "sh"):
         for line in HERE_DOCUMENT.sub("", block).replace("\\\n", " ").splitlines():

@@ -50,7 +50,7 @@ GUARDS: Final[Mapping[str, Sequence[str]]] = {
         "tests/webui_fake/test_xyz.py",
     ),
 }
-"""What is mutated -> the tests that guard it."""
+"""Path of mutated code -> the tests that guard it."""
 
 KILLED: Final = ("killed", "timeout", "segfault", "suspicious")
 
@@ -111,7 +111,7 @@ def test(path: str, sample: int, seed: int, only: str) -> int:
 
 
 def mutants(file: Path) -> Iterator[str]:
-    """The names of a file's mutants that change behaviour, as mutmut calls them."""
+    """Return mutmut's names of a file's mutants that change behaviour."""
     from mutmut.mutation.file_mutation import mutate_file_contents
     from mutmut.utils.format_utils import get_mutant_name
 
@@ -140,7 +140,7 @@ class _Behaviour(ast.NodeTransformer):
 
 
 def behaviour(function: ast.FunctionDef) -> str:
-    """A function without its name, the wording of its sentences and so on; see the module's docstring."""
+    """Dump a function without its name, the wording of its sentences and so on; see the module's docstring."""
     return "\n".join(ast.dump(_Behaviour().visit(part)) for part in [function.args, *function.body])
 
 

@@ -1,4 +1,4 @@
-"""The tables of docs/options.md, made from the option tables. `python -m tools.options_table` renews them."""
+"""Make the tables of docs/options.md from the option tables. `python -m tools.options_table` renews them."""
 
 from __future__ import annotations
 

@@ -1,5 +1,6 @@
-"""Pictures of the panel in `depth2img app` for the guides: each view and state in both themes, and a loop of the hover
-view.
+"""Make the guides' pictures of the panel in `depth2img app`.
+
+Each view and state in both themes, and a loop of the hover view.
 
     python tools/panel_pictures.py [FOLDER]
 
@@ -41,7 +42,7 @@ FRAMES, MILLISECONDS = 24, 80
 
 
 def stroke(panel: Panel, *places: tuple[float, float]) -> None:
-    """Paint on the region, from place to place in parts of the shown picture."""
+    """Paint on the region from point to point, given as fractions of the shown picture."""
     canvas = panel.stage.locator("canvas.depth2img-paint")
     canvas.scroll_into_view_if_needed()
     box = canvas.bounding_box()
@@ -56,7 +57,7 @@ def stroke(panel: Panel, *places: tuple[float, float]) -> None:
 
 
 def generated(panel: Panel) -> None:
-    """A job with the bundled model, and its depth map recalled."""
+    """Run a job with the bundled model, and recall its depth map."""
     page = panel.page
     page.locator("#app-prompt textarea").fill(PROMPT)
     page.locator("#app-denoising_strength input[type=number]").fill("1")
@@ -69,7 +70,7 @@ def generated(panel: Panel) -> None:
 
 
 def states(page: Page, gallery: Gallery, black_in_front: Path) -> None:
-    """The panel in each of its states, on a page that has just been opened."""
+    """Photograph the panel in each of its states, on a fresh page."""
     panel = Panel(page)
     inside = page.locator(".depth2img-panel")
     page.get_by_text("Frame", exact=True).click()
@@ -122,10 +123,10 @@ def states(page: Page, gallery: Gallery, black_in_front: Path) -> None:
 
 
 def working(browser: Browser, address: str, theme: str, gallery: Gallery) -> None:
-    """While the server works: one that never answers."""
+    """Photograph the panel while the server works, with one that never answers."""
 
     def silent(_: WebSocketRoute) -> None:
-        """Connected to nothing."""
+        """Accept the connection and answer nothing."""
 
     context: Any = browser.new_context(viewport=SIZE, reduced_motion="reduce")
     page = opened(context.new_page(), address, f"?__theme={theme}")
@@ -139,7 +140,7 @@ def working(browser: Browser, address: str, theme: str, gallery: Gallery) -> Non
 
 
 def loop(panel: Panel) -> list[Image.Image]:
-    """The hover view, once around."""
+    """Record the hover view, once around."""
     panel.mode("Hover view")
     panel.stage.get_by_label("Movement").fill("2")
     pictures = []
@@ -151,7 +152,7 @@ def loop(panel: Panel) -> list[Image.Image]:
 
 
 def film(browser: Browser, address: str, file: Path) -> None:
-    """The loop, with the scene's own depth map."""
+    """Record the loop, with the scene's own depth map."""
     context: Any = browser.new_context(viewport=SIZE, reduced_motion="reduce")
     panel = Panel(opened(context.new_page(), address))
     panel.picture(SAMPLE / "scene.png")
@@ -163,7 +164,7 @@ def film(browser: Browser, address: str, file: Path) -> None:
 
 
 def write(folder: Path, address: str, black_in_front: Path) -> None:
-    """All pictures."""
+    """Make all pictures."""
     gallery = Gallery(folder)
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)

@@ -75,7 +75,7 @@ TEXT_MEAN = 0.1
 
 @dataclass(frozen=True)
 class Recipe:
-    """What to write."""
+    """The contents of a checkpoint."""
 
     size: str
     plain: bool

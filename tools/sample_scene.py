@@ -29,7 +29,7 @@ SOLID = 1
 DIFFERENCE = 10
 """Levels of 255 by which a pixel differs with and without the solid, to be masked: the solid and its shadow."""
 GROWTH = 3
-"""Pixels by which the mask reaches beyond them."""
+"""Pixels by which the mask extends beyond them."""
 
 
 def look(solids: tuple[str, ...], floor: str, sky: str, light: str) -> scenes.Look:

@@ -1,4 +1,4 @@
-"""One picture for the docs: the same jobs in the real WebUI and on the command line, side by side.
+"""Make a picture for the docs: the same jobs in the real WebUI and on the command line, side by side.
 
     WEBUI_DIR=... WEBUI_PYTHON=... python tools/webui_and_cli.py [FILE]
 
@@ -39,7 +39,7 @@ JOBS: dict[str, tuple[str, bool, dict[str, Any]]] = {
 
 
 def in_the_webui(host: Host, prompt: str, masked: bool, options: dict[str, Any]) -> tuple[Any, Any]:
-    """The result, and the conditioning as a grey picture."""
+    """Return the WebUI's result, and the conditioning as a grey picture."""
     fields: dict[str, Any] = {}
     if masked:
         fields = {"mask": Image.open(SAMPLE / "mask.png"), "inpaint_full_res": True, "inpainting_fill": 1}
@@ -55,7 +55,7 @@ def in_the_webui(host: Host, prompt: str, masked: bool, options: dict[str, Any])
 
 
 def on_the_command_line(folder: Path, prompt: str, masked: bool, options: dict[str, Any]) -> Any:
-    """The result of `depth2img generate`."""
+    """Return the result of `depth2img generate`."""
     words = ["generate", str(SAMPLE / "scene.png"), "-p", prompt, "-s", "1", "-o", str(folder / "result.png")]
     words += ["--width", str(SIDE), "--height", str(SIDE)]
     if masked:

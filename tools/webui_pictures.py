@@ -1,5 +1,7 @@
-"""Pictures of the real WebUI for the docs: the panel in each of its states, in both themes; the whole page; photographs
-and the sample scene through img2img, inpaint and txt2img.
+"""Make the pictures of the real WebUI for the docs.
+
+The panel in each of its states, in both themes; the whole page; photographs and the sample scene through img2img,
+inpaint and txt2img.
 
     WEBUI_DIR=... WEBUI_PYTHON=... python tools/webui_pictures.py [FOLDER]
 
@@ -39,7 +41,7 @@ PROMPT = "a yellow box and a green ball on a blue floor, red sky, day"
 
 
 def keep(folder: Path, name: str, given: Image.Image, result: Result) -> None:
-    """Input, result and depth map side by side, and the infotext."""
+    """Join input, result and depth map side by side, with the infotext."""
     shown = [given.convert("RGB"), *(image.convert("RGB") for image in result.images)]
     sheet = Image.new("RGB", (2 * SIDE * len(shown) + 8 * (len(shown) - 1), 2 * SIDE), "white")
     for index, image in enumerate(shown):
@@ -49,7 +51,7 @@ def keep(folder: Path, name: str, given: Image.Image, result: Result) -> None:
 
 
 def jobs(host: Host, folder: Path) -> None:
-    """Each subject through img2img, inpaint and txt2img with its depth."""
+    """Run each subject through img2img, inpaint and txt2img with its depth."""
     mask = Image.new("L", (SIDE, SIDE))
     mask.paste(255, (SIDE // 4, SIDE // 4, 3 * SIDE // 4, 3 * SIDE // 4))
     for name in ("scene", "astronaut", "coffee", "chelsea"):
@@ -65,7 +67,7 @@ def jobs(host: Host, folder: Path) -> None:
 
 
 def screens(host: Host, folder: Path) -> None:
-    """The page after "Estimate depth" and Generate."""
+    """Photograph the page after "Estimate depth" and Generate."""
     for theme in THEMES:
         with opened(host.url, width=1400, height=1750, query=f"?__theme={theme}") as page:
             panel = filled(page)
@@ -80,7 +82,7 @@ def screens(host: Host, folder: Path) -> None:
 
 
 def filled(page: Page) -> DepthPanel:
-    """img2img with the sample scene and settings that suit the bundled model; the panel open."""
+    """Open img2img with the sample scene, settings that suit the bundled model, and the panel open."""
     panel = DepthPanel(page, "img2img")
     panel.show_tab()
     for name, value in (("width", SIDE), ("height", SIDE), ("denoising_strength", 1), ("cfg_scale", 4)):
@@ -108,7 +110,7 @@ class States:
         self._gallery.take(name, panel.part("enabled"))
 
     def opened(self, name: str, state: str) -> None:
-        """As the page opens, in both themes."""
+        """Photograph the panel as the page opens, in both themes."""
         for theme in THEMES:
             with opened(self._host.url, height=1500, query=f"?__theme={theme}") as page:
                 panel = filled(page)
@@ -116,7 +118,7 @@ class States:
                 self.take(panel, name)
 
     def checkpoints(self) -> None:
-        """The wrong one, and one that cannot be loaded; leaves the bundled model installed and loaded."""
+        """Photograph a wrong checkpoint and one that cannot be loaded; leave the bundled model loaded."""
         with opened(self._host.url) as page:
             panel = filled(page)
             panel.part("install").click()
@@ -129,7 +131,7 @@ class States:
         self._host.use(BUNDLED)
 
     def working(self) -> None:
-        """A server that never answers."""
+        """Photograph the panel with a server that never answers."""
         for theme in THEMES:
             with opened(self._host.url, height=1500, query=f"?__theme={theme}") as page:
                 panel = filled(page)
@@ -139,7 +141,7 @@ class States:
                 self.take(panel, "working")
 
     def ready(self, black_in_front: Path) -> None:
-        """What follows when a depth checkpoint is loaded."""
+        """Photograph the states with a depth checkpoint loaded."""
         for theme in THEMES:
             with opened(self._host.url, height=1500, query=f"?__theme={theme}") as page:
                 self._ready(page, black_in_front)
@@ -181,7 +183,7 @@ class States:
 
 
 def random_checkpoint(folder: Path, name: str, *flags: str) -> None:
-    """A small one of random weights."""
+    """Write a small checkpoint with random weights."""
     python = os.environ.get("WEBUI_PYTHON", sys.executable)
     tool = ROOT / "tools" / "random_checkpoint.py"
     subprocess.run([python, "-W", "ignore", str(tool), str(folder / name), "--size", "small", *flags], check=True)

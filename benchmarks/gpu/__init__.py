@@ -1,4 +1,4 @@
-"""A graphics card's few minutes: does everything run there, how fast, in how much memory, and beside diffusers.
+"""Check a graphics card in a few minutes: correctness, speed, memory, and a comparison with diffusers.
 
 What libraries read when they are loaded is set here: without JAX, which they would load where it is installed, and
 without chatter.

@@ -24,7 +24,7 @@ from .report import Report, Row
 
 
 def run(bench: Bench, report: Report) -> None:
-    """All checks, what matters most first."""
+    """List all checks, the most important first."""
     half = bench.dtype if bench.device.type == "cuda" else torch.float32
     report.check("product of two matrices", 3, lambda: speed.product(bench))
     report.check(f"model, {name_of(half)}", 12, lambda: correct.generates(bench, half))
@@ -61,7 +61,7 @@ def libraries() -> None:
 
 
 def name_of(dtype: torch.dtype) -> str:
-    """The type's name."""
+    """Return the name of a type."""
     return str(dtype).removeprefix("torch.")
 
 

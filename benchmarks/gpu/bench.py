@@ -1,4 +1,4 @@
-"""What the checks share: a device, sizes, pictures, a model, and what was found so far."""
+"""Shared by the checks: a device, sizes, pictures, a model, and the findings so far."""
 
 from __future__ import annotations
 
@@ -54,14 +54,14 @@ class Bench:
 
     @classmethod
     def on(cls, device: torch.device) -> Bench:
-        """At full size on a card, small on a CPU."""
+        """Choose full size on a card, small on a CPU."""
         if device.type == "cuda":
             return cls(device, torch.float16, models.full(), 512, 20, (1, 4, 8))
         return cls(device, torch.float32, models.small(), 64, 3, (1, 2))
 
     @property
     def most(self) -> int:
-        """The largest batch."""
+        """Largest batch."""
         return max(self.batches)
 
     @property
@@ -76,7 +76,7 @@ class Bench:
         return self.networks
 
     def build(self, dtype: torch.dtype) -> Networks:
-        """A model as it is built, in place of the one before."""
+        """Build a model, which replaces the previous one."""
         self.networks = None
         measure.clean(self.device)
         self.networks = models.networks(self.config, self.device, dtype)
@@ -84,7 +84,7 @@ class Bench:
         return self.networks
 
     def pictures(self, count: int) -> list[Picture]:
-        """Soft pictures, each another."""
+        """Make smooth pictures, all different."""
         rng = np.random.default_rng(5)
         made = []
         for _ in range(count):
@@ -93,12 +93,12 @@ class Bench:
         return made
 
     def settings(self, **changes: Any) -> Settings:
-        """Settings of a job, at denoising strength 1."""
+        """Make the settings of a job, at denoising strength 1."""
         own = Settings(PROMPT, steps=self.steps, denoising_strength=1.0, cfg_scale=GUIDANCE)
         return dataclasses.replace(own, width=self.side, height=self.side, **changes)
 
     def engine_call(self, count: int, **changes: Any) -> Callable[[], Any]:
-        """The engine with so many pictures, which it has not seen before."""
+        """Return a call that runs the engine on pictures whose depth is not in its cache."""
         engine, pictures, settings = Engine(self.model), self.pictures(count), self.settings(**changes)
 
         def call() -> Any:
@@ -108,7 +108,7 @@ class Bench:
         return call
 
     def unet_call(self, unet: Any, count: int) -> Callable[[], torch.Tensor]:
-        """One step of so many pictures: both halves of the guidance."""
+        """Return a call that runs one step of a batch, both halves of the guidance."""
         side, width = self.side // LATENT_FACTOR, int(self.config.unet["cross_attention_dim"])
         shapes = (2 * count, 5, side, side), (2 * count, 77, width)
         latents, text = (self.random(shape) for shape in shapes)
@@ -122,12 +122,12 @@ class Bench:
         return call
 
     def random(self, shape: tuple[int, ...]) -> torch.Tensor:
-        """Normal numbers, the same each time."""
+        """Draw normal numbers, the same each time."""
         return torch.randn(shape, generator=torch.Generator().manual_seed(3)).to(self.device, self.model.dtype)
 
 
 class Rival:
-    """diffusers' own pipeline in its default configuration, with the same weights.
+    """The pipeline of diffusers in its default configuration, with the same weights.
 
     While it is there, the model's own depth network waits in the computer's memory.
 
@@ -158,7 +158,7 @@ class Rival:
         self.pipe.set_progress_bar_config(disable=True)
 
     def call(self, count: int) -> Callable[[], Any]:
-        """The pipeline with so many pictures."""
+        """Return a call that runs the pipeline."""
         pictures = [Image.fromarray(one) for one in self._bench.pictures(count)]
         generators = [torch.Generator().manual_seed(seed) for seed in range(count)]
 
@@ -177,7 +177,7 @@ class Rival:
         return call
 
     def leave(self) -> None:
-        """Give its memory back, and the depth network its place."""
+        """Release the pipeline's memory, and move the depth network back."""
         del self.pipe
         self._own.to(self._bench.device)
         measure.clean(self._bench.device)

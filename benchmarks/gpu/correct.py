@@ -1,4 +1,4 @@
-"""Whether everything runs on the device, and gives what the CPU gives."""
+"""Check that everything runs on the device, with the CPU's results."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from .bench import Bench
 from .report import Found
 
 CLOSE: Final = 1e-3
-"""How far the conditioning may be from the CPU's, of its range."""
+"""Largest difference of the conditioning from the CPU's, relative to its range."""
 
 LOW_MEMORY: Final = 4.0
 """GB that one picture of 512 x 512 may take with low memory."""
@@ -39,7 +39,7 @@ def generates(bench: Bench, dtype: torch.dtype) -> Found:
 
 
 def depth(bench: Bench) -> Found:
-    """The conditioning of one picture beside the CPU's, also under autocast, and with TF32 for comparison."""
+    """Compare the conditioning of one picture with the CPU's, also under autocast and with TF32."""
     picture, side = bench.pictures(1)[0], bench.side // 8
     own = bench.model.estimator
     on_cpu = MidasEstimator(copy.deepcopy(own.network).to("cpu"), key="cpu")
@@ -64,7 +64,7 @@ def depth(bench: Bench) -> Found:
 
 
 def estimation(bench: Bench) -> Found:
-    """Seconds to estimate one picture, beside those of all steps of one in the largest batch."""
+    """Compare the seconds to estimate one picture with those of all its steps in the largest batch."""
     own, [picture] = bench.model.estimator, [to_float(one) for one in bench.pictures(1)]
     one = measure.seconds(lambda: own.estimate(picture), bench.device, warm=1, times=5)
     eight = measure.seconds(lambda: own.estimate_all([picture] * bench.most, bench.most), bench.device, times=3)
@@ -87,7 +87,7 @@ def autoencoder(bench: Bench) -> Found:
 
 
 def bundled(bench: Bench) -> Found:
-    """The bundled model's picture beside the CPU's, in float32 and in half precision."""
+    """Compare the bundled model's picture with the CPU's, in float32 and in half precision."""
     sample = load_sample()
     settings = Settings(sample.prompts["other"], steps=20 if bench.side > 64 else 5, denoising_strength=1.0)
     half = "float16" if bench.device.type == "cuda" else "bfloat16"
@@ -109,7 +109,7 @@ def bundled(bench: Bench) -> Found:
 
 
 def inpaint(bench: Bench) -> Found:
-    """A masked picture: kept outside, changed inside."""
+    """Check that a masked picture stays outside the mask and changes inside."""
     [picture], mask = bench.pictures(1), np.zeros((bench.side, bench.side), np.uint8)
     quarter = bench.side // 4
     mask[quarter : 3 * quarter, quarter : 3 * quarter] = 255
@@ -120,7 +120,7 @@ def inpaint(bench: Bench) -> Found:
 
 
 def hires(bench: Bench) -> Found:
-    """A hires pass with an estimation of its own."""
+    """Run a hires pass that estimates depth again."""
     settings = bench.settings(hr_scale=1.5, hr_second_pass_steps=4)
     [made] = Engine(bench.model).generate(bench.pictures(1), settings, DepthOptions(hires="estimate"))
     height, width = made.picture.shape[:2]
@@ -128,7 +128,7 @@ def hires(bench: Bench) -> Found:
 
 
 def schedules(bench: Bench) -> Found:
-    """Strength, start, end and depth guidance each make another picture."""
+    """Check that strength, start, end and depth guidance each change the picture."""
     changes: dict[str, dict[str, float]] = {
         "as it is": {},
         "strength": {"strength": 0.3},
@@ -147,7 +147,7 @@ def schedules(bench: Bench) -> Found:
 
 
 def low_memory(bench: Bench) -> Found:
-    """One picture with the networks off the card but while they compute."""
+    """Make one picture with the networks on the card only while they compute."""
     networks = bench.model
     for network in (networks.unet, networks.vae, networks.text_encoder):
         network.to("cpu", bench.dtype)

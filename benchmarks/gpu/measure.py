@@ -1,4 +1,4 @@
-"""Seconds, bytes and operations, on a card or on the CPU."""
+"""Measure seconds, bytes and operations, on a card or on the CPU."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ import torch
 
 
 def wait(device: torch.device) -> None:
-    """Until a device has done all that it was given."""
+    """Wait until a device has finished its work."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
 
 
 def seconds(call: Callable[[], Any], device: torch.device, *, warm: int = 1, times: int = 3) -> float:
-    """Median seconds of a call, the device's work included."""
+    """Measure the median seconds of a call, the device's work included."""
     taken = []
     for index in range(warm + times):
         wait(device)
@@ -35,7 +35,7 @@ def seconds(call: Callable[[], Any], device: torch.device, *, warm: int = 1, tim
 
 
 def clean(device: torch.device) -> None:
-    """Give back what nothing refers to, and begin to watch the most memory anew."""
+    """Release unused memory, and reset the peak."""
     gc.collect()
     if device.type == "cuda":
         torch.cuda.empty_cache()
@@ -43,7 +43,7 @@ def clean(device: torch.device) -> None:
 
 
 def peak(device: torch.device) -> dict[str, float]:
-    """The most memory since `clean`, in GB: what tensors took, and what torch had taken for them.
+    """Return the peak memory since `clean`, in GB: of tensors, and reserved by torch.
 
     On the CPU that of the process since it began.
     """
@@ -55,7 +55,7 @@ def peak(device: torch.device) -> dict[str, float]:
 
 
 def product_rate(side: int, dtype: torch.dtype, device: torch.device) -> float:
-    """Operations a second of a product of two square matrices of random numbers."""
+    """Measure the operations per second of a product of two random square matrices."""
     left, right = (torch.randn(side, side, device=device).to(dtype) for _ in range(2))
     count = 10 if device.type == "cuda" else 1
 
@@ -67,7 +67,7 @@ def product_rate(side: int, dtype: torch.dtype, device: torch.device) -> float:
 
 
 def operations(call: Callable[[], Any]) -> float:
-    """Floating-point operations of products, convolutions and attention in a call."""
+    """Count the floating-point operations of products, convolutions and attention in a call."""
     from torch.utils.flop_counter import FlopCounterMode
 
     with FlopCounterMode(display=False) as counter:
@@ -76,7 +76,7 @@ def operations(call: Callable[[], Any]) -> float:
 
 
 def head(device: torch.device) -> dict[str, Any]:
-    """What is measured on."""
+    """Describe the machine."""
     import diffusers
     import transformers
 

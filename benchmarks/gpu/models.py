@@ -1,4 +1,4 @@
-"""A depth model with random weights, at Stable Diffusion 2's size or small, made where it is to run."""
+"""Make depth models with random weights on their device, at Stable Diffusion 2's size or small."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from depth2img.diffusion.networks import Networks, build, public_config
 
 
 def dpt(width: int, heads: int, sizes: Sequence[int], depths: Sequence[int], neck: Sequence[int], side: int) -> Any:
-    """The configuration of a DPT-hybrid."""
+    """Return the configuration of a DPT-hybrid."""
     return {
         "model_type": "dpt",
         "is_hybrid": True,
@@ -61,7 +61,7 @@ SCHEDULER = scheduler_config(beta_start=0.00085, beta_end=0.012, steps=1000, pre
 
 
 def full() -> ModelConfig:
-    """Stable Diffusion 2's depth model."""
+    """Return the configuration of Stable Diffusion 2's depth model."""
     params = SD2_YAML["model"]["params"]
     depth = dpt(768, 12, (256, 512, 1024), (3, 4, 9), (256, 512, 768, 768), 384)
     text = text_config(width=1024, heads=16, layers=23)
@@ -69,7 +69,7 @@ def full() -> ModelConfig:
 
 
 def small() -> ModelConfig:
-    """The same config with narrow layers, for a CPU."""
+    """Return Stable Diffusion 2's configuration with narrow layers, for a CPU."""
     params = SD2_YAML["model"]["params"]
     unet = {**unet_from_ldm(params), "block_out_channels": [32, 64, 64, 64], "attention_head_dim": [1, 2, 2, 2]}
     unet |= {"cross_attention_dim": 64, "sample_size": 8, "layers_per_block": 1}
@@ -81,7 +81,7 @@ def small() -> ModelConfig:
 
 @dataclass(frozen=True)
 class Random:
-    """One part's tensors, each drawn when it is asked for.
+    """Tensors of one component, each drawn when it is read.
 
     Attributes:
         shapes: of all of them.
@@ -108,7 +108,7 @@ class Random:
         return self.shapes[key]
 
     def get(self, key: str) -> torch.Tensor:
-        """Values that keep the size of activations."""
+        """Draw values that preserve the scale of activations."""
         shape = self.shapes[key]
         generator = torch.Generator(self.device).manual_seed(self.seed + self.keys().index(key))
         noise = torch.randn(shape, generator=generator, device=self.device)
@@ -121,7 +121,7 @@ class Random:
 
 
 def networks(config: ModelConfig, device: torch.device, dtype: torch.dtype) -> Networks:
-    """The model, its depth network drawn on the CPU: there it is compared."""
+    """Make the model; its depth network is drawn on the CPU, where results are compared."""
     parts: dict[str, Any] = {}
     for seed, (name, shapes) in enumerate(empty(config)):
         depth = name == "depth_estimator"
@@ -137,7 +137,7 @@ def networks(config: ModelConfig, device: torch.device, dtype: torch.dtype) -> N
 
 
 def empty(config: ModelConfig) -> Iterator[tuple[str, dict[str, tuple[int, ...]]]]:
-    """Each part's name and the shapes of its tensors."""
+    """Return the name of each component and the shapes of its tensors."""
     from diffusers import AutoencoderKL, UNet2DConditionModel
     from transformers import CLIPTextConfig, CLIPTextModel, DPTConfig, DPTForDepthEstimation
 

@@ -1,4 +1,4 @@
-"""Rows of a table, written after each of them, within a time that holds whatever happens."""
+"""Run checks within a fixed time, and write a table after each of them."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 SLACK, MORE = 3.0, 10.0
-"""A check may take so many times what it is expected to, and so many seconds more."""
+"""Limit of a check's time: this factor times the expected seconds, plus these seconds."""
 
 
 class TimeUpError(Exception):
@@ -25,7 +25,7 @@ class TimeUpError(Exception):
 
 @dataclass(frozen=True)
 class Found:
-    """What a check has found.
+    """Result of a check.
 
     Attributes:
         text: for the table.
@@ -40,7 +40,7 @@ class Found:
 
 @dataclass(frozen=True)
 class Row:
-    """One line; `state` is ok, missed, failed or left out."""
+    """One row; `state` is ok, missed, failed or left out."""
 
     name: str
     state: str
@@ -53,7 +53,7 @@ class Report:
     """The table so far.
 
     Args:
-        out: the JSON, written anew after each row.
+        out: the JSON file, rewritten after each row.
         head: what it was measured on.
         seconds: until the process ends, whatever it is doing.
         begun: from when they are counted, in `time.monotonic`.
@@ -71,11 +71,11 @@ class Report:
 
     @property
     def left(self) -> float:
-        """Seconds until the end."""
+        """Return the seconds until the end."""
         return self.deadline - time.monotonic()
 
     def check(self, name: str, expected: float, call: Callable[[], Found]) -> None:
-        """Add a row: what a check finds, or why it found nothing; whatever goes wrong in it, the next one runs.
+        """Run a check and add its row; if it fails, the row says why, and the next check still runs.
 
         Args:
             name: of the row.
@@ -106,19 +106,19 @@ class Report:
 
     @staticmethod
     def line(row: Row) -> str:
-        """A row as it is printed."""
+        """Format a row."""
         state = "" if row.state == "ok" else f"{row.state}: "
         return f"{row.name:<44} {row.seconds:6.1f} s  {state}{row.text}"
 
     def write(self) -> None:
-        """Write the JSON, whole or not at all."""
+        """Write the JSON atomically."""
         head = {**self.head, "seconds": round(time.monotonic() - self.begun, 1)}
         part = self.out.with_name(self.out.name + ".part")
         part.write_text(json.dumps({**head, "rows": [asdict(row) for row in self.rows]}, indent=1, default=str) + "\n")
         part.replace(self.out)
 
     def end(self) -> int:
-        """Print the table; the exit code: 1 if a row is not as promised."""
+        """Print the table; return the exit code, 1 if a row is not ok."""
         self._watch.cancel()
         self.write()
         print("\n" + "\n".join(f"{name}: {value}" for name, value in self.head.items()))
@@ -134,7 +134,7 @@ class Report:
 
 @contextlib.contextmanager
 def limited(seconds: float) -> Iterator[None]:
-    """Raises `TimeUpError` in a block that takes longer; between two lines of Python, so a kernel is waited for."""
+    """Raise `TimeUpError` in a block that takes longer; running kernels are not interrupted."""
 
     def stop(*_: object) -> None:
         raise TimeUpError(f"not done after {seconds:.0f} s")

@@ -16,7 +16,7 @@ from .report import Found, Report
 
 
 def rate(bench: Bench, name: str, count: int, call: Callable[[], Any], rival: str = "diffusers") -> Found:
-    """Pictures a second and memory of a call that makes so many."""
+    """Measure pictures per second and peak memory of a call."""
     measure.clean(bench.device)
     taken = measure.seconds(call, bench.device, warm=1, times=2)
     peak = measure.peak(bench.device)
@@ -31,7 +31,7 @@ def rate(bench: Bench, name: str, count: int, call: Callable[[], Any], rival: st
 
 
 def beside_diffusers(bench: Bench, report: Report) -> None:
-    """diffusers' pipeline, then the engine around the same networks as they are."""
+    """Measure diffusers' pipeline, then the engine on the same networks without levers."""
     rivals: list[Rival] = []
     report.check("diffusers' pipeline is built", 5, lambda: rivals.append(Rival(bench)) or Found("shares the weights"))
     for count in (1, bench.most):
@@ -93,20 +93,20 @@ def tuned(bench: Bench, report: Report) -> None:
 
 
 def product(bench: Bench) -> Found:
-    """What the device gives at most."""
+    """Measure the peak of the device."""
     side = 8192 if bench.device.type == "cuda" else 512
     reached = bench.found["product"] = measure.product_rate(side, bench.dtype, bench.device)
     return Found(f"{reached / 1e12:.2f} TFLOP/s", {"TFLOP/s": reached / 1e12, "side": side})
 
 
 def operations(bench: Bench) -> Found:
-    """Operations of one picture's step, both halves of the guidance."""
+    """Count the operations of one picture's step, both halves of the guidance."""
     count = bench.found["operations"] = measure.operations(bench.unet_call(bench.model.unet, 1))
     return Found(f"{count / 1e9:.1f} GFLOP", {"FLOP": count})
 
 
 def compiled(bench: Bench, report: Report) -> None:
-    """`--compile`, at the largest batch."""
+    """Measure `--compile`, at the largest batch."""
 
     def compile_and_step() -> Found:
         bench.build(bench.dtype)
@@ -126,7 +126,7 @@ def compiled(bench: Bench, report: Report) -> None:
 
 
 def other_kernels(bench: Bench, settings: contextlib.AbstractContextManager[object]) -> Found:
-    """A step with other kernels than torch chooses by itself: recorded anew within a context that chooses them."""
+    """Measure a step recorded in a context that chooses other kernels than torch's default."""
     levers.release(bench.model)
     with settings:
         call = bench.unet_call(bench.model.unet, bench.most)
@@ -139,7 +139,7 @@ def other_kernels(bench: Bench, settings: contextlib.AbstractContextManager[obje
 
 @contextlib.contextmanager
 def cudnn_tries() -> Iterator[None]:
-    """cuDNN tries its kernels at the first call of each shape."""
+    """Let cuDNN try its kernels at the first call of each shape."""
     before = torch.backends.cudnn.benchmark
     torch.backends.cudnn.benchmark = True
     try:
@@ -149,7 +149,7 @@ def cudnn_tries() -> Iterator[None]:
 
 
 def cudnn_attention() -> contextlib.AbstractContextManager[object]:
-    """cuDNN's attention where it can, else what torch takes."""
+    """Use cuDNN's attention where possible, else torch's default."""
     from torch.nn.attention import SDPBackend, sdpa_kernel
 
     wanted = [SDPBackend.CUDNN_ATTENTION, SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
@@ -157,7 +157,7 @@ def cudnn_attention() -> contextlib.AbstractContextManager[object]:
 
 
 def flash_attention() -> contextlib.AbstractContextManager[object]:
-    """torch's own flash attention where it can."""
+    """Use torch's own flash attention where possible."""
     from torch.nn.attention import SDPBackend, sdpa_kernel
 
     return sdpa_kernel([SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH], set_priority=True)

@@ -1,7 +1,7 @@
 """Runs on Ray Data: a pool of actors with one model each, fed with groups of items.
 
-Ray Data places the actors, holds back groups until one is free, restarts dead actors and hands their groups on. It
-knows groups only: which item of one kills its workers shows when they are made one by one.
+Ray Data places the actors, queues groups until one is free, restarts dead actors and reassigns their groups. It knows
+groups only: the item of a group that kills its workers is found by making the items one by one.
 """
 
 from __future__ import annotations
@@ -26,25 +26,25 @@ LOCAL: Final = "local"
 """Address of a Ray that lives as long as the run."""
 
 OBJECT_STORE: Final = 128 * 1024 * 1024
-"""Bytes of a local Ray's object store: what travels is names and records, never pictures."""
+"""Bytes of a local Ray's object store: names and records are sent through it, never pictures."""
 
 ENVIRONMENT: Final = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_enable_metrics_collection": "0",
-    "RAY_worker_niceness": "0",  # else a local Ray's workers give way to everything else on the machine
+    "RAY_worker_niceness": "0",  # else a local Ray's workers yield to everything else on the machine
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # as releases to come; without it Ray warns that they will
 }
 """Environment of a Ray that is started here; variables that the user has set are kept."""
 
 SLACK: Final = 1e-6
-"""1 / 0.1 is ten, not 9.999...: what a sum of fractions may miss."""
+"""Tolerance of rounding: 1 / 0.1 is ten, not 9.999..."""
 
 RETRIES: Final = 3
-"""Attempts at an item alone, after the actor that had its group died: of lack of memory, or with its machine."""
+"""Attempts at an item alone, after the actor of its group died, for lack of memory or with its machine."""
 
 DEADLY: Final = Depth2ImgError(
     "Every worker that took this item died, also with this item alone.",
-    fix="See whether its files are whole and the machine has memory enough; Ray's own logs say more.",
+    fix="Check that its files are complete and the machine has enough memory; Ray's own logs say more.",
 )
 
 
@@ -76,7 +76,7 @@ def on_ray(cluster: Cluster, order: Order, groups: Sequence[Sequence[Work]]) -> 
     import ray
     import ray.data
 
-    with contextlib.redirect_stdout(sys.stderr):  # where Ray says that a worker died; stdout is the command's own
+    with contextlib.redirect_stdout(sys.stderr):  # Ray reports dead workers on stdout, which is the command's own
         yield from _run(ray, cluster, order, groups)
 
 
@@ -103,7 +103,7 @@ def _quiet(ray: Any) -> None:
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
     context.print_on_execution_start = False
-    logging.getLogger("ray.data").setLevel(logging.CRITICAL)  # what fails is in the records
+    logging.getLogger("ray.data").setLevel(logging.CRITICAL)  # failures are in the records
 
 
 def _records(ray: Any, cluster: Cluster, order: Order, groups: Sequence[Sequence[Work]]) -> Iterable[Sequence[Record]]:
@@ -120,7 +120,7 @@ def _records(ray: Any, cluster: Cluster, order: Order, groups: Sequence[Sequence
             fix="Choose fewer --threads or a smaller --gpus-per-worker.",
         )
     if not gpus and order.device == "auto":
-        order = dataclasses.replace(order, device="cpu")  # a worker that was given no GPU is not to take one
+        order = dataclasses.replace(order, device="cpu")  # a worker that was assigned no GPU must not use one
     workers = min(cluster.workers or room, room, len(groups))
     rows = [{"group": pickle.dumps([*group])} for group in groups]
     tries = ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1)(Tries).remote(RETRIES)
@@ -145,7 +145,7 @@ def _records(ray: Any, cluster: Cluster, order: Order, groups: Sequence[Sequence
         raise Depth2ImgError(
             "The run on Ray stopped.",
             got=str(problem).strip().splitlines()[-1][:200],
-            fix="The same command goes on from here; Ray's own logs say more.",
+            fix="Run the same command again to continue; Ray's own logs say more.",
         ) from problem
 
 

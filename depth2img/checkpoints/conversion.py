@@ -35,7 +35,7 @@ NETWORKS: Final = (keys.UNET, keys.VAE, "cond_stage_model.", keys.DEPTH, "model_
 """Prefixes of what is stored in half precision where that is asked for; rounding the noise schedule would change every
 picture."""
 
-Fate = Literal["same", "stacked", "pointwise", "kept aside", "re-created", "constant"]
+Fate = Literal["same", "stacked", "pointwise", "ldm only", "re-created", "constant"]
 
 FREE_SPACE: Final = 1.02
 """Room that is asked for, as a multiple of the bytes that will be written."""
@@ -48,7 +48,7 @@ class LedgerEntry:
     Attributes:
         ldm: its name in the single file; empty for a constant.
         other: its name, or three, in the folder, behind the part's; empty for what only the single file has.
-        what: the relation of the two: see `key_map.Entry.form`; `kept aside`: in the folder's `ldm_only.safetensors`;
+        what: the relation of the two: see `key_map.Entry.form`; `ldm only`: in the folder's `ldm_only.safetensors`;
             `re-created`: made by `ldm_only`, in the single file only; `constant`: equal in every model, in neither.
     """
 
@@ -94,7 +94,7 @@ def convert(
     Args:
         source: a folder in the diffusers layout, or a file, safetensors or pickle.
         target: a `.safetensors` file (its YAML is written beside it) or a folder that does not exist yet.
-        progress: told the bytes done and the bytes in all.
+        progress: called with the bytes done and the bytes in all.
         half: store the networks in float16; the noise schedule keeps its precision.
         midas: take the depth network from here; see `open_midas`.
 
@@ -142,7 +142,7 @@ def to_single_file(model: Model, path: Path, progress: Progress | None = None, *
     noted = [*model.noted, *(lazy.key for lazy in made)]
     fates = [_mapped(entry) for entry in model.key_map]
     fates += [LedgerEntry("", (name,), "constant") for name in model.constants]
-    fates += [LedgerEntry(name, (), "kept aside") for name in model.aside.keys() if name not in model.noted]
+    fates += [LedgerEntry(name, (), "ldm only") for name in model.aside.keys() if name not in model.noted]
     fates += [LedgerEntry(name, (), "re-created") for name in noted]
     metadata = {METADATA: model.config.to_json(), **({RECREATED: "\n".join(noted)} if noted else {})}
     total, digest = write_single_file(path, lazies, model.config, metadata, progress, half=half)
@@ -198,7 +198,7 @@ def to_folder(model: Model, folder: Path, progress: Progress | None = None, *, h
     files = {f"{name}/{stem}.safetensors": lazy_list(model.parts[name]) for name, stem in WEIGHTS.items()}
     fates = [_mapped(entry) for entry in model.key_map]
     fates += [LedgerEntry(name, (), "re-created") for name in unchanged]
-    fates += [LedgerEntry(name, (), "kept aside") for name in kept.keys()]
+    fates += [LedgerEntry(name, (), "ldm only") for name in kept.keys()]
     if half:
         files = {name: [_halved(lazy) for lazy in lazies] for name, lazies in files.items()}
     if kept.keys():

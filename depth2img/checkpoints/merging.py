@@ -116,7 +116,7 @@ def merge(
         tertiary: C; makes it "Add difference" instead of "Weighted sum".
         vae: the model whose autoencoder is kept, A or B.
         precision: one of `PRECISIONS` for the networks; None: the wider of the models', tensor by tensor.
-        progress: told the bytes done and the bytes in all, those of the models' SHA-256 included.
+        progress: called with the bytes done and in all, those of the models' SHA-256 included.
 
     Raises:
         CheckpointError: a model is not a Stable Diffusion 2 checkpoint, they do not fit together, or the target cannot
@@ -125,30 +125,34 @@ def merge(
     """
     _check_options(target, multiplier, vae, precision)
     paths: dict[Letter, Path] = {"A": primary, "B": secondary, **({"C": tertiary} if tertiary else {})}
-    sources: dict[Letter, _Source] = {letter: _open(path) for letter, path in paths.items()}
+    sources = {letter: _open(path) for letter, path in paths.items()}
     depth = _depth_side(sources)
     model = open_single_file(sources[depth].file)
     _fit(sources, model.config)
-    lazies, fates = _tensors(sources, depth, multiplier, vae)
-    if precision is not None:
-        wanted = PRECISIONS[precision]
-        lazies = [as_type(z, wanted) if z.dtype.is_floating_point and _is_network(z.key) else z for z in lazies]
-    parts = [source.file.size for source in sources.values()]
-    whole = sum(parts) + room_for(lazies, target.parent)
-    hashes = {
-        letter: source.file.sha256(part_of(progress, sum(parts[:number]), whole))
-        for number, (letter, source) in enumerate(sources.items())
-    }
+    lazies, fates = _tensors(sources, depth, multiplier, vae, precision)
+    hashed = sum(source.file.size for source in sources.values())
+    whole = hashed + room_for(lazies, target.parent)
+    hashes = _hashes(sources, progress, whole)
     recipe = _recipe(sources, hashes, multiplier, vae, precision, target, depth)
     metadata = {
         "sd_merge_recipe": json.dumps(recipe),
         "sd_merge_models": json.dumps(_models(sources, hashes)),
         METADATA: model.config.to_json(),
-        **({RECREATED: "\n".join(model.noted)} if model.noted else {}),
     }
-    told = part_of(progress, sum(parts), whole)
-    total, digest = write_single_file(target, lazies, model.config, metadata, told)
-    return Merged(fates, total, digest, recipe)
+    if model.noted:
+        metadata[RECREATED] = "\n".join(model.noted)
+    told = part_of(progress, hashed, whole)
+    return Merged(fates, *write_single_file(target, lazies, model.config, metadata, told), recipe)
+
+
+def _hashes(sources: _Sources, progress: Progress | None, whole: int) -> dict[Letter, str]:
+    """Compute the models' SHA-256, the first part of a job of `whole` bytes."""
+    hashes: dict[Letter, str] = {}
+    done = 0
+    for letter, source in sources.items():
+        hashes[letter] = source.file.sha256(part_of(progress, done, whole))
+        done += source.file.size
+    return hashes
 
 
 def _check_options(target: Path, multiplier: float, vae: Letter, precision: str | None) -> None:
@@ -230,7 +234,7 @@ def _same_shape(name: str, one: Sequence[int], other: Sequence[int]) -> bool:
 
 
 def _predicts_v(source: _Source) -> bool:
-    """Tell whether the file's metadata or the YAML beside it says so; names alone do not tell."""
+    """Tell whether the file's metadata or the YAML beside it says so; names alone cannot show it."""
     if source.file.metadata.get("modelspec.prediction_type", "") == "v":
         return True
     sidecar = source.file.path.with_suffix(".yaml")
@@ -246,11 +250,15 @@ def _is_merged(name: str) -> bool:
     return name.startswith(MERGED)
 
 
-def _is_network(name: str) -> bool:
-    return name.startswith(NETWORKS)
+def _in_precision(lazy: Lazy, precision: torch.dtype) -> Lazy:
+    """Convert a tensor of the networks; others stay as they are."""
+    wanted = lazy.dtype.is_floating_point and lazy.key.startswith(NETWORKS)
+    return as_type(lazy, precision) if wanted else lazy
 
 
-def _tensors(sources: _Sources, depth: Letter, multiplier: float, vae: Letter) -> tuple[list[Lazy], list[MergedTensor]]:
+def _tensors(
+    sources: _Sources, depth: Letter, multiplier: float, vae: Letter, precision: str | None
+) -> tuple[list[Lazy], list[MergedTensor]]:
     a, lazies, fates = sources["A"], [], []
     names = {*(n for n in a.names if not n.startswith(keys.DEPTH))}
     names |= {n for n in sources[depth].names if n.startswith(keys.DEPTH)}
@@ -270,6 +278,8 @@ def _tensors(sources: _Sources, depth: Letter, multiplier: float, vae: Letter) -
     for name in sorted({name for source in sources.values() for name in source.names} - names):
         having = tuple(letter for letter, source in sources.items() if name in source.names)
         fates.append(MergedTensor(name, having, "left out"))
+    if precision is not None:
+        lazies = [_in_precision(lazy, PRECISIONS[precision]) for lazy in lazies]
     return lazies, fates
 
 
@@ -279,7 +289,6 @@ def _merged(name: str, sources: _Sources, depth: Letter, multiplier: float) -> L
     for other in types[1:]:
         widest = torch.promote_types(widest, other)
     inner = torch.promote_types(widest, torch.float32)
-
     uneven = any(source.file.shape(name) != shape for source in sources.values())
 
     def make() -> torch.Tensor:

@@ -1,7 +1,7 @@
-"""Setting up: put a checkpoint and its YAML where the WebUI looks, first as a plan that can be shown, then in deed.
+r"""Put a checkpoint and its YAML where the WebUI looks: make a plan that can be shown, then carry it out.
 
     plan = plan_setup(Path("512-depth-ema.safetensors"), webui_folders(webui=Path("stable-diffusion-webui")))
-    print(*plan.lines(), sep="\\n")
+    print(*plan.lines(), sep="\n")
     carry_out(plan)
 
 Nothing that is there is ever overwritten: a wrong YAML is kept under another name, and a file of the same name stops
@@ -215,7 +215,7 @@ def _yaml(report: Report, target: Path, tensors: Tensors) -> tuple[YamlWay, str,
     way = YAML_WAYS[there.is_bad, there.state == "none"]
     if way == "keep":
         return way, "", there.detail, None
-    # The owner's own, where it is right, knows more than shapes tell, such as v-prediction.
+    # A correct YAML of the owner's contains more than shapes show, such as v-prediction.
     brought = own is not None and own.state == "right" and Path(os.path.abspath(own.path)) != there.path
     text = read_text(own.path) if own and brought else to_yaml(config_of(tensors))
     return way, text, there.detail, _free_name(there.path) if way == "replace" else None
@@ -250,7 +250,7 @@ def carry_out(plan: SetupPlan, folders: Sequence[Path], *, progress: Progress | 
     Args:
         plan: see `plan_setup`.
         folders: those it was made for.
-        progress: told the bytes copied and the bytes in all.
+        progress: called with the bytes copied and the bytes in all.
 
     Returns:
         The report on `plan.target`.

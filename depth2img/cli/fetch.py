@@ -62,36 +62,38 @@ def fetch(
     entries = tables.table(mirrors)
     if show_list:
         lines = ["\n".join(entry.lines()) + "\n" for entry in entries.values()]
-        report({"files": [entry.to_json() for entry in entries.values()]}, lines, as_json=as_json)
-        return
+        return report({"files": [entry.to_json() for entry in entries.values()]}, lines, as_json=as_json)
     entry = tables.find(file, entries)
     if output is not None and (webui or data_dir or models_dir or ckpt_dir):
         raise click.UsageError("Say either where the WebUI is, or --output.")
     folders = (output,) if output else webui_folders(webui, data_dir=data_dir, models_dir=models_dir, ckpt_dir=ckpt_dir)
     if not as_json:
         click.echo("\n".join([*entry.lines(), f"{'To':<13} {folders[0]}"]), err=True)
-    if not yes:
-        if as_json or not sys.stdin.isatty():
-            raise click.UsageError("Nobody is there to be asked; say --yes.")
-        if not click.confirm("Fetch it?", err=True):
-            click.echo("Nothing was fetched.", err=True)
-            return
-
-    def tell_line(text: str) -> None:
-        click.echo(f"\r\033[K{text}" if sys.stderr.isatty() else text, err=True)
-
+    if not yes and not _confirmed(as_json):
+        click.echo("Nothing was fetched.", err=True)
+        return
     try:
         with progress("Fetching", quiet=as_json, sizes=True) as tell:
             if output is None:
                 with refusing(f"The folder {folders[0]} cannot be created."):
                     folders[0].mkdir(exist_ok=True)
-            told = None if as_json else tell_line
-            got = get(entry, folders[0], replace=replace, unverified=unverified, progress=tell, notice=told)
+            notice = None if as_json else _print_notice
+            got = get(entry, folders[0], replace=replace, unverified=unverified, progress=tell, notice=notice)
     except KeyboardInterrupt:
-        click.echo("\nInterrupted; what is there is kept, and the same command goes on from it.", err=True)
+        click.echo("\nInterrupted; the partial download is kept, and the same command resumes it.", err=True)
         raise SystemExit(INTERRUPTED) from None
     values, lines = got.to_json(), got.lines()
     if output is None:
         values["setup"], line = set_up(got.path, folders, how="auto", yes=yes, quiet=as_json)
         lines.append(line)
     report(values, lines, as_json=as_json)
+
+
+def _confirmed(as_json: bool) -> bool:
+    if as_json or not sys.stdin.isatty():
+        raise click.UsageError("There is no terminal to ask for confirmation; add --yes.")
+    return click.confirm("Fetch it?", err=True)
+
+
+def _print_notice(text: str) -> None:
+    click.echo(f"\r\033[K{text}" if sys.stderr.isatty() else text, err=True)

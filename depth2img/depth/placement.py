@@ -86,8 +86,10 @@ def fit(depth: DepthMap, *, width: int, height: int, resize_mode: ResizeMode) ->
 
 
 def _room_to_fill(depth: DepthMap, proportions: float) -> DepthMap:
-    """Shrink a map where filling it up to the proportions would take more than `MAX_FILLED` pixels: a strip of
-    65,535 x 1 would become a square of that side."""
+    """Shrink a map if padding it to the proportions would take more than `MAX_FILLED` pixels.
+
+    A strip of 65,535 x 1 would become a square of that side.
+    """
     width = max(float(depth.width), depth.height * proportions)
     scale = math.sqrt(MAX_FILLED / (width * width / proportions))
     if scale >= 1:

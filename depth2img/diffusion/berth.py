@@ -1,4 +1,4 @@
-"""Little memory on a card: a model's networks wait in the computer's own, and one at a time is on the card."""
+"""Run on a card with little memory: the networks stay in host memory, and one at a time is on the card."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from ..estimators.midas import MidasEstimator
 from .networks import LATENT_FACTOR, Networks
 
 TILE: Final = 512
-"""Side in pixels up to which the autoencoder takes a picture whole; larger ones go through it in tiles of this side."""
+"""Side in pixels up to which the autoencoder takes a whole picture; it processes larger ones in tiles of this side."""
 
 
 class Berth:
     """The place on a card, for one network at a time.
 
-    What leaves it is not copied back: the weights that stayed in the computer's memory take over again.
+    Nothing is copied back when a network leaves: its weights have stayed in host memory.
 
     Args:
         device: the card.
@@ -30,10 +30,10 @@ class Berth:
         self._originals: list[tuple[torch.Tensor, torch.Tensor]] = []
 
     def take(self, network: nn.Module) -> None:
-        """Bring a network to the card, and the one that is there away.
+        """Move a network to the card, and the one that is there off it.
 
         Raises:
-            torch.cuda.OutOfMemoryError: it does not fit; then none is there.
+            torch.cuda.OutOfMemoryError: it does not fit; then the place is empty.
         """
         if network is self.guest:
             return
@@ -48,7 +48,7 @@ class Berth:
         self.guest = network
 
     def clear(self) -> None:
-        """Bring the network that is there away."""
+        """Move the network that is there off the card."""
         for tensor, data in self._originals:
             tensor.data = data
         self.guest, self._originals = None, []
@@ -56,13 +56,13 @@ class Berth:
             torch.cuda.empty_cache()
 
     def invite(self, network: nn.Module) -> None:
-        """Let a network come whenever a part of it is called that is asked for by name from outside."""
+        """Move a network to the card whenever it or one of its direct children is called."""
         for part in (network, *network.children()):
             part.register_forward_pre_hook(lambda *_: self.take(network))
 
 
 class Visitor(nn.Module):
-    """A network that computes on the card, wherever its weights are said to be.
+    """A network that moves to the card to compute.
 
     Args:
         network: with one input and one output.
@@ -75,16 +75,16 @@ class Visitor(nn.Module):
         self._berth = berth
 
     def forward(self, picture: torch.Tensor) -> Any:
-        """See the network's own."""
+        """See the network's own `forward`."""
         self._berth.take(self.network)
         return self.network.forward(picture.to(self._berth.device))
 
 
 def visiting(networks: Networks, device: torch.device) -> Networks:
-    """Networks that are on a card only while they compute, and an autoencoder that makes large pictures in tiles.
+    """Make networks move to a card only while they compute, and the autoencoder process large pictures in tiles.
 
     Args:
-        networks: in the computer's memory; changed in place.
+        networks: in host memory; changed in place.
         device: the card.
     """
     berth = Berth(device)

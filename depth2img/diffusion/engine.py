@@ -126,7 +126,7 @@ class Engine:
             options: the depth options; by default depth is on and comes from each picture.
             masks: one per picture, white = repaint, of the picture's size.
             prompts: one per picture instead of `settings.prompt`.
-            on_step: told the steps done and the steps in all.
+            on_step: called with the steps done and the steps in all.
 
         Raises:
             Depth2ImgError: something that was given cannot be used; the message says what to do.
@@ -154,11 +154,11 @@ class Engine:
 
         Args:
             jobs: what to make.
-            rows: every pass of a network has so many pictures, filled up where there are fewer, so that a result is
-                the same to the bit whatever goes along with it (on one kind of device, with one number of threads).
+            rows: pictures in every pass of a network, padded if there are fewer, so that a result is bit for bit the
+                same whatever else is in its batch (on one kind of device, with one number of threads).
                 None: all of a kind at once, in as many rows as they are.
             span: the range for jobs whose `range` is "shared"; None is that of all of them together.
-            on_step: told the steps done and the steps in all, of each group by itself.
+            on_step: called with the steps done and the steps in all, of each group by itself.
 
         Raises:
             Depth2ImgError: something that was given cannot be used; the message says what to do.

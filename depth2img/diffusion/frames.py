@@ -20,7 +20,7 @@ from ..io.images import Picture
 from .settings import SIDE_STEP, Settings
 
 FILL_RADII: Final = (1 / 2, 1 / 8, 1 / 32, 1 / 64, 1 / 128)
-"""Standard deviations of the colours that run in under a mask, as parts of the longer side, coarse to fine."""
+"""Standard deviations of the blurs that fill the area under a mask, relative to the longer side, coarse to fine."""
 
 
 @dataclass(frozen=True)
@@ -28,12 +28,12 @@ class Frame:
     """One picture as it enters the sampler.
 
     Attributes:
-        picture: uint8 (h, w, 3), what is encoded and what depth is estimated from.
+        picture: uint8 (h, w, 3), encoded, and the picture that depth is estimated from.
         mask: float32 (h, w) in the frame, None without one.
-        whole: uint8 (H, W, 3), the picture that the result is laid over.
-        overlay: float32 (H, W), how much of the result shows, None without a mask.
-        box: where the frame lies in `whole`, None if it is all of it.
-        resize_mode: how the picture got into the frame.
+        whole: uint8 (H, W, 3), the picture that the result is pasted into.
+        overlay: float32 (H, W), opacity of the result, None without a mask.
+        box: the frame's box in `whole`, None if it is all of it.
+        resize_mode: the way the picture was brought into the frame.
         original: uint8 (H, W, 3), the picture before it was resized, cropped or filled.
     """
 
@@ -62,14 +62,14 @@ class Frame:
         return Framing(self.placement, self.mask, self.overlay)
 
     def finish(self, result: Picture) -> Picture:
-        """Lay the result, uint8 (h, w, 3), over the picture where the mask says so."""
+        """Paste the result, uint8 (h, w, 3), into the picture, weighted by the overlay."""
         if self.overlay is None:
             return result
         laid = result
         if self.box is not None:
             laid = self.whole.copy()
             left, top, right, bottom = self.box
-            # The crop was padded to the frame's proportions; what lies outside of them is cut off again.
+            # The crop was padded to the frame's proportions; the padding is cut off again.
             laid[top:bottom, left:right] = resize(result, right - left, bottom - top, ResizeMode.CROP_AND_RESIZE)
         shown = self.overlay[:, :, None]
         return np.round(self.whole * (1 - shown) + laid * shown).astype(np.uint8)
@@ -127,7 +127,7 @@ def make_frame(picture: Picture, mask: npt.NDArray[np.uint8] | None, settings: S
         picture: uint8 (H, W, 3).
         mask: uint8 (H, W) of the same size, 255 = repaint, or None.
         settings: the job's.
-        side: the model's own, for a frame whose size is not set.
+        side: the model's side in pixels, for a frame whose size is not set.
 
     Raises:
         PictureError: the mask has another size or masks nothing.
@@ -168,8 +168,9 @@ def _blurred(mask: npt.NDArray[np.uint8], deviation: int) -> npt.NDArray[np.uint
 
 
 def crop_box(mask: npt.NDArray[np.uint8], padding: int, width: int, height: int) -> Box:
-    """Choose the part of a picture that "only masked" works on: the mask's bounds, padded, and widened to the frame's
-    proportions as far as the picture reaches.
+    """Choose the box that "only masked" works on.
+
+    It is the mask's bounding box, padded, and widened to the frame's proportions as far as the picture reaches.
 
     Args:
         mask: uint8 (H, W), not all 0.

@@ -15,7 +15,7 @@ from .replay import Replayed
 
 
 def is_cuda(device: torch.device) -> bool:
-    """Whether it is a card of NVIDIA's: torch calls AMD's `cuda` too, which has other habits."""
+    """Tell whether a device is an NVIDIA card: torch calls AMD's `cuda` too, and it behaves differently."""
     return device.type == "cuda" and torch.version.hip is None
 
 
@@ -25,7 +25,7 @@ def tuned(networks: Networks) -> Networks:
 
 
 def replayed(networks: Networks) -> Networks:
-    """The UNet's kernels recorded at its first steps and replayed at the others; see `Replayed`."""
+    """Record the UNet's kernels at its first steps and replay them at the others; see `Replayed`."""
     return dataclasses.replace(networks, unet=Replayed(networks.unet))
 
 
@@ -40,6 +40,6 @@ def compiled(networks: Networks) -> Networks:
 
 
 def release(networks: Networks) -> None:
-    """Give back the memory that is kept for speed alone."""
+    """Release the memory that is held only for speed."""
     if isinstance(networks.unet, Replayed):
         networks.unet.forget()

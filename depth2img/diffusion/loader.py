@@ -1,4 +1,4 @@
-"""Opening a depth model by what the user calls it: `tiny`, a folder, a single file or a name on the hub."""
+"""Open a depth model by name: `tiny`, a folder, a single file or a repository on the hub."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from .networks import Networks, build, build_estimator
 from .settings import DTYPES
 
 TINY: Final = "tiny"
-"""The embedded model."""
+"""Name of the embedded model."""
 
 
 def load(
@@ -33,7 +33,7 @@ def load(
     compiled: bool = False,
     low_memory: bool = False,
 ) -> Networks:
-    """A depth model, ready to run.
+    """Load a depth model.
 
     Args:
         source: `tiny`, a folder in the diffusers layout, a `.safetensors` or `.ckpt` file, or `owner/name[@revision]`
@@ -41,14 +41,14 @@ def load(
         device: one of `settings.DEVICES`; auto takes CUDA, then MPS, then the CPU.
         dtype: one of `settings.DTYPES`; auto is float32 on the CPU and float16 elsewhere.
         compiled: compile the UNet at its first step for each size.
-        low_memory: keep only the network that computes on the card; see `berth.visiting`.
+        low_memory: hold only the network that is computing on the card; see `berth.visiting`.
 
     Raises:
         CheckpointError: there is no such model, or it cannot be used.
-        OptionError: the device or the type is unknown or not there, or `compiled` and `low_memory` are both asked for.
+        OptionError: the device or the type is unknown or unavailable, or `compiled` and `low_memory` are both given.
     """
     if compiled and low_memory:
-        raise OptionError("low_memory", "What is compiled stays on the card.", fix="Ask for either of them alone.")
+        raise OptionError("low_memory", "A compiled model cannot leave the card.", fix="Choose compiled or low memory.")
     where = pick_device(device)
     kind = pick_dtype(dtype, where)
     if low_memory:
@@ -58,11 +58,11 @@ def load(
 
 
 def load_estimator(source: str | Path, *, device: str = "auto", estimator: str = CHECKPOINT) -> Estimator:
-    """An estimator alone, ready to run: the depth network of a model, see `load`, or another one by its name.
+    """Load an estimator alone: the depth network of a model, see `load`, or another one by its name.
 
     Raises:
         CheckpointError, OptionError: as in `load`.
-        EstimatorError: the other one cannot be used.
+        EstimatorError: an estimator by name cannot be used.
     """
     where = pick_device(device)
     if estimator != CHECKPOINT:
@@ -71,19 +71,19 @@ def load_estimator(source: str | Path, *, device: str = "auto", estimator: str =
 
 
 def own_pool() -> EstimatorPool:
-    """Estimators by the names that somebody types for a program of their own: folders by path, and the hub, too."""
+    """Make a pool for names from the user's own command line or program: folders by path and the hub are allowed."""
     return EstimatorPool(paths=True, downloads=True)
 
 
 def find(source: str | Path, midas: Path | None = None) -> Model:
-    """The model of that name, not in memory yet.
+    """Open the model of that name; no weights are read yet.
 
     Args:
         source: see `load`.
-        midas: take the depth network from here; see `checkpoints.open_midas`.
+        midas: another source of the depth network; see `checkpoints.open_midas`.
 
     Raises:
-        CheckpointError: there is none, or it cannot be used.
+        CheckpointError: there is no such model, or it cannot be used.
     """
     if str(source) == TINY:
         return open_embedded()
@@ -104,10 +104,10 @@ def find(source: str | Path, midas: Path | None = None) -> Model:
 
 
 def pick_device(name: str) -> torch.device:
-    """The device of that name.
+    """Choose the device of that name.
 
     Raises:
-        OptionError: it is unknown or not there.
+        OptionError: it is unknown or unavailable.
     """
     there = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
     if name == "auto":
@@ -119,7 +119,7 @@ def pick_device(name: str) -> torch.device:
 
 
 def pick_dtype(name: str, device: torch.device) -> torch.dtype:
-    """The element type of that name on a device.
+    """Choose the element type of that name for a device.
 
     Raises:
         OptionError: it is unknown, or the device cannot use it.

@@ -26,17 +26,17 @@ class Networks:
     """One depth model, ready to run.
 
     Attributes:
-        name: what it was opened as.
+        name: the name that it was opened by.
         unet: `UNet2DConditionModel`: (B, 5, h, w), time steps, text states -> noise (B, 4, h, w).
         vae: `AutoencoderKL`: RGB (B, 3, H, W) in -1..1 <-> latents (B, 4, H/8, W/8).
         text_encoder: `CLIPTextModel`: ids (B, 77) -> states (B, 77, width).
         estimator: its own depth network, in float32.
         scheduler: configuration of a diffusers scheduler.
-        scale: factor of latents, behind the encoder and before the decoder.
-        side: pixels of a picture's side that it was trained at.
-        cfg_scale: guidance that suits it.
-        device, dtype: where and in which type the UNet, the autoencoder and the text encoder run.
-        texts: prompt -> its states (1, 77, width), kept by `sampling.text_states`.
+        scale: factor of latents, after the encoder and before the decoder.
+        side: the side in pixels that it was trained at.
+        cfg_scale: its default guidance.
+        device, dtype: of the UNet, the autoencoder and the text encoder.
+        texts: prompt -> its states (1, 77, width), the cache of `sampling.text_states`.
     """
 
     name: str
@@ -54,10 +54,10 @@ class Networks:
 
 
 class DptNetwork(nn.Module):
-    """transformers' DPT behind the interface of Stability's MiDaS, for pictures of any proportions.
+    """transformers' DPT with the interface of Stability's MiDaS, for pictures of any proportions.
 
-    Its own `forward` takes squares only: it refuses other sizes at the embeddings, and past them it would fold the
-    patches of 32 x 128 pixels into a square. Here its parts are called one by one, with the grid's real sides.
+    Its own `forward` takes squares only: its embeddings refuse other sizes, and its neck would reshape the patches of
+    32 x 128 pixels into a square. Here its parts are called one by one, with the grid's real sides.
 
     Args:
         estimator: `DPTForDepthEstimation`, hybrid.
@@ -68,12 +68,12 @@ class DptNetwork(nn.Module):
         self.estimator: Any = estimator
 
     def forward(self, picture: torch.Tensor) -> torch.Tensor:
-        """Float (B, 3, h, w) in -1..1, sides multiples of 32 -> inverse depth (B, 1, h, w), larger = nearer."""
+        """Map float (B, 3, h, w), -1..1, sides multiples of 32, to inverse depth (B, 1, h, w), larger = nearer."""
         network, size = self.estimator, (int(picture.shape[-2]), int(picture.shape[-1]))
         patch, taps = int(network.config.patch_size), network.config.backbone_out_indices[2:]
         network.dpt.embeddings.image_size = size  # compared with the picture, and used for nothing else
         seen = network.dpt(picture, output_hidden_states=True)
-        # The first hidden state is the embeddings; of a hybrid the first two taps are in its ResNet.
+        # The first hidden state is the embeddings; a hybrid's first two taps are in its ResNet.
         features = [*seen.intermediate_activations, *(seen.hidden_states[tap + 1] for tap in taps)]
         depth = network.head(network.neck(features, size[0] // patch, size[1] // patch))[:, None]
         return torch.nn.functional.interpolate(depth, size=size, mode="bicubic", align_corners=False)
@@ -82,13 +82,13 @@ class DptNetwork(nn.Module):
 SD2_CFG_SCALE: Final = 7.0
 TINY_CFG_SCALE: Final = 4.0
 SD2_SIDE: Final = 512
-"""Bound for "the side it was trained at": the published folder names the latent's side, 64."""
+"""Bound of `Networks.side`: the published folder's `sample_size` is the latent's side, 64."""
 
 
 def build(model: Model, *, device: torch.device, dtype: torch.dtype) -> Networks:
-    """The networks of a model, with its weights.
+    """Build the networks of a model, with its weights.
 
-    The depth network stays in float32 whatever `dtype` is.
+    The depth network stays in float32 regardless of `dtype`.
 
     Raises:
         CheckpointError: the weights do not fit their configurations.
@@ -122,7 +122,7 @@ def build(model: Model, *, device: torch.device, dtype: torch.dtype) -> Networks
 
 
 def build_estimator(model: Model, *, device: torch.device) -> MidasEstimator:
-    """The depth network of a model alone, in float32; nothing else of the model is read.
+    """Build the depth network of a model alone, in float32; nothing else of the model is read.
 
     Raises:
         CheckpointError: the weights do not fit their configuration.
@@ -137,7 +137,7 @@ def build_estimator(model: Model, *, device: torch.device) -> MidasEstimator:
 
 
 def public_config(config: Mapping[str, Any]) -> dict[str, Any]:
-    """A configuration without its notes (names with an underscore, the types it was saved in)."""
+    """Copy a configuration without its metadata (names with an underscore, the types it was saved in)."""
     notes = ("torch_dtype", "dtype", "transformers_version", "architectures")
     return {key: value for key, value in config.items() if not key.startswith("_") and key not in notes}
 
@@ -163,10 +163,10 @@ def _fill(network: nn.Module, model: Model, component: Component, device: torch.
         raise CheckpointError(
             f"The {component} of {model.name} does not fit its configuration.",
             got=" ".join(str(problem).split())[:160],
-            fix="Get the checkpoint again, or put its own YAML beside it.",
+            fix="Get the checkpoint again, or put its own YAML next to it.",
         ) from problem
     for owner in network.modules():
         for name, buffer in owner.named_buffers(recurse=False):
-            if buffer.is_meta:  # the one buffer that is not stored: CLIP's position numbers
+            if buffer.is_meta:  # the only buffer that is not stored: CLIP's position ids
                 owner.register_buffer(name, torch.arange(buffer.shape[-1], device=device)[None], persistent=False)
     network.eval().requires_grad_(False)

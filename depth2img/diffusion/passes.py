@@ -28,7 +28,7 @@ from .sampling import Batch, Step
 from .settings import Settings
 
 Estimate: TypeAlias = Callable[[Mapping[int, tuple[Picture, str]], int], dict[int, DepthMap]]
-"""Number -> (picture, estimator), and rows as in `Engine.run` -> number -> map."""
+"""Index -> (picture, estimator), and rows as in `Engine.run` -> index -> map."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,9 +56,9 @@ def run_passes(
     Args:
         networks: the model.
         group: jobs of one kind, with frames of one size.
-        rows: every pass of a network has so many pictures.
+        rows: pictures in every pass of a network.
         estimate: estimates depth for a hires pass.
-        on_step: told the steps done and the steps in all, of both passes together.
+        on_step: called with the steps done and the steps in all, of both passes together.
 
     Raises:
         Depth2ImgError: the device has not enough memory.
@@ -107,8 +107,8 @@ def _enlarged(
     """Enlarge the first pass's latents for the hires pass: its batch, its jobs with their maps, its conditioning.
 
     The steps and their order are the host's (`sample_hr_pass`, modules/processing.py, 1.10.1): the size is that of
-    the first pass times the scale, cut to what a latent can have; a new estimation sees the enlarged picture, or
-    what the enlarged latents decode to.
+    the first pass times the scale, cut to a multiple of 8; depth is estimated from the enlarged picture, or from the
+    decoded enlarged latents.
     """
     settings, options = group[0].job.settings, group[0].job.options
     width, height = (int(side * settings.hr_scale) // LATENT_FACTOR * LATENT_FACTOR for side in group[0].frame.size)
@@ -141,8 +141,8 @@ def _placed_again(group: Sequence[Prepared], depths: Sequence[DepthMap]) -> list
 
 
 def _conditioning(group: Sequence[Prepared], size: tuple[int, int]) -> torch.Tensor:
-    """Float32 (B, 1, h/8, w/8) for pictures of that width and height."""
-    options = group[0].job.options  # of one kind: alike but for images
+    """Make the conditioning, float32 (B, 1, h/8, w/8), for pictures of that width and height."""
+    options = group[0].job.options  # jobs of one kind differ only in images
     width, height = size[0] // LATENT_FACTOR, size[1] // LATENT_FACTOR
     known = [one.placed for one in group if one.placed is not None]
     if not known:
@@ -177,19 +177,19 @@ def _batch(networks: Networks, group: Sequence[Prepared], depth: torch.Tensor) -
 
 
 def _stacked(networks: Networks, pictures: Sequence[Picture]) -> torch.Tensor:
-    """Pictures of one size as the autoencoder takes them: (B, 3, h, w), -1..1, on the model's device."""
+    """Stack pictures of one size for the autoencoder: (B, 3, h, w), -1..1, on the model's device."""
     stacked = torch.from_numpy(np.stack([to_float(picture) for picture in pictures])).permute(0, 3, 1, 2)
     return (2.0 * stacked - 1.0).to(networks.device, networks.dtype)
 
 
 def _pictures(decoded: torch.Tensor) -> list[Picture]:
-    """Float (B, 3, h, w), -1..1 and beyond -> uint8 (h, w, 3) each."""
+    """Convert float (B, 3, h, w), -1..1 and beyond, to uint8 (h, w, 3) each."""
     unit = (decoded / 2 + 0.5).clamp(0, 1).permute(0, 2, 3, 1).numpy()
     return [*(unit * 255).round().astype(np.uint8)]
 
 
 def _keep(frames: Sequence[Frame]) -> torch.Tensor | None:
-    """1 where the pictures stay, float32 (B, 1, h, w) at the latent's size."""
+    """Make the mask of what stays of the pictures: float32 (B, 1, h, w) at the latent's size, 1 = stays."""
     width, height = frames[0].size[0] // LATENT_FACTOR, frames[0].size[1] // LATENT_FACTOR
     masks = [latent_mask(frame.mask, width, height) for frame in frames if frame.mask is not None]
     return 1 - torch.from_numpy(np.stack(masks))[:, None] if masks else None

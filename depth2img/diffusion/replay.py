@@ -1,4 +1,4 @@
-"""A network's kernels on a card, recorded once and replayed: the CPU hands over one piece of work, not a thousand."""
+"""Record a network's kernels on a card once and replay them: one launch by the CPU instead of a thousand."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ import torch
 from ..estimators.devices import out_of_device_memory, release_memory
 
 PLAIN_CALLS: Final = 1
-"""Calls of one shape that run as usual, since libraries prepare themselves at the first."""
+"""Calls of one shape that run unrecorded, since libraries initialise themselves at the first."""
 
 MOST: Final = 4
-"""Recordings that are kept: two passes, with one or two halves."""
+"""Bound of the recordings that are held: two passes, each with and without classifier-free guidance."""
 
 
 class Recording(NamedTuple):
-    """Kernels, where they read and where they write."""
+    """Recorded kernels, and the tensors that they read and write."""
 
     play: Callable[[], None]
     inputs: tuple[torch.Tensor, ...]
@@ -26,19 +26,19 @@ class Recording(NamedTuple):
 
 
 class Sample(NamedTuple):
-    """What diffusers' UNet returns."""
+    """Output of the UNet, with the attribute of diffusers' own."""
 
     sample: torch.Tensor
 
 
 class Replayed:
-    """A UNet that is recorded.
+    """A UNet whose calls are recorded and replayed.
 
-    A shape's recordings keep the memory that its steps need; `forget` gives it back.
+    A recording holds the memory that its steps need; `forget` releases it.
 
     Args:
         unet: on a card.
-        record: how a call is recorded; by default as a CUDA graph.
+        record: records a call; by default as a CUDA graph.
     """
 
     def __init__(
@@ -70,7 +70,7 @@ class Replayed:
         return Sample(recording.output.clone())
 
     def forget(self) -> None:
-        """Give the memory of all recordings back."""
+        """Drop all recordings, and release their memory."""
         self._recordings.clear()
         self._calls.clear()
         release_memory()
@@ -88,7 +88,7 @@ class Replayed:
             if not out_of_device_memory(problem):
                 raise
             made = None
-        if made is None:  # only here, since the exception holds on to all that the first attempt had made
+        if made is None:  # outside the `except` block: the exception keeps all tensors of the first attempt alive
             self.forget()
             made = self._record(self._run, inputs)
         self._recordings[key] = made
@@ -96,13 +96,13 @@ class Replayed:
 
 
 class Recorder:
-    """Records calls as CUDA graphs, which share one pool of memory: one is replayed at a time."""
+    """Recorder of calls as CUDA graphs. They share one memory pool, since only one is replayed at a time."""
 
     def __init__(self) -> None:
         self._last: Callable[[], Any] = lambda: None
 
     def __call__(self, run: Callable[..., torch.Tensor], inputs: tuple[torch.Tensor, ...]) -> Recording:
-        """One call, which does not run yet."""
+        """Record one call, without running it."""
         kept = tuple(one.clone() for one in inputs)
         graph = torch.cuda.CUDAGraph()
         last = self._last()  # a pool lives as long as one of its graphs

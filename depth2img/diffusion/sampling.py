@@ -1,4 +1,4 @@
-"""The loop: noisy latents, conditioned on text and depth, to a picture's latents."""
+"""The denoising loop: from noisy latents, conditioned on text and depth, to a picture's latents."""
 
 from __future__ import annotations
 
@@ -18,27 +18,27 @@ from .networks import Networks
 from .settings import SAMPLERS, Settings, Steps
 
 Step = Callable[[int, int], None]
-"""Called with the steps done and the steps in all."""
+"""Progress callback: called with the steps done and the steps in all."""
 
 MOST_TEXTS: Final = 64
-"""Prompts whose states are kept; of Stable Diffusion 2 in float16 they take 160 kB each."""
+"""Prompts whose states are cached; those of Stable Diffusion 2 in float16 take 160 kB each."""
 
 SCHEDULE: Final = ("beta_start", "beta_end", "beta_schedule", "num_train_timesteps", "prediction_type", "steps_offset")
-"""What every sampler takes over from the model's own scheduler."""
+"""Settings that every sampler takes over from the model's own scheduler."""
 
 
 @dataclass(frozen=True)
 class Batch:
-    """What goes through the loop together.
+    """The input of the denoising loop, for B pictures.
 
     Attributes:
-        latents: float (B, 4, h, w), of the pictures, scaled; what "masked content" asks for is in them already.
+        latents: float (B, 4, h, w), of the pictures, scaled; "masked content" has been applied to them.
         depth: float (B, 1, h, w), the conditioning at full strength.
         keep: float (B, 1, h, w), 1 where the picture stays; None without masks.
-        text: float (B, 77, width) and the same of the negative prompt.
+        text: states of the prompts and of the negative prompts, float (B, 77, width) each.
         generators: one per picture, on the CPU, so that a seed means the same on every device.
-        options: say what becomes of the conditioning at each step; see `schedule`.
-        from_noise: start from noise alone, except where `keep` keeps anything.
+        options: decide the conditioning at each step; see `schedule`.
+        from_noise: start from noise alone, except where `keep` is not 0.
     """
 
     latents: torch.Tensor
@@ -50,10 +50,10 @@ class Batch:
     from_noise: bool = False
 
     def filled(self, rows: int) -> Batch:
-        """The batch with its last picture repeated until there are so many.
+        """Pad the batch to `rows` pictures by repeating the last one.
 
-        Kernels are chosen by the shape, so that a result depends in its last bits on how many pictures go along; with
-        a fixed number of them it does not.
+        Kernels are chosen by shape, so that the last bits of a result depend on the size of its batch, unless that is
+        fixed.
         """
         more = rows - len(self.latents)
         if more <= 0:
@@ -69,12 +69,12 @@ class Batch:
 
 
 def repeated(rows: torch.Tensor, count: int) -> torch.Tensor:
-    """Rows with the last one repeated until there are `count`, which is no less than there are."""
+    """Pad rows to `count`, which is at least their number, by repeating the last one."""
     return torch.cat([rows, rows[-1:].expand(count - len(rows), *rows.shape[1:])])
 
 
 def make_scheduler(networks: Networks, sampler: str) -> Any:
-    """A diffusers scheduler with the model's noise schedule.
+    """Make a diffusers scheduler with the model's noise schedule.
 
     Args:
         networks: the model.
@@ -92,14 +92,14 @@ def make_scheduler(networks: Networks, sampler: str) -> Any:
 
 
 def noise_like(latents: torch.Tensor, generators: Sequence[torch.Generator]) -> torch.Tensor:
-    """Normal noise, each sample from its own generator, drawn on the CPU."""
+    """Draw normal noise on the CPU, each sample from its own generator."""
     shape = (1, *latents.shape[1:])
     drawn = [torch.randn(shape, generator=generator, dtype=latents.dtype) for generator in generators]
     return torch.cat(drawn).to(latents.device)
 
 
 def encode(networks: Networks, pictures: torch.Tensor, generators: Sequence[torch.Generator]) -> torch.Tensor:
-    """Pictures as latents, drawn from the encoder's distribution and scaled.
+    """Encode pictures into latents, drawn from the encoder's distribution and scaled.
 
     Args:
         networks: the model.
@@ -117,17 +117,18 @@ def encode(networks: Networks, pictures: torch.Tensor, generators: Sequence[torc
 
 
 def enlarged(latents: torch.Tensor, height: int, width: int) -> torch.Tensor:
-    """Latents (B, 4, h, w) at another size, as the host's upscaler "Latent" makes them: bilinear, no antialiasing."""
+    """Resize latents (B, 4, h, w) as the host's upscaler "Latent" does: bilinear, no antialiasing."""
     return torch.nn.functional.interpolate(latents, size=(height, width), mode="bilinear", antialias=False)
 
 
 def decode(networks: Networks, latents: torch.Tensor) -> torch.Tensor:
-    """Latents (B, 4, h, w) as pictures, float32 (B, 3, 8h, 8w) on the CPU, -1..1 and beyond.
+    """Decode latents (B, 4, h, w) into pictures, float32 (B, 3, 8h, 8w) on the CPU, -1..1 and beyond.
 
     Raises:
         Depth2ImgError: the result is not finite.
     """
-    # One at a time: a decoder needs more memory than all else, and is busy with one. All are waited for once.
+    # One at a time: a decoder needs more memory than anything else, and one picture keeps it busy. One copy to the CPU
+    # for all of them waits for the card once.
     each = [networks.vae.decode(latent[None] / networks.scale).sample for latent in latents]
     pictures = torch.cat(each).float().cpu()
     if not bool(torch.isfinite(pictures).all()):
@@ -140,9 +141,9 @@ def decode(networks: Networks, latents: torch.Tensor) -> torch.Tensor:
 
 
 def text_states(networks: Networks, prompts: Sequence[str]) -> torch.Tensor:
-    """Prompts as the UNet takes them, (B, 77, width); words beyond 75 tokens are cut off.
+    """Encode prompts for the UNet, (B, 77, width); words beyond 75 tokens are cut off.
 
-    Each prompt is encoded once and alone, so that its states do not depend on the others, and kept for later calls.
+    Each prompt is encoded once and alone, so that its states do not depend on the others, and cached for later calls.
     """
     states: dict[str, torch.Tensor] = {}
     for prompt in dict.fromkeys(prompts):
@@ -160,17 +161,17 @@ def text_states(networks: Networks, prompts: Sequence[str]) -> torch.Tensor:
 def sample(
     networks: Networks, batch: Batch, settings: Settings, steps: Steps, on_step: Step | None = None
 ) -> torch.Tensor:
-    """Noise latents as far as the steps say, and take the noise off again.
+    """Add noise for the starting timestep, then run the denoising loop.
 
-    Where a mask keeps the picture, the picture's own latents with the noise of the moment are put back after every
-    step, so that the kept part is exactly the picture's at the end.
+    Where a mask keeps the picture, its own latents at the noise level of the step are put back after every step, so
+    that the kept part equals the picture's at the end.
 
     Args:
         networks: the model.
-        batch: what to work on.
+        batch: the latents and their conditioning.
         settings: `sampler` and `cfg_scale` are read.
         steps: of this pass.
-        on_step: told the steps done and the steps in all.
+        on_step: called after each step.
 
     Returns:
         (B, 4, h, w).
@@ -178,19 +179,10 @@ def sample(
     if steps.run == 0:
         return batch.latents
     scheduler = make_scheduler(networks, settings.sampler)
-    count = min(steps.of, int(scheduler.config.num_train_timesteps))  # there are no more noise levels than that
-    # On the CPU, where a scheduler looks its numbers up: on a card each of them would be waited for.
-    scheduler.set_timesteps(count, device="cpu")
-    begin = count - steps.run
-    timesteps = scheduler.timesteps[begin * scheduler.order :]
+    timesteps = _timesteps(scheduler, steps)
     of_unet = timesteps.to(networks.device)
-    if hasattr(scheduler, "set_begin_index"):
-        scheduler.set_begin_index(begin * scheduler.order)
     noise = noise_like(batch.latents, batch.generators)
-    start = batch.latents
-    if batch.from_noise:
-        # Noise alone, as in the WebUI adapter (`hook.start_from_noise`); what a mask keeps is put back at each step.
-        start = torch.zeros_like(start) if batch.keep is None else torch.where(batch.keep > 0, start, 0.0)
+    start = _start(batch)
     latents = scheduler.add_noise(start, noise, timesteps[:1].repeat(len(start)))
     extra = _step_arguments(scheduler, batch.generators)
     guidance = settings.cfg_scale if settings.cfg_scale is not None else networks.cfg_scale
@@ -213,6 +205,26 @@ def sample(
     return result
 
 
+def _timesteps(scheduler: Any, steps: Steps) -> torch.Tensor:
+    """Set a scheduler to the steps, and return those timesteps that are run, on the CPU."""
+    count = min(steps.of, int(scheduler.config.num_train_timesteps))  # the number of noise levels
+    # On the CPU, where a scheduler looks its numbers up: on a card it would wait for each of them.
+    scheduler.set_timesteps(count, device="cpu")
+    begin = (count - steps.run) * scheduler.order
+    if hasattr(scheduler, "set_begin_index"):
+        scheduler.set_begin_index(begin)
+    timesteps: torch.Tensor = scheduler.timesteps[begin:]
+    return timesteps
+
+
+def _start(batch: Batch) -> torch.Tensor:
+    """Choose the latents that the first noise is added to."""
+    if not batch.from_noise:
+        return batch.latents
+    # Noise alone, as in the WebUI adapter (`hook.start_from_noise`); what a mask keeps is put back at each step.
+    return torch.zeros_like(batch.latents) if batch.keep is None else torch.where(batch.keep > 0, batch.latents, 0.0)
+
+
 def _step_arguments(scheduler: Any, generators: Sequence[torch.Generator]) -> dict[str, Any]:
     takes = "generator" in inspect.signature(scheduler.step).parameters
     return {"generator": list(generators)} if takes else {}
@@ -226,8 +238,7 @@ def _predict(
     depth: tuple[torch.Tensor, torch.Tensor],
     guidance: float,
 ) -> torch.Tensor:
-    """The network's output with classifier-free guidance; `text` and `depth` are of the conditional half, then of the
-    other."""
+    """Run the UNet with classifier-free guidance; `text` and `depth` are conditional, then unconditional."""
     (text_rows, negative), (depth_rows, other_depth) = text, depth
     conditioned = torch.cat([latents, depth_rows], dim=1)
     if guidance <= 1:

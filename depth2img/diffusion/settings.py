@@ -249,7 +249,7 @@ class Settings:
     def hires_steps(self) -> Steps:
         """The steps of the hires pass: as many as are asked for, the last of a correspondingly longer schedule.
 
-        The WebUI counts them this way (the same function, where it is told how many steps to run).
+        The WebUI counts them this way (the same function, where it is given the number of steps to run).
         """
         run = self.hr_second_pass_steps or self.steps
         strength = min(self.hr_denoising_strength, LARGEST_STRENGTH)

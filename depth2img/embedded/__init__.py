@@ -10,16 +10,13 @@ if TYPE_CHECKING:
     from ..checkpoints import CheckpointFile, Model
 
 WEIGHTS: Final = Path(__file__).with_name("depth2img-tiny.safetensors")
-"""The bundled file."""
-
-KIND: Final = "depth2img-embedded"
-"""Value of `kind` in the file's metadata."""
+"""File of the weights."""
 
 TABLE: Final = "text_model.embeddings.token_embedding."
 
 
 def install(path: Path) -> None:
-    """Write the embedded model as one file in `ldm`'s layout, and its YAML beside it, as the WebUI wants it.
+    """Write the embedded model as one file in `ldm`'s layout, and its YAML beside it, as the WebUI needs it.
 
     Needs neither diffusers nor transformers.
 
@@ -35,8 +32,10 @@ def install(path: Path) -> None:
 
 
 def is_embedded(file: CheckpointFile) -> bool:
-    """Tell whether a file has the form of the embedded model (a further training of it, say)."""
-    return file.metadata.get("kind") == KIND
+    """Tell whether a file has the form of the embedded model (further training of it, for example)."""
+    from ..checkpoints.layout.config import EMBEDDED
+
+    return file.metadata.get("kind") == EMBEDDED
 
 
 def open_embedded(source: Path | CheckpointFile = WEIGHTS) -> Model:
@@ -46,10 +45,10 @@ def open_embedded(source: Path | CheckpointFile = WEIGHTS) -> Model:
     goes to CLIP's id `row_ids[i]`, and the last row to every other of the 49,408.
 
     Args:
-        source: a file in the form that `tools/embedded_model` exports, opened or not.
+        source: a file in the format that `tools/embedded_model` exports, opened or not.
 
     Raises:
-        CheckpointError: the file is missing, damaged or of another kind.
+        CheckpointError: the file is missing, damaged or in another format.
     """
     from ..checkpoints.layout.config import FOLDERS, ModelConfig, checked, reading
     from ..checkpoints.model import Model

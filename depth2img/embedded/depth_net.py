@@ -1,8 +1,7 @@
 """The embedded model's depth estimator: a small convolutional U-Net.
 
-Written to stand where Stability's code puts MiDaS (`depth_stage_config.target`): it takes the same
-tensor, RGB in -1..1, and answers with the same thing, inverse depth of the input's size, larger =
-nearer.
+It replaces MiDaS in Stability's code (`depth_stage_config.target`): its input is RGB in -1..1, its output inverse depth
+of the input's size, larger = nearer.
 """
 
 from __future__ import annotations
@@ -12,8 +11,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 COARSEST_SIDE = 4
-"""Cells of the shorter side at the coarsest level. It sets the size at which a network works, to which larger inputs
-are brought down: 128 pixels with five levels, 256 with six."""
+"""Cells of the shorter side at the coarsest level. It sets the size to which larger inputs are shrunk: 128 pixels with
+five levels, 256 with six."""
 
 
 def _block(channels_in: int, channels_out: int, stride: int = 1) -> nn.Sequential:
@@ -30,8 +29,8 @@ def _block(channels_in: int, channels_out: int, stride: int = 1) -> nn.Sequentia
 class TinyDepthNet(nn.Module):
     """RGB -> inverse depth, and a logit "belongs to a solid" that only the evaluation reads.
 
-    `channels` are those of each level; the first works at half the input's resolution and each further one at
-    half of that. The working sides must be multiples of 2 ** len(channels); `forward` sees to it.
+    `channels` are those of each level; the first works at half the input's resolution and each further one at half of
+    the previous one's. The working sides must be multiples of 2 ** len(channels); `forward` ensures it.
     """
 
     def __init__(self, channels: tuple[int, ...] = (24, 32, 48, 64, 64)) -> None:
@@ -46,7 +45,7 @@ class TinyDepthNet(nn.Module):
         self.head = nn.Conv2d(self.channels[0], 2, 1)
 
     def both(self, picture: Tensor) -> tuple[Tensor, Tensor]:
-        """(B, 3, H, W) in -1..1 -> inverse depth and mask logit, (B, 1, H, W) each; sides must fit the levels."""
+        """Map RGB (B, 3, H, W), -1..1, to inverse depth and mask logit, (B, 1, H, W) each; sides fit the levels."""
         skips: list[Tensor] = []
         state = picture
         for block in self.down:
@@ -66,7 +65,7 @@ class TinyDepthNet(nn.Module):
         return max(1, round(height * scale / step)) * step, max(1, round(width * scale / step)) * step
 
     def forward(self, picture: Tensor) -> Tensor:
-        """(B, 3, H, W) RGB in -1..1, any sides -> inverse depth (B, 1, H, W) >= 0, larger = nearer."""
+        """Map RGB (B, 3, H, W), -1..1, any sides, to inverse depth (B, 1, H, W) >= 0, larger = nearer."""
         size = (int(picture.shape[-2]), int(picture.shape[-1]))
         working = self._working_size(*size)
         if working != size:

@@ -1,9 +1,9 @@
-"""Picture -> DepthMap: the protocol, the registry, and MiDaS as the depth checkpoint carries it."""
+"""Picture -> DepthMap: the protocol and the registry."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -11,19 +11,16 @@ import numpy.typing as npt
 from ..depth.depth_map import LARGEST, DepthMap
 from ..errors import EstimatorError
 
-if TYPE_CHECKING:
-    pass
-
 
 class Estimator(Protocol):
-    """What estimates depth. Implementations need not be thread-safe; callers share them under their own lock."""
+    """A depth estimator. Implementations need not be thread-safe; callers share them under their own lock."""
 
     @property
     def key(self) -> str:
-        """Names the estimator and its weights: equal keys give equal maps. Used by the cache."""
+        """Name of the estimator and its weights for the cache: equal keys give equal maps."""
 
     def estimate(self, picture: npt.NDArray[np.float32]) -> DepthMap:
-        """Inverse depth of a picture.
+        """Estimate the inverse depth of a picture.
 
         Args:
             picture: float32 (H, W, 3), 0..1, any proportions.
@@ -32,7 +29,7 @@ class Estimator(Protocol):
             The raw map at the estimator's own resolution, larger = nearer.
 
         Raises:
-            EstimatorError: no map came out.
+            EstimatorError: the estimation failed.
         """
 
 
@@ -51,12 +48,12 @@ def register_estimator(name: str, factory: Callable[[], Estimator], *, replace: 
 
 
 def names() -> tuple[str, ...]:
-    """The registered names, in order of registration."""
+    """Return the registered names, in order of registration."""
     return tuple(_REGISTRY)
 
 
 def get(name: str) -> Estimator:
-    """The estimator of that name.
+    """Make the registered estimator of that name.
 
     Raises:
         EstimatorError: there is none.
@@ -69,7 +66,7 @@ def get(name: str) -> Estimator:
 
 
 def maps_of(output: Any, count: int, name: str, notice: str = "") -> list[DepthMap]:
-    """The depth maps that a network has returned.
+    """Check the output of a depth network, and return its maps.
 
     Args:
         output: a tensor (count, 1, h, w) or (count, h, w) of any floating type.
@@ -78,7 +75,7 @@ def maps_of(output: Any, count: int, name: str, notice: str = "") -> list[DepthM
         notice: of the maps.
 
     Raises:
-        EstimatorError: it is something else, or not finite.
+        EstimatorError: it has another shape, or is not finite.
     """
     import torch
 

@@ -1,4 +1,4 @@
-"""Estimated depth maps by picture content and estimator, bounded."""
+"""A bounded cache of estimated depth maps, by picture content and estimator."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ class DepthCache:
     """Least-recently-used cache; safe to use from several threads.
 
     The key is the content of the picture (BLAKE2b over its bytes, its shape and type) and the estimator's `key`, so
-    nothing has to be told when a picture or a checkpoint changes.
+    the cache need not be notified when a picture or a checkpoint changes.
 
     Args:
-        max_bytes: what the kept maps may weigh together; 0 keeps nothing.
+        max_bytes: bound of the cached maps together; 0 caches nothing.
     """
 
     def __init__(self, max_bytes: int = DEFAULT_BYTES) -> None:
@@ -38,11 +38,11 @@ class DepthCache:
         return len(self._maps)
 
     def get_or_estimate(self, picture: FloatPicture, estimator: Estimator) -> DepthMap:
-        """The depth map of a picture, estimated only if this content was not seen with this estimator.
+        """Return the depth map of a picture, from the cache or estimated.
 
         Args:
             picture: float32 (H, W, 3), 0..1.
-            estimator: what to ask when the map is not kept.
+            estimator: used if the map is not in the cache.
 
         Raises:
             EstimatorError: from the estimator.
@@ -57,12 +57,12 @@ class DepthCache:
         key: str,
         estimate: Callable[[list[FloatPicture]], Sequence[DepthMap]],
     ) -> list[DepthMap]:
-        """The depth maps of several pictures, those estimated that are not kept, each content once.
+        """Return the depth maps of several pictures; those not in the cache are estimated, equal pictures once.
 
         Args:
             pictures: float32 (H, W, 3), 0..1.
-            key: `Estimator.key` of what estimates.
-            estimate: called with what is missing, if anything is.
+            key: the estimator's `key`.
+            estimate: called with the pictures whose maps are missing, if any.
 
         Raises:
             EstimatorError: from `estimate`.
@@ -85,13 +85,13 @@ class DepthCache:
         return [known[one] for one in wanted]
 
     def resize(self, max_bytes: int) -> None:
-        """Change the bound; drops the least recently used maps that no longer fit."""
+        """Change the bound, and drop the least recently used maps that no longer fit."""
         with self._lock:
             self._max_bytes = max_bytes
             self._shrink()
 
     def clear(self) -> None:
-        """Forget everything."""
+        """Drop all maps."""
         with self._lock:
             self._maps.clear()
             self._bytes = 0

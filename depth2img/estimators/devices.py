@@ -1,4 +1,4 @@
-"""Where a network runs: its device, float32 whatever autocast says, and the CPU when a card is full."""
+"""Run networks on their device, in float32 regardless of autocast, and on the CPU when a card's memory is full."""
 
 from __future__ import annotations
 
@@ -15,13 +15,12 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-
 ON_CPU: Final = "Depth was estimated on the CPU, since the graphics card had too little memory left."
-"""Notice of a map that was estimated so."""
+"""Notice of a map that was estimated on the CPU for lack of memory."""
 
 
 def out_of_device_memory(problem: Exception) -> bool:
-    """Whether an error says that a graphics card has no memory left; MPS has no class of its own for it."""
+    """Tell whether an error means that a graphics card is out of memory; MPS has no exception class of its own."""
     import torch
 
     return isinstance(problem, torch.cuda.OutOfMemoryError) or (
@@ -30,13 +29,16 @@ def out_of_device_memory(problem: Exception) -> bool:
 
 
 def or_on_cpu(run: Callable[[torch.device | None], T]) -> tuple[T, str]:
-    """What a network gives, and a notice of its map: where its weights are, or, if no memory is left there, on the CPU.
+    """Run a network where its weights are, or on the CPU if the graphics card runs out of memory.
 
     Args:
-        run: runs it, on a device or, with None, where its weights are.
+        run: runs it on a device; with None, where its weights are.
+
+    Returns:
+        Its output, and a notice for the map: empty, or `ON_CPU`.
 
     Raises:
-        Exception: whatever `run` raises, but for the first lack of memory on a graphics card.
+        Exception: whatever `run` raises, except that the graphics card runs out of memory at the first attempt.
     """
     import torch
 
@@ -45,13 +47,13 @@ def or_on_cpu(run: Callable[[torch.device | None], T]) -> tuple[T, str]:
     except Exception as problem:
         if not out_of_device_memory(problem):
             raise
-    # Only here, since the exception holds on to all that the first attempt had made.
+    # Outside the `except` block: the exception keeps all tensors of the first attempt alive.
     release_memory()
     return run(torch.device("cpu")), ON_CPU
 
 
 def release_memory() -> None:
-    """Give back what nothing refers to any more, and what torch, if it is loaded, holds on a graphics card unused."""
+    """Collect garbage, and empty torch's cache of graphics card memory if torch is loaded."""
     gc.collect()
     torch = sys.modules.get("torch")
     if torch is None:
@@ -64,13 +66,13 @@ def release_memory() -> None:
 
 @contextlib.contextmanager
 def in_float32(network: torch.nn.Module, device: torch.device | None = None) -> Iterator[torch.device]:
-    """Holds a network's floating weights and buffers in float32, and yields the device they are on.
+    """Hold a network's floating weights and buffers in float32, and yield the device they are on.
 
-    The original tensors are kept aside and put back on leaving, so that nothing is rounded.
+    The original tensors are put back on leaving, so that nothing is rounded.
 
     Args:
         network: any.
-        device: where to hold all of its tensors meanwhile; None for where they are.
+        device: moves all of its tensors there meanwhile; None leaves them where they are.
 
     Raises:
         EstimatorError: the network has no weights, or they lie on several devices or on `meta`.
@@ -102,12 +104,12 @@ def in_float32(network: torch.nn.Module, device: torch.device | None = None) -> 
 
 @contextlib.contextmanager
 def without_tf32(device: torch.device) -> Iterator[None]:
-    """A context in which float32 products and convolutions are made in float32.
+    """Compute float32 products and convolutions without TF32 in this context.
 
-    torch rounds what enters them to TF32's 10 bits on NVIDIA's cards where it is told to, convolutions by default.
+    torch may round their inputs to TF32's 10 bits on NVIDIA's cards; for convolutions it does so by default.
 
     Args:
-        device: only for CUDA anything is done; the setting is the process's.
+        device: does nothing unless it is CUDA; the setting holds for the whole process.
     """
     import torch
 
@@ -126,7 +128,7 @@ def without_tf32(device: torch.device) -> Iterator[None]:
 
 
 def without_autocast(device: torch.device) -> contextlib.AbstractContextManager[object]:
-    """A context in which autocast is off for a device; does nothing where torch has no autocast for it."""
+    """Switch autocast off for a device in this context; do nothing where torch has no autocast for it."""
     import torch
 
     if device.type in ("cpu", "cuda", "xpu"):

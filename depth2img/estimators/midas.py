@@ -1,4 +1,4 @@
-"""MiDaS, as a depth checkpoint carries it."""
+"""MiDaS, as a depth checkpoint contains it."""
 
 from __future__ import annotations
 
@@ -22,10 +22,8 @@ if TYPE_CHECKING:
 NET_SIDE: Final = 384
 """Side that MiDaS' transform aims at, in pixels (ldm/modules/midas/api.py, `load_midas_transform`)."""
 
-
 MULTIPLE: Final = 32
 """Both sides of the network's input are multiples of this, in pixels (same source)."""
-
 
 LONGEST_SIDE: Final = 3072
 """Bound of the network's input, in pixels. The transform scales the side nearest to 384 and lets the other grow, so
@@ -37,7 +35,7 @@ MOST_TOGETHER: Final = 8
 
 
 def midas_size(width: int, height: int) -> tuple[int, int]:
-    """(width, height) of the network's input for a picture of that size.
+    """Return (width, height) of the network's input for a picture of that size.
 
     The rule is "minimal" of MiDaS' `Resize` (ldm/modules/midas/midas/transforms.py): of the two factors that bring a
     side to 384, the one nearer to 1 scales both sides; each is then rounded to a multiple of 32. Where that gives 0
@@ -53,7 +51,7 @@ def midas_size(width: int, height: int) -> tuple[int, int]:
 
 
 def midas_input(picture: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-    """MiDaS' transform: cubic resize to `midas_size`, then (x - 0.5) / 0.5.
+    """Apply MiDaS' transform: cubic resize to `midas_size`, then (x - 0.5) / 0.5.
 
     Numerically the host's own: `AddMiDaS` with "dpt_hybrid" (ldm/data/util.py). Not clipped after the cubic.
 
@@ -69,7 +67,7 @@ def midas_input(picture: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
 
 
 class MidasEstimator:
-    """MiDaS, or any network with its interface, as a depth checkpoint carries it (`depth_model`).
+    """MiDaS, or any network with its interface, as a depth checkpoint contains it (`depth_model`).
 
     The network runs in fp32 on the device where its weights are, whatever their type and whether autocast or TF32
     are on; where that device has no memory left, once on the CPU, and the map says so. Afterwards its own weights are
@@ -109,7 +107,7 @@ class MidasEstimator:
                 as there are, `MOST_TOGETHER` at most; a map's last bits depend on that.
 
         Raises:
-            EstimatorError: no maps came out.
+            EstimatorError: the estimation failed.
         """
         inputs = [midas_input(images.to_float(picture)) for picture in pictures]
         groups: dict[tuple[int, ...], list[int]] = {}
@@ -133,7 +131,7 @@ class MidasEstimator:
         return maps_of(output, len(inputs), self.name, notice)
 
     def _run(self, network_input: torch.Tensor) -> tuple[Any, str]:
-        """The network's output and a notice, see `or_on_cpu`."""
+        """Return the network's output and a notice; see `or_on_cpu`."""
         try:
             return or_on_cpu(lambda device: self._output(network_input, device))
         except Exception as problem:

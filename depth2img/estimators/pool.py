@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     import torch
 
 IDLE_SECONDS: Final = 300.0
-"""An estimator that was not used for so long leaves the memory."""
+"""Time without use after which an estimator is unloaded."""
 
 Open = Callable[[], Estimator]
 
@@ -35,7 +35,7 @@ class _Loaded(NamedTuple):
 
 
 class _Pooled:
-    """An estimator that is brought into memory when it is asked for a map. It has its key without that."""
+    """An estimator that is loaded when a map is asked for; its key is known before."""
 
     def __init__(self, pool: EstimatorPool, name: Hashable, key: str, open_: Open) -> None:
         self._pool, self._name, self._open = pool, name, open_
@@ -47,7 +47,7 @@ class _Pooled:
 
 
 class EstimatorPool:
-    """Where estimators other than the checkpoint's own are found.
+    """The estimators other than the checkpoint's own, by name.
 
     Safe to use from several threads: one map is estimated at a time.
 
@@ -56,8 +56,8 @@ class EstimatorPool:
         paths: whether a name may also be the path of such a folder. Only for names from the user's own command line or
             program, never for names from a page, a request or a picture's infotext.
         downloads: whether a name may also be `owner/name` on the hub, to be fetched at its first use.
-        device: asked for the device when an estimator is loaded.
-        idle: seconds without use after which the loaded one leaves the memory; 0 at once.
+        device: called for the device when an estimator is loaded.
+        idle: seconds without use after which the loaded one is unloaded; 0 at once.
     """
 
     def __init__(
@@ -82,18 +82,18 @@ class EstimatorPool:
         return EstimatorPool(self.folder, paths=self.paths, downloads=self.downloads, device=device, idle=self.idle)
 
     def names(self) -> list[str]:
-        """`checkpoint`, then the registered ones, then those in the folder; nothing is loaded."""
+        """List `checkpoint`, then the registered ones, then those in the folder; nothing is loaded."""
         registered = base.names()
         found = [CHECKPOINT, *registered]
         return found + [name for name in sorted(self._folders()) if name not in found]
 
     @property
     def loaded(self) -> bool:
-        """Whether an estimator is in memory."""
+        """True if an estimator is in memory."""
         return self._loaded is not None
 
     def get(self, name: str) -> Estimator:
-        """The estimator of that name. A depth model is not loaded before its first map.
+        """Find the estimator of that name; a depth model is not loaded before its first map.
 
         Raises:
             OptionError: there is none, or the name is not allowed here.
@@ -116,7 +116,7 @@ class EstimatorPool:
         )
 
     def run(self, name: Hashable, open_: Open, picture: npt.NDArray[np.float32]) -> DepthMap:
-        """A map by the estimator of that name, which takes the place of the one in memory."""
+        """Estimate a map with the estimator of that name, which replaces the one in memory."""
         with self._lock:
             try:
                 return self._take(name, open_).estimate(picture)
@@ -124,7 +124,7 @@ class EstimatorPool:
                 self._rest()
 
     def unload(self) -> None:
-        """Give the memory back."""
+        """Unload the estimator in memory."""
         with self._lock:
             if self._timer is not None:
                 self._timer.cancel()
@@ -142,7 +142,7 @@ class EstimatorPool:
         return self._loaded.estimator
 
     def _rest(self) -> None:
-        """Begins to count idle time; called when the estimator has done its work, or failed."""
+        """Start to count idle time; called when the estimator has finished or failed."""
         if self._loaded is None:
             return
         self._used = time.monotonic()
@@ -159,7 +159,7 @@ class EstimatorPool:
                 self.unload()
 
     def _folders(self) -> dict[str, Path]:
-        """Name -> folder of each depth model; names are compared with these, never made into paths."""
+        """Map the name of each depth model to its folder; names are compared with these, never made into paths."""
         try:
             inside = [] if self.folder is None else [path for path in self.folder.iterdir() if path.is_dir()]
         except OSError:

@@ -1,7 +1,7 @@
 """Depth models of `transformers` as estimators: Depth Anything, DPT, ZoeDepth and their kind, from a folder.
 
 The folder has the layout of the hub: `config.json`, `preprocessor_config.json`, and weights as safetensors. Nothing in
-it is run: the class is chosen from a list of its own, other kinds of weights are not read, nothing is downloaded.
+it is executed: the class is chosen from the list below, other kinds of weights are not read, nothing is downloaded.
 """
 
 from __future__ import annotations
@@ -35,29 +35,28 @@ WEIGHTS: Final = "model.safetensors"
 INDEX: Final = "model.safetensors.index.json"
 SHARD: Final = re.compile(r"[\w.-]+\.safetensors")
 PATTERNS: Final = (CONFIG, PROCESSOR, WEIGHTS, INDEX, "model-*-of-*.safetensors")
-"""What is fetched of a repository on the hub."""
+"""The files that are fetched from a repository on the hub."""
 
 LARGEST_JSON: Final = 4 * 1024 * 1024
-"""Of a configuration or an index of weights, in bytes."""
+"""Bound of a configuration or an index of weights, in bytes."""
 
 LARGEST_NUMBER: Final = 16384
-"""Of a configuration. The widest layer of any published depth model has 8,192 rows; what is larger is no such model,
-and would take the memory."""
+"""Bound of the numbers in a configuration. The widest layer of any published depth model has 8,192 rows; a larger
+number would fill the memory."""
 
 NEAREST: Final = 0.1
-"""Metres. A metric model's nearer values count as this, so that one wrong pixel does not take the whole range of the
-inverse."""
+"""Metres. A metric model's nearer values are raised to this, so that one wrong pixel does not take up the whole range
+of the inverse."""
 
 SHORTEST_SIDE: Final = 32
 LONGEST_SIDE: Final = 1024
-"""Pixels of a picture's sides, for models that take or return pictures at their own size."""
+"""Bounds of a picture's sides in pixels, for models that take or return pictures at their own size."""
 
 STEEPEST: Final = 8
-"""Proportions beyond this are squeezed to it: the processors keep proportions and would let the longer side grow."""
+"""Bound of the proportions: the processors keep them and would let the longer side grow."""
 
 UNUSED_WEIGHTS: Final = "neck.fusion_stage.layers.0.residual_layer1."
-"""Never run, and missing from the published DPT files."""
-
+"""Never used, and missing from the published DPT files."""
 
 FAILURES: Final = (
     OSError,
@@ -70,7 +69,7 @@ FAILURES: Final = (
     RuntimeError,
     MemoryError,
 )
-"""What transformers and torch raise over files that do not fit together, are damaged or are too large."""
+"""Exceptions of transformers and torch for files that do not fit together, are damaged or are too large."""
 
 
 class Family(NamedTuple):
@@ -78,7 +77,7 @@ class Family(NamedTuple):
 
     Attributes:
         network, processor: classes in `transformers`.
-        since: its first version that has them.
+        since: the first version of `transformers` that has them.
     """
 
     network: str
@@ -93,11 +92,11 @@ FAMILIES: Final[Mapping[str, Family]] = {
     "glpn": Family("GLPNForDepthEstimation", "GLPNImageProcessor", "4.25"),
     "depth_pro": Family("DepthProForDepthEstimation", "DepthProImageProcessor", "4.49"),
 }
-"""`model_type` of a configuration -> what it is. Depth Anything V2 is a `depth_anything`, MiDaS a `dpt`."""
+"""`model_type` of a configuration -> its classes. Depth Anything V2 is a `depth_anything`, MiDaS a `dpt`."""
 
 
 def family_of(folder: Path) -> str | None:
-    """The key of `FAMILIES` of a folder; None if it holds no such model, or nothing that can be read."""
+    """Return the key of `FAMILIES` for a folder; None if it holds no such model, or cannot be read."""
     try:
         kind = _read(folder / CONFIG).get("model_type")
     except EstimatorError:
@@ -106,7 +105,7 @@ def family_of(folder: Path) -> str | None:
 
 
 def is_metric(config: Mapping[str, Any]) -> bool:
-    """Whether a model returns distances, larger = farther, rather than inverse depth, larger = nearer.
+    """Tell whether a model returns distances, larger = farther, rather than inverse depth, larger = nearer.
 
     Args:
         config: its configuration. ZoeDepth and GLPN are metric; Depth Anything says which it is; of DPT only the models
@@ -122,7 +121,7 @@ def is_metric(config: Mapping[str, Any]) -> bool:
 
 
 def key_of(folder: Path) -> str:
-    """Names a folder's model: another one when its weights or its configuration change."""
+    """Name a folder's model; the name changes with its weights and its configuration."""
     parts = []
     for name in (CONFIG, PROCESSOR, WEIGHTS, INDEX):
         with contextlib.suppress(OSError):
@@ -132,7 +131,7 @@ def key_of(folder: Path) -> str:
 
 
 class TransformersEstimator:
-    """A depth model of `transformers`, in float32 where its weights are; where no memory is left, once on the CPU.
+    """A depth model of `transformers`, in float32 where its weights are; on the CPU if memory runs out there.
 
     Args:
         network: a `...ForDepthEstimation`: pixel values (1, 3, h, w) -> `predicted_depth` (1, h', w').
@@ -169,14 +168,14 @@ class TransformersEstimator:
         return dataclasses.replace(found, values=1.0 / np.maximum(found.values, NEAREST))
 
     def _depth(self, pixels: torch.Tensor, size: tuple[int, int], device: torch.device | None) -> torch.Tensor:
-        """What the network gives for the pixel values of a picture of that size, (h, w)."""
+        """Run the network on the pixel values of a picture of that size, (h, w)."""
         import torch
 
         with torch.no_grad(), in_float32(self._network, device) as at, without_autocast(at):
             return self._unpadded(self._network(pixels.to(at, torch.float32)), size)
 
     def _unpadded(self, output: Any, size: tuple[int, int]) -> torch.Tensor:
-        """(h, w); without the border that ZoeDepth's processor has put around the picture of that size."""
+        """Return depth (h, w) without the border that ZoeDepth's processor adds around a picture of that size."""
         depth: torch.Tensor = output.predicted_depth[0]
         if type(self._processor).__name__.startswith("ZoeDepth") and self._processor.do_pad:
             depth = self._processor.post_process_depth_estimation(output, source_sizes=[size])[0]["predicted_depth"]
@@ -184,11 +183,11 @@ class TransformersEstimator:
 
 
 def prepared(picture: npt.NDArray[np.float32], *, longest: int | None) -> npt.NDArray[np.uint8]:
-    """A picture as the processors take it, uint8 (H, W, 3), at its own size unless that is extreme.
+    """Convert a picture to uint8 (H, W, 3) for the processors, at its own size unless that is extreme.
 
     Args:
         picture: float32 (H, W, 3), 0..1; may reach beyond by rounding.
-        longest: bound of the longer side, None for none but that of the proportions, `STEEPEST`.
+        longest: bound of the longer side; None leaves only that of the proportions, `STEEPEST`.
     """
     height, width = picture.shape[:2]
     scale = 1.0 if longest is None else min(1.0, longest / max(height, width))
@@ -201,16 +200,16 @@ def prepared(picture: npt.NDArray[np.float32], *, longest: int | None) -> npt.ND
 
 
 def open_folder(folder: Path, *, device: torch.device | str, name: str) -> TransformersEstimator:
-    """The depth model in a folder, in memory.
+    """Load the depth model in a folder.
 
     Args:
         folder: in the layout of the hub.
-        device: where it is to run.
-        name: what messages and maps call it.
+        device: the device that it runs on.
+        name: its name in messages and maps.
 
     Raises:
-        EstimatorError: it is no depth model, damaged, of a kind that is not known here or that the installed
-            `transformers` is too old for, has weights in another form than safetensors, or does not fit into memory.
+        EstimatorError: it is not a depth model, is damaged, is of a kind that is not known here or that the installed
+            `transformers` is too old for, has weights in another format than safetensors, or does not fit into memory.
     """
     config, processing = _read(folder / CONFIG), _read(folder / PROCESSOR)
     network_class, processor_class = _classes(str(config.get("model_type")), name)
@@ -277,10 +276,10 @@ def _check_weights(folder: Path, name: str) -> None:
 
 
 def _read(path: Path) -> dict[str, Any]:
-    """A JSON object from a file of bounded size.
+    """Read a JSON object from a file of bounded size.
 
     Raises:
-        EstimatorError: it is none.
+        EstimatorError: it cannot be read, or is not a JSON object.
     """
     fix = "A folder needs config.json, preprocessor_config.json and model.safetensors."
     with (
@@ -298,7 +297,7 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 def _check(described: Any, name: str) -> None:
-    """Refuses what would take the memory, or fetch further files."""
+    """Refuse what would fill the memory or fetch further files."""
     if isinstance(described, Mapping):
         for wanted in ("use_pretrained_backbone", "use_timm_backbone", "backbone"):
             if described.get(wanted):
@@ -320,7 +319,7 @@ def _check(described: Any, name: str) -> None:
 
 
 def _plain(described: Any) -> Any:
-    """A configuration without what names code, kernels or types; only what the architecture is remains."""
+    """Copy a configuration without the entries that name code, kernels or types."""
     notes = ("auto_map", "attn_implementation", "quantization_config", "torch_dtype", "dtype", "architectures")
     if isinstance(described, Mapping):
         return {
@@ -332,7 +331,7 @@ def _plain(described: Any) -> Any:
 
 
 def refused(what: str, fix: str) -> AbstractContextManager[None]:
-    """Turn what a library raises over a model's files into an `EstimatorError`."""
+    """Turn exceptions about a model's files into an `EstimatorError`."""
     from safetensors import SafetensorError
 
     def describe(problem: Exception) -> str:

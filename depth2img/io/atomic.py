@@ -62,9 +62,9 @@ def refusing(
 
 @contextlib.contextmanager
 def replacing(path: Path, error: type[Depth2ImgError] = Depth2ImgError, *, what: str = "The file") -> Iterator[Path]:
-    """Yield where to write what will be `path`, and rename it on leaving; after an error nothing is left.
+    """Yield a temporary path, and rename it to `path` on leaving; after an error nothing is left.
 
-    What a killed process leaves is removed by `remove_stale`.
+    `remove_stale` removes what a killed process leaves.
 
     Args:
         path: the file's path.
@@ -82,10 +82,10 @@ def replacing(path: Path, error: type[Depth2ImgError] = Depth2ImgError, *, what:
 
 @contextlib.contextmanager
 def publishing(path: Path, error: type[Depth2ImgError] = Depth2ImgError, *, what: str = "The file") -> Iterator[Path]:
-    """Yield where to write what will be `path`, as `replacing` does, but refuse to replace a file that is there.
+    """Yield a temporary path that becomes `path` on leaving, as `replacing` does, but never replace a file.
 
     Raises:
-        error: there is one, or the folder cannot be written.
+        error: there already is a file, or the folder cannot be written.
     """
     with refusing(f"{what} cannot be written to {path.name}.", error, fix=WRITING), _temporary(path) as temporary:
         yield temporary
@@ -104,7 +104,7 @@ def publishing(path: Path, error: type[Depth2ImgError] = Depth2ImgError, *, what
 def appearing(folder: Path, error: type[Depth2ImgError] = Depth2ImgError) -> Iterator[Path]:
     """Yield a folder that becomes `folder`, which must not exist, on leaving; after an error nothing is left.
 
-    A file in it whose name ends in `NEW` loses that ending when all are there.
+    A file in it whose name ends in `NEW` loses that suffix once all are written.
 
     Raises:
         error: the folder cannot be written.
@@ -128,8 +128,8 @@ def _sync(path: Path) -> None:
 PART: Final = ".part"
 LOCK: Final = ".lock"
 NEW: Final = ".new"
-"""Ends the name of what is still written. The WebUI lists files by their suffix, in hidden folders too: a half-written
-model must not have that of one."""
+"""Suffix of a file that is still being written. The WebUI lists files by their suffix, in hidden folders too: a
+half-written model must not have a model's."""
 
 
 def _prefix(path: Path) -> str:
@@ -141,15 +141,15 @@ def _prefix(path: Path) -> str:
 def _temporary(path: Path) -> Iterator[Path]:
     """Yield a path in a folder of its own beside `path`; the folder is locked meanwhile, and removed on leaving.
 
-    The lock lies beside the folder and is there before it: a lock that nobody holds means that the folder is stale.
+    The lock lies beside the folder and is created before it: a lock that nobody holds means that the folder is stale.
     """
     from filelock import FileLock
 
     with contextlib.ExitStack() as leaving:
-        # Not inside the folder: on Windows no file that is open can be removed.
+        # Not inside the folder: Windows cannot remove an open file.
         lock = path.with_name(f"{_prefix(path)}{uuid.uuid4().hex}{LOCK}")
         folder = lock.with_suffix(PART)
-        lock.touch(exist_ok=False)  # filelock would create a folder that is missing
+        lock.touch(exist_ok=False)  # filelock would create a missing folder
         leaving.callback(_remove, lock)
         with contextlib.suppress(OSError, NotImplementedError):  # a network drive without locks
             leaving.enter_context(FileLock(lock))
@@ -164,11 +164,11 @@ def _remove(lock: Path) -> None:
 
 
 def remove_stale(path: Path) -> None:
-    """Remove what killed writers of `path` have left beside it. What a living process writes stays."""
+    """Remove what killed writers of `path` have left beside it; files of running writers stay."""
     from filelock import FileLock
 
     for lock in path.parent.glob(f"{_prefix(path)}*{LOCK}"):
-        # `Timeout`, which is an OSError: its writer lives. NotImplementedError: no locks there, so nobody can tell.
+        # `Timeout`, which is an OSError: its writer is running. NotImplementedError: no locks here, so it is unknown.
         with contextlib.suppress(OSError, NotImplementedError), FileLock(lock, timeout=0):
             shutil.rmtree(lock.with_suffix(PART), ignore_errors=True)
             _remove(lock)

@@ -10,20 +10,20 @@ from typing import Final
 from ..errors import Depth2ImgError
 
 NAME: Final = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*(@[\w./-]+)?")
-"""`owner/name`, with `@revision` behind it if wanted."""
+"""`owner/name`, optionally followed by `@revision`."""
 
 
 def fetch(name: str, patterns: Sequence[str], error: type[Depth2ImgError], *, what: str) -> Path:
-    """The folder of a repository, in the hub's own cache; what is there already is not fetched again.
+    """Fetch a repository into the hub's own cache, unless it is there already, and return its folder.
 
     Args:
         name: see `NAME`.
         patterns: the only files that are fetched.
         error: raised if they cannot be.
-        what: what the message calls it, such as "model".
+        what: the noun for messages, such as "model".
 
     Raises:
-        error: there is no such repository, or no way to it.
+        error: there is no such repository, or it cannot be reached.
     """
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError

@@ -20,14 +20,14 @@ LAST_FILTER: Final = 4
 
 
 def plain_png(content: bytes, size: tuple[int, int]) -> bytes:
-    """The same pixels as a PNG of three chunks, with no animation, colour profile or text.
+    """Rewrite a PNG as three chunks with the same pixels, without animation, colour profile or text.
 
     Args:
         content: a PNG with 16 bits per channel and no palette.
         size: width and height that its header must say.
 
     Raises:
-        ValueError, struct.error, zlib.error: it says something else, or its pixels are not whole.
+        ValueError, struct.error, zlib.error: its header says something else, or its pixels are incomplete.
     """
     header, data = b"", []
     at = len(SIGNATURE)
@@ -43,13 +43,13 @@ def plain_png(content: bytes, size: tuple[int, int]) -> bytes:
         at += 12 + length
     width, height, bits, colour, packing, filtering, interlaced = struct.unpack(">2I5B", header)
     if (width, height, bits, packing, filtering) != (*size, 16, 0, 0) or interlaced > 1 or colour not in CHANNELS:
-        raise ValueError("another header than expected")
+        raise ValueError("unexpected header")
     pixels = _checked(b"".join(data), width, height, 2 * CHANNELS[colour], interlaced == 1)
     return SIGNATURE + _chunk(b"IHDR", header) + _chunk(b"IDAT", zlib.compress(pixels, 1)) + _chunk(b"IEND", b"")
 
 
 def _checked(packed: bytes, width: int, height: int, pixel: int, interlaced: bool) -> bytes:
-    """The unpacked rows, each with a filter that there is; `pixel` is bytes of one."""
+    """Unpack the rows, and check that each has a known filter; `pixel` is the bytes of one pixel."""
     passes = [(width, height)]
     if interlaced:
         passes = [(-((left - width) // x), -((top - height) // y)) for left, top, x, y in ADAM7]
@@ -60,7 +60,7 @@ def _checked(packed: bytes, width: int, height: int, pixel: int, interlaced: boo
     at = 0
     for row in rows:
         if rows_bytes[at] > LAST_FILTER:
-            raise ValueError("a filter that there is not")
+            raise ValueError("unknown filter")
         at += row
     return rows_bytes
 

@@ -16,25 +16,21 @@ from ..errors import OptionError
 from .atomic import write_file
 
 EXIF_FOLDER: Final = 0x8769
-
-
 USER_COMMENT: Final = 0x9286
-"""EXIF's numbers of the folder and the field in it (EXIF 2.3, 4.6.5)."""
-
+"""EXIF's tags of the sub-IFD and of the field in it (EXIF 2.3, 4.6.5)."""
 
 LARGEST_EXIF: Final = 65533
-"""Bytes that a JPEG's segment holds."""
-
+"""Most bytes that a JPEG segment can hold."""
 
 PICTURE_KINDS: Final = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP"}
-"""Suffix -> kind of picture that is written."""
+"""Suffix -> Pillow's name of the format."""
 
 
 def picture_path(path: Path) -> Path:
-    """The path, if it is one of a picture that can be written.
+    """Return the path, after checking that its suffix is one of `PICTURE_KINDS`.
 
     Raises:
-        OptionError: its suffix is another.
+        OptionError: it is not.
     """
     if path.suffix.lower() not in PICTURE_KINDS:
         raise OptionError(
@@ -44,16 +40,16 @@ def picture_path(path: Path) -> Path:
 
 
 def save_picture(picture: npt.NDArray[np.uint8] | Image.Image, path: Path, *, infotext: str = "") -> None:
-    """Write a picture, as its suffix says.
+    """Write a picture, in the format of its suffix.
 
     Args:
         picture: uint8 (H, W), (H, W, 3) or a Pillow image.
-        path: where.
-        infotext: what it was made with, written where the WebUI reads it: in the text chunk `parameters` of a PNG, in
+        path: the file.
+        infotext: its parameters, written where the WebUI reads them: in the text chunk `parameters` of a PNG, in
             EXIF's `UserComment` of a JPEG or WebP, unless it is too long for that (some 32,000 characters).
 
     Raises:
-        OptionError: the suffix is none of `PICTURE_KINDS`.
+        OptionError: the suffix is not in `PICTURE_KINDS`.
         Depth2ImgError: the folder cannot be written.
     """
     kind = PICTURE_KINDS[picture_path(path).suffix.lower()]
@@ -64,7 +60,7 @@ def save_picture(picture: npt.NDArray[np.uint8] | Image.Image, path: Path, *, in
 
 
 def _notes(kind: str, infotext: str) -> dict[str, Any]:
-    """What `Image.save` takes to write an infotext into a picture of a kind."""
+    """Build the arguments with which `Image.save` writes an infotext into a picture of a format."""
     if not infotext:
         return {}
     if kind == "PNG":
@@ -76,7 +72,7 @@ def _notes(kind: str, infotext: str) -> dict[str, Any]:
 
 
 def _user_comment(text: str) -> bytes:
-    """EXIF with a comment and nothing else. Pillow would write it as bytes, and readers want it of type "undefined"."""
+    """Build EXIF with only a comment, of type "undefined" as readers want it; Pillow would write type "byte"."""
     content = b"UNICODE\0" + text.encode("utf-16-be")
     header = struct.pack(">2sHI", b"MM", 42, 8)  # TIFF, big-endian; the first folder is 8 bytes from its start
     first = struct.pack(">HHHIII", 1, EXIF_FOLDER, 4, 1, 26, 0)  # one entry, a pointer to 26; no further folder

@@ -65,15 +65,17 @@ class HostFrame:
 
     @property
     def _has_original(self) -> bool:
-        """False without a picture, and where the host's box reaches outside one, whose mask has another size."""
+        """False without a picture, and where the host's box reaches outside one because the mask has another size."""
         right, bottom = (0, 0) if self.box is None else self.box[2:]
         inside = all(right <= picture.width and bottom <= picture.height for picture in self.pictures)
         return bool(self.pictures) and inside
 
     @functools.cached_property
     def originals(self) -> list[Picture]:
-        """The pictures as the user gave them, flattened as in the host, before they are resized, cropped or filled; of
-        SD upscale the whole one, upscaled. Equal ones are the same object."""
+        """The user's pictures, flattened as in the host, before they are resized, cropped or filled.
+
+        For SD upscale it is the whole picture, upscaled. Equal ones are the same object.
+        """
         tiled = dict(enumerate(self.tiles))
         sources = [picture if (tile := tiled.get(i)) is None else tile.whole for i, picture in enumerate(self.pictures)]
         background = shared.opts.img2img_background_color

@@ -31,7 +31,7 @@ class Request:
         pictures: the pictures as they enter the sampler, one per sample; kept for a depth checkpoint that comes in
             later (refiner, hires).
         used: number of the batch -> the placed maps of its latest conditioning, one per sample; empty before and when
-            depth is off. The maps that img2img computes for all batches at once stand under one number.
+            depth is off. img2img's maps of all batches, computed at once, have one number.
         scored: how many results have their fidelity score.
         seen: the pictures of the latest conditioning.
     """

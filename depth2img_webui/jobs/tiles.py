@@ -1,7 +1,7 @@
 """SD upscale: each tile gets its part of the whole picture's depth, so that no seams show.
 
 The script hands tiles to the sampler as pictures of their own. `images.split_grid`, which cuts them, is wrapped to note
-on each tile what it was cut from; nothing else about it changes.
+on each tile the picture and the box that it was cut from; nothing else about it changes.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ def tiles_of(pictures: Sequence[Image.Image]) -> tuple[Tile | None, ...]:
 
 
 def _inside(tile: Tile | None) -> Tile | None:
-    """The tile, unless the picture is smaller than a tile: then the host's tile reaches outside."""
+    """Return the tile unless it reaches outside, as the host's does where the picture is smaller than a tile."""
     if tile is None or tile.box[2] > tile.whole.width or tile.box[3] > tile.whole.height or min(tile.box[:2]) < 0:
         return None
     return tile

@@ -88,7 +88,7 @@ _download: Download | None = None
 
 
 def entries() -> dict[str, RemoteFile]:
-    """Return the table, with what whoever runs the WebUI has added.
+    """Return the table, with the additions of the WebUI's owner.
 
     Raises:
         CheckpointError: a table of theirs cannot be used.

@@ -1,9 +1,10 @@
-"""Which checkpoint is in use, in words; and the bundled model for whoever has none."""
+"""Show which checkpoint is in use, and install the bundled model if there is no depth checkpoint."""
 
 from __future__ import annotations
 
 import functools
 import os
+from pathlib import Path
 from typing import Any, Final
 
 import gradio as gr
@@ -16,7 +17,7 @@ from .. import estimators
 from ..hosts import compat, loader
 from . import checkpoints
 
-BUNDLED: Final = "depth2img-tiny.safetensors"
+BUNDLED: Final = embedded.WEIGHTS.name
 """Name of the bundled model in the folder of checkpoints."""
 
 MISSING: Final = (
@@ -26,7 +27,7 @@ MISSING: Final = (
 
 
 def status() -> tuple[str, str]:
-    """(state, sentence); state is `ready`, `wrong`, `missing`, `failed` or `host`. Loads nothing."""
+    """Return (state, sentence); state is `ready`, `wrong`, `missing`, `failed` or `host`. Nothing is loaded."""
     if not compat.has_depth_models():
         return "host", compat.FORGE_SENTENCE
     if loader.last_error:
@@ -38,11 +39,11 @@ def status() -> tuple[str, str]:
         return "missing", MISSING
     if model is None:
         return "wrong", "No checkpoint is loaded yet."
-    return "wrong", f"Needs a depth checkpoint; {compat.checkpoint_name(model)} is none."
+    return "wrong", f"Needs a depth checkpoint; {compat.checkpoint_name(model)} is not one."
 
 
 def status_html() -> str:
-    """The same as a line for the panel."""
+    """Return the status line of the panel, as HTML."""
     state, sentence = status()
     # Latent pixels; the autoencoder of every Stable Diffusion 2 model makes one of 8 x 8 pixels.
     latent_side = getattr(compat.loaded_model(), "image_size", None) if state == "ready" else None
@@ -51,7 +52,7 @@ def status_html() -> str:
 
 
 def show() -> tuple[str, Any, Any]:
-    """The line, whether the button for the bundled model is shown, and the estimators that there are now."""
+    """Update the status line, the button for the bundled model and the list of estimators."""
     state, _ = status()
     visible = state == "missing" and embedded.WEIGHTS.is_file()
     return status_html(), gr.update(visible=visible), gr.update(choices=estimators.POOL.names())
@@ -79,14 +80,15 @@ def _is_depth(filename: str) -> bool:
 
 @functools.lru_cache(maxsize=4096)
 def _describes_depth(filename: str, changed: int) -> bool:
-    """Whether a file is a depth checkpoint, by its header; by its name where it has none that can be read."""
-    if changed and filename.endswith(".safetensors"):
-        from safetensors import SafetensorError, safe_open
+    """Tell whether a file is a depth checkpoint, from its header; from its name for pickles and damaged files."""
+    from depth2img.checkpoints.storage.opening import open_checkpoint, sniff
 
-        try:
-            with safe_open(filename, framework="np") as tensors:
-                shape = tensors.get_slice(loader.INPUT_CONVOLUTION).get_shape()
-                return bool(shape[1] == loader.DEPTH_CHANNELS)
-        except (SafetensorError, OSError, IndexError) as error:
-            compat.log.debug("%s: %s", filename, error)
-    return "depth" in os.path.basename(filename).lower()
+    path = Path(filename)
+    try:
+        with path.open("rb") as file:
+            form = sniff(path.name, file)
+        if form == "safetensors":
+            return bool(open_checkpoint(path).shape(loader.INPUT_CONVOLUTION)[1] == loader.DEPTH_CHANNELS)
+    except (Depth2ImgError, OSError, LookupError) as error:
+        compat.log.debug("%s: %s", filename, error)
+    return "depth" in path.name.lower()

@@ -20,8 +20,8 @@ HOST_IDS: Final = {
 }
 """The host's components that `connect` needs, by tab, apart from `generation_info_...`, which comes last."""
 
-# The open tabs have no component of their own: the page fills in the first two values. Only the open tab's picture is
-# sent, since pictures travel as text with every event.
+# The open tabs have no components: the page fills in the first two values. Only the open tab's picture is sent, since
+# pictures are sent as text with every event.
 COLLECT: Final = f"""(tab, by, ...rest) => {{
     const open = get_tab_index('mode_img2img');
     const sent = rest.map((value, i) => i < {len(TABS)} && i !== open ? null : value);
@@ -108,6 +108,11 @@ def connect(*, tab: str, built: panel.Panel, toggle: Any, host: dict[str, Any]) 
     info = host[f"generation_info_{tab}"]
     built.recall.click(fn=recall, inputs=[info], outputs=outputs, show_progress="hidden")
     panel.connect_reuse(built, tab, PREVIEWS)
+    _connect_checkpoints(built)
+
+
+def _connect_checkpoints(built: panel.Panel) -> None:
+    """Connect the status line and the section "Depth checkpoint"."""
     line = [built.status, built.install]
     known = [*line, built.controls["estimator"]]
     built.refresh.click(fn=status.show, inputs=[], outputs=known, show_progress="hidden", queue=False)

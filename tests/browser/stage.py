@@ -1,4 +1,4 @@
-"""What the tests do with a panel of the app."""
+"""Drive the app's panel in tests."""
 
 from __future__ import annotations
 

@@ -73,7 +73,7 @@ def results(panel: Panel) -> list[Image.Image]:
 
 
 def test_dragging_near_and_far_changes_preview_and_job_alike(scene: Panel) -> None:
-    """What the browser shows is what the next job is conditioned on."""
+    """The next job is conditioned on the map that the browser shows."""
     scene.size(128, 128)
     scene.estimate()
     before = scene.pixels()

@@ -66,7 +66,7 @@ def test_painting_says_where_depth_counts(painting: Panel) -> None:
     painting.stage.get_by_label("Erase").uncheck()
     painting.stage.get_by_role("button", name="Undo").click()
     undone, _ = sent(painting, second)
-    assert (np.abs(undone - mask) > 64).mean() < 0.002  # edges are softened anew
+    assert (np.abs(undone - mask) > 64).mean() < 0.002  # edges are softened again
 
 
 def test_erasing_first_begins_with_all_of_the_picture(painting: Panel) -> None:

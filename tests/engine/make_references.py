@@ -128,7 +128,7 @@ def run(name: str) -> list[Generated]:
 
 
 def arrays(results: list[Generated]) -> dict[str, np.ndarray]:
-    """What is stored of results: pictures uint8 (B, H, W, 3), conditioning float32 (B, 1, h, w), fidelity (B)."""
+    """Collect the stored arrays: pictures uint8 (B, H, W, 3), conditioning float32 (B, 1, h, w), fidelity (B)."""
     return {
         "pictures": np.stack([result.picture for result in results]),
         "conditioning": np.concatenate([result.conditioning.numpy() for result in results]),

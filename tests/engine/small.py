@@ -89,7 +89,7 @@ def config(*, midas: bool = True, penultimate: bool = False) -> ModelConfig:
 
 
 def randomise(module: nn.Module, seed: int) -> nn.Module:
-    """Every parameter drawn anew, so that none is zero and activations keep their size; in eval mode."""
+    """Draw every parameter, so that none is zero and activations keep their scale; in eval mode."""
     generator = torch.Generator().manual_seed(seed)
     for name, value in module.named_parameters():
         noise = torch.randn(value.shape, generator=generator)

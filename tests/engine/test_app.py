@@ -36,7 +36,7 @@ def engine() -> Engine:
 
 
 def drawn(*, masked: bool) -> dict[str, Image.Image]:
-    """What Gradio's sketch component gives: the picture, and white strokes on black."""
+    """Imitate the value of Gradio's sketch component: the picture, and white strokes on black."""
     rng = np.random.default_rng(0)
     mask = np.zeros((64, 96, 3), np.uint8)
     mask[20:40, 30:60] = 255 * masked
@@ -44,7 +44,7 @@ def drawn(*, masked: bool) -> dict[str, Image.Image]:
 
 
 def sent(data: str) -> dict[str, Any]:
-    """What the hidden element says to the page."""
+    """Parse the data of the page's hidden element."""
     return json.loads(html.unescape(data.partition('data-view="')[2].rpartition('"')[0]))
 
 
@@ -94,7 +94,7 @@ def test_only_masked_is_shown_with_the_whole_pictures_range(engine: Engine) -> N
 
 
 def test_a_shared_range_is_shown(engine: Engine) -> None:
-    """What fills a mask has another range than the picture; the job keeps the picture's."""
+    """The fill of a mask has another range than the picture; the job keeps the picture's."""
     changes: dict[str, Any] = {"under_mask": "fill", "range": "shared"}
     held = drawn(masked=True)
     held["mask"] = Image.fromarray(np.pad(np.full((56, 88, 3), 255, np.uint8), ((4, 4), (4, 4), (0, 0))))

@@ -50,7 +50,7 @@ def write_inputs(folder: Path) -> None:
 
 @pytest.fixture
 def clusters(monkeypatch: pytest.MonkeyPatch) -> list[Cluster]:
-    """What would have gone to Ray, which test_ray.py starts."""
+    """Record the runs meant for Ray, which test_ray.py starts."""
     asked: list[Cluster] = []
 
     def on_ray(cluster: Cluster, order: Order, groups: Sequence[Any]) -> Any:

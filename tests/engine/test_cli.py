@@ -66,7 +66,7 @@ def left(folder: Path) -> set[str]:
 
 @pytest.mark.parametrize("own", [None, "INFINITY"])
 def test_threads_do_not_spin_for_long_unless_the_user_says_so(monkeypatch: pytest.MonkeyPatch, own: str | None) -> None:
-    """What OpenMP reads when torch loads it is set before that."""
+    """OpenMP's variables are set before torch loads it."""
     if own is None:
         monkeypatch.delenv("GOMP_SPINCOUNT", raising=False)
     else:
@@ -391,7 +391,7 @@ def test_fetch_lists_what_there_is(run: Run, mirrors: mirror.Mirror, tmp_path: P
 def test_fetch_says_what_and_asks(run: Run, mirrors: mirror.Mirror, tmp_path: Path) -> None:
     (tmp_path / "models").mkdir()
     asked = run(*FETCH, "-o", "models")
-    assert asked.code == 2 and "Nobody is there to be asked; say --yes" in asked.err
+    assert asked.code == 2 and "no terminal to ask for confirmation; add --yes" in asked.err
     assert mirrors.requests == []
     done = run(*FETCH, "-o", "models", "--yes")
     assert done.code == 0

@@ -162,7 +162,7 @@ def test_noise_alone(engine: Engine, seen: list[torch.Tensor]) -> None:
 
 
 def test_noise_alone_under_a_mask(engine: Engine) -> None:
-    """What the mask keeps is kept as without the option."""
+    """The kept part is the same as without the option."""
     job = settings(masked_content="original", mask_blur=0)
     shape = mask((32, 16, 64, 48))
     (plain,) = engine.generate([grey(200)], job, own(), masks=[shape])

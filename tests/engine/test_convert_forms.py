@@ -332,7 +332,7 @@ def test_all_is_on_the_disk_before_it_has_its_name(
 
 
 def listed_by_rule(folder: Path) -> Iterable[str]:
-    """What the WebUI lists below a folder of checkpoints: by suffix, hidden folders included (its default)."""
+    """List the files that the WebUI finds below a folder of checkpoints: by suffix, hidden folders included."""
     places = (os.path.join(place, name) for place, _, names in os.walk(folder, followlinks=True) for name in names)
     return [path for path in places if os.path.splitext(path)[1].lower() in (".ckpt", ".safetensors")]
 

@@ -1,4 +1,4 @@
-"""The form of the embedded model's file, and what the WebUI gets of it."""
+"""The format of the embedded model's file, and its installation into the WebUI."""
 
 from __future__ import annotations
 
@@ -12,9 +12,10 @@ from safetensors.torch import load_file, save_file
 
 from depth2img import CheckpointError, embedded
 from depth2img.checkpoints import open_checkpoint
+from depth2img.checkpoints.layout.config import EMBEDDED
 from depth2img.checkpoints.layout.tokenizer import token_ids
 from depth2img.diffusion import find
-from depth2img.embedded import KIND, TABLE, is_embedded, open_embedded
+from depth2img.embedded import TABLE, is_embedded, open_embedded
 from tests.engine import small
 
 IDS = (0, 320, 736, 49406, 49407)
@@ -34,7 +35,7 @@ def compact(tmp_path: Path) -> Path:
         f"{name}_config": json.dumps(getattr(config, name))
         for name in ("unet", "vae", "text_encoder", "depth_estimator", "scheduler")
     }
-    save_file(state, path, metadata={"kind": KIND, "version": "1", **configs})
+    save_file(state, path, metadata={"kind": EMBEDDED, "version": "1", **configs})
     return path
 
 
@@ -66,7 +67,7 @@ def test_damaged_files(compact: Path, tmp_path: Path) -> None:
     save_file(state, tmp_path / "foreign.safetensors")
     with pytest.raises(CheckpointError, match="not the embedded model"):
         open_embedded(tmp_path / "foreign.safetensors")
-    save_file(state, tmp_path / "bare.safetensors", metadata={"kind": KIND})
+    save_file(state, tmp_path / "bare.safetensors", metadata={"kind": EMBEDDED})
     with pytest.raises(CheckpointError, match="unet_config"):
         open_embedded(tmp_path / "bare.safetensors")
     with pytest.raises(CheckpointError, match="There is no"):

@@ -1,4 +1,4 @@
-"""What is left after faults: a small share of benchmarks/faults_convert.py, which does each a hundred times."""
+"""Check what faults leave behind: a small share of benchmarks/faults_convert.py, which does each a hundred times."""
 
 from __future__ import annotations
 

@@ -312,7 +312,7 @@ def test_fill_where_all_is_masked_is_grey() -> None:
 
 
 def test_fill_where_almost_all_is_masked() -> None:
-    """What little is kept says the colour."""
+    """The small kept part decides the colour."""
     given = np.full((64, 96, 3), (200, 90, 30), np.uint8)
     drawn = np.full((64, 96), 255, np.uint8)
     drawn[5, 7] = 150

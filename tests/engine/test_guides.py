@@ -56,7 +56,7 @@ def _shape(seed: int, width: int, height: int) -> Image.Image:
 
 @pytest.fixture(scope="module")
 def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What the commands work on: pictures, masks, maps, a small random model under the names of the real one."""
+    """Make the commands' files: pictures, masks, maps, a small random model under the names of the real one."""
     folder = tmp_path_factory.mktemp("files")
     gallery.write_inputs(folder)
     for seed, name in enumerate(PHOTOGRAPHS):
@@ -114,7 +114,7 @@ def _run(words: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def _remove(path: Path) -> None:
-    """What a conversion is going to write must not be there yet."""
+    """Remove the target of a conversion, which must not exist yet."""
     if path.is_dir():
         shutil.rmtree(path)
     else:
@@ -193,7 +193,7 @@ def test_python_in_the_guides_runs_as_pasted(name: str, tmp_path: Path, monkeypa
 
 
 def test_options_in_the_recipes_exist() -> None:
-    """What the recipes call by a panel's label in bold is one, or is the host's."""
+    """Every bold label in the recipes is one of the panel's, or the host's."""
     from depth2img.options import OPTIONS
 
     host = {"Denoising strength 1", "and"}

@@ -42,7 +42,7 @@ def engine() -> Engine:
 
 @pytest.fixture
 def steps(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> list[torch.Tensor]:
-    """What the conditional rows of the UNet see at each step."""
+    """Record the depth channel of the UNet's conditional rows at each step."""
     seen: list[torch.Tensor] = []
     forward = engine.networks.unet.forward
 

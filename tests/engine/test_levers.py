@@ -39,7 +39,7 @@ def pictures(networks: Networks, prompt: str = "a red box") -> np.ndarray:
 
 
 def record(run: Any, inputs: tuple[torch.Tensor, ...]) -> replay.Recording:
-    """What a CUDA graph does: fixed places are read and written."""
+    """Imitate a CUDA graph, which reads and writes fixed tensors."""
     kept = tuple(one.clone() for one in inputs)
     output = run(*kept).clone()
     return replay.Recording(lambda: output.copy_(run(*kept)), kept, output)
@@ -238,7 +238,7 @@ def test_tf32_is_off_only_within() -> None:
 
 
 def test_compiling_and_low_memory_exclude_each_other() -> None:
-    with pytest.raises(OptionError, match="stays on the card"):
+    with pytest.raises(OptionError, match="cannot leave the card"):
         load("tiny", device="cpu", compiled=True, low_memory=True)
 
 
@@ -260,7 +260,7 @@ def test_command_line_with_low_memory(run: Any, tmp_path: Any) -> None:
         assert done.code == 0, done.err
     assert (tmp_path / "plain.png").read_bytes() == (tmp_path / "low.png").read_bytes()
     both = run("generate", "a.png", "-o", "b.png", "--compile", "--low-memory")
-    assert both.code == 2 and "stays on the card" in both.err
+    assert both.code == 2 and "cannot leave the card" in both.err
 
 
 def test_graphs_share_a_pool_as_long_as_one_lives(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,7 +1,7 @@
 """Seeded jobs through the engine give the pictures that they gave before.
 
 `REFERENCES=exact` asks for the same bits: for a refactoring, on the machine that wrote the files. Where results are
-meant to change, write the files anew; see `make_references.py`.
+meant to change, write new files; see `make_references.py`.
 """
 
 from __future__ import annotations

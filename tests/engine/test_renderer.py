@@ -33,7 +33,7 @@ SIZES = {
 
 
 def inside(kind: str, size: tuple[float, float, float], p: Array) -> npt.NDArray[np.bool_]:
-    """Whether points (..., 3) are in a primitive, by its definition alone."""
+    """Tell whether points (..., 3) are in a primitive, by its definition alone."""
     a, b, c = size
     x, y, z = np.moveaxis(p, -1, 0)
     if kind == "ellipsoid":

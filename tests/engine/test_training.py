@@ -60,7 +60,7 @@ def test_a_stage_learns_and_is_passed_over_once_it_is_over(tmp_path: Path) -> No
 
 
 def test_a_stage_that_was_cut_off_goes_on(tmp_path: Path) -> None:
-    """What is kept half-way through counts: its weights, its moments, its steps and its seconds."""
+    """A stage resumes from its last checkpoint: weights, moments, steps and seconds."""
 
     class CutOffError(Exception):
         pass

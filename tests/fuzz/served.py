@@ -1,4 +1,4 @@
-"""What the WebUI serves, for fuzzing: our routes and our script on the stand-in of tests/webui_fake.
+"""Serve our routes and our script on the stand-in of tests/webui_fake, for fuzzing.
 
 A request goes through the very application that the WebUI would serve, called as a server calls it, without a socket.
 """
@@ -137,7 +137,7 @@ class Site:
 
 
 def body(content: bytes) -> Any:
-    """What a server makes of a body: JSON, or `ValueError`."""
+    """Parse a body as a server does: JSON, or `ValueError`."""
     try:
         return json.loads(content)
     except RecursionError as problem:

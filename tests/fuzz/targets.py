@@ -1,4 +1,4 @@
-"""What is fuzzed: every reader of what others send. Each takes any bytes and raises `Depth2ImgError` or nothing."""
+"""Targets of the fuzzer: every reader of untrusted input takes any bytes and raises `Depth2ImgError` or nothing."""
 
 from __future__ import annotations
 

@@ -106,7 +106,7 @@ class Handler(BaseHTTPRequestHandler):
         self.close_connection = True
 
     def asked(self) -> int | None:
-        """Where a range begins, None for the whole file."""
+        """Return the start of a request's range, None for the whole file."""
         match = re.fullmatch(r"bytes=(\d+)-", self.headers.get("Range", ""))
         return int(match[1]) if match else None
 

@@ -401,7 +401,7 @@ def test_killed_at_random_moments(folder, nurse, old):
     assert names(folder) == [NAME]
 
 
-@pytest.mark.parametrize("half", [False, True], ids=["anew", "going on"])
+@pytest.mark.parametrize("half", [False, True], ids=["from the start", "resumed"])
 def test_killed_at_any_line(folder, nurse, half):
     """At every thirtieth line that our modules run; the benchmark takes each."""
 

@@ -1,4 +1,4 @@
-"""What `read_picture` makes of each kind of picture."""
+"""Check `read_picture` for each kind of picture."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is this checkpoint, and what is wrong with it: from files as people have them."""
+"""Check the reports on checkpoint files as users have them: the kind of each, and its faults."""
 
 from __future__ import annotations
 
@@ -234,7 +234,7 @@ FAULTY: dict[str, Any] = {
 
 
 def commands(text: str) -> list[list[str]]:
-    """What a sentence tells to run, split as a shell does."""
+    """Return the commands in a sentence, split as a shell does."""
     return [shlex.split(found) for found in re.findall(r"`(depth2img [^`]+)`", text)]
 
 

@@ -42,7 +42,7 @@ def network() -> torch.nn.Module:
 
 
 def ldm_input(picture: np.ndarray) -> np.ndarray:
-    """What AddMiDaS gives for a picture 0..1; it takes -1..1."""
+    """Return AddMiDaS' output for a picture 0..1; its input is -1..1."""
     return AddMiDaS("dpt_hybrid")({"jpg": torch.from_numpy(picture * np.float32(2) - np.float32(1))})["midas_in"]
 
 

@@ -35,7 +35,7 @@ def entry(folder: Path, **fields: object) -> mirrors.RemoteFile:
 
 
 def test_the_packages_table():
-    """What it offers can be checked, comes over https, and says what it is."""
+    """Every entry has a SHA-256, https sources and a description."""
     entries = table()
     assert next(iter(entries)) == FP16
     for file, one in entries.items():

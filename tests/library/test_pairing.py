@@ -43,7 +43,7 @@ def test_the_ending_is_that_of_the_kind() -> None:
 
 
 def test_a_map_is_no_picture_s_own_map() -> None:
-    """Of pictures that lie beside their maps all may have been listed: a map is no map of itself."""
+    """A folder with pictures and their maps may be listed as a whole: a map is not its own map."""
     files = ["a.png", "a-depth.png"]
     found = pair(["a", "a-depth"], files, MAPS)
     assert found.partners == {"a": "a-depth.png"} and found.missing == ["a-depth"]

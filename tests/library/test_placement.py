@@ -1,4 +1,4 @@
-"""Where a map lies in the frame: proportions, boxes, and what stays of the whole picture's range."""
+"""Check the placement of a map in the frame: proportions, boxes, and the whole picture's range."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Estimators by name: what is found, what is refused, and when one leaves the memory."""
+"""Check estimators by name: which are found, which are refused, and when one is unloaded."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def folder(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def opened(monkeypatch: pytest.MonkeyPatch) -> list[weakref.ref[Fake]]:
-    """What was loaded, by a fake of `depth_models.open_folder`."""
+    """Record what is loaded, with a fake of `depth_models.open_folder`."""
     made: list[weakref.ref[Fake]] = []
 
     def open_folder(folder: Path, *, device: Any, name: str) -> Fake:

@@ -1,4 +1,4 @@
-"""What the conditioning is at step k."""
+"""Check the conditioning at step k."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How much of a picture's structure another keeps."""
+"""Check the score of how much of a picture's structure another keeps."""
 
 from __future__ import annotations
 

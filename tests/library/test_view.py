@@ -1,4 +1,4 @@
-"""What the page is told about a map, and which files it may come from."""
+"""Check the data of a map for the page, and the files that it may come from."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def sent(shown: view.View | None, **more: str) -> dict[str, Any]:
 
 
 def parsed(element: str) -> dict[str, Any]:
-    """What the hidden element says to the page."""
+    """Parse the data of the page's hidden element."""
     return json.loads(html.unescape(element.partition('data-view="')[2].rpartition('"')[0]))
 
 

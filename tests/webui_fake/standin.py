@@ -1,4 +1,4 @@
-"""Starts the stand-in for the WebUI, anew for each test, and runs jobs on it."""
+"""Start the stand-in for the WebUI, a new one for each test, and run jobs on it."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def state_dict(channels: int, *, midas: bool) -> dict[str, torch.Tensor]:
 
 
 class Loader(importlib.machinery.SourceFileLoader):
-    """Compiles a file once, since every test imports it anew."""
+    """Compile a file once, since every test imports it again."""
 
     compiled: ClassVar[dict[str, CodeType]] = {}
 
@@ -118,7 +118,7 @@ class Host:
 
     @property
     def reported(self) -> list[str]:
-        """What the host has swallowed."""
+        """Return the exceptions that the host has swallowed."""
         return self.errors.fake_reported
 
     def count_estimates(self) -> list[tuple[int, ...]]:
@@ -163,7 +163,7 @@ class Host:
         return self.processing.process_images(p)
 
     def left_on(self, p: Any) -> list[str]:
-        """What the extension has put on `p` and not taken off."""
+        """List the attributes that the extension has left on `p`."""
         own = ("init", "img2img_image_conditioning", "txt2img_image_conditioning")
         return [name for name in p.__dict__ if name in own or name.startswith("_depth2img")]
 
@@ -226,7 +226,7 @@ def blobs(seed: int, width: int = 96, height: int = 64) -> Image.Image:
 
 
 def depth_of(picture: Image.Image) -> np.ndarray:
-    """What the depth network makes of each pixel: float64 (H, W)."""
+    """Compute the depth network's output for each pixel: float64 (H, W)."""
     return (np.asarray(picture, np.float64) / 255 * 2 - 1) @ np.array(WEIGHTS) + 0.7
 
 

@@ -112,7 +112,7 @@ def test_pictures_in_folders_have_maps_in_folders(host: Host, pictures: Path, ma
 
 
 def test_maps_that_the_host_takes_for_pictures(host: Host, pictures: Path) -> None:
-    """It cannot be told to leave them out; a map is no map of itself, and that is said before anything runs."""
+    """The host cannot leave them out; a map is not its own map, and the error comes before anything runs."""
     for name in NAMES:
         Image.fromarray(the_map(name).astype(np.uint8)).save(pictures / f"{name}-depth.png")
     with pytest.raises(OptionError, match="3 of 6 pictures have no depth map in the folder: one-depth, three-depth"):

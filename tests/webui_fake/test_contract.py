@@ -117,7 +117,7 @@ def parameters(function: ast.FunctionDef) -> list[tuple[str, str, bool]]:
 
 
 def is_ours(name: str) -> bool:
-    """Whether a name of the stand-in is its own affair."""
+    """Tell whether a name is the stand-in's own, without a counterpart in the host."""
     return name.lower().startswith("fake") or name == "__getattr__"
 
 

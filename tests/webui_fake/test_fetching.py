@@ -131,7 +131,7 @@ def test_stop_and_go_on(ours: ModuleType, folder: Path, source: mirror.Mirror) -
 
 @pytest.mark.parametrize("name", ["unchecked.safetensors", "../x.safetensors", "/etc/passwd", "", None, 3, ["a"]])
 def test_refused(ours: ModuleType, folder: Path, name: Any) -> None:
-    """What the table does not know, and what cannot be checked: consent is for the command line."""
+    """Unknown and unverifiable files are refused: only the command line can ask for consent."""
     shown = ours.start(name)[0]
     if "running" in shown:
         shown = ended(ours)[0]

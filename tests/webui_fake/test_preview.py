@@ -32,7 +32,7 @@ def picture_of(tab: int, size: tuple[int, int] = (96, 64)) -> Image.Image:
 
 
 def held(empty: tuple[int, ...] = ()) -> list[Any]:
-    """What the five components of the tabs hold: Inpaint's has a mask too, the first is RGBA."""
+    """Return the values of the tabs' five components: Inpaint's has a mask too, the first is RGBA."""
     pictures: list[Any] = [None if tab in empty else picture_of(tab) for tab in range(HOST_TABS)]
     if pictures[0] is not None:
         pictures[0] = pictures[0].convert("RGBA")
@@ -65,7 +65,7 @@ def press(
 
 
 def sent(data: str) -> dict[str, Any]:
-    """What the page gets."""
+    """Parse the data for the page."""
     return json.loads(html.unescape(data.partition('data-view="')[2].rpartition('"')[0]))
 
 
@@ -188,7 +188,7 @@ def test_resize_by_with_an_empty_tab(page: Page) -> None:
 
 
 def upload(path: Path) -> Any:
-    """What `gr.File` makes of a file that the page sends."""
+    """Imitate the value of `gr.File` for a file that the page sends."""
     import gradio as gr
 
     data = "data:application/octet-stream;base64," + base64.b64encode(path.read_bytes()).decode()
@@ -237,7 +237,7 @@ def test_adjustments_are_shown(page: Page) -> None:
 
 
 def test_a_fixed_range_is_shown(page: Page) -> None:
-    """What lies beyond it is as far and as near as can be."""
+    """Values beyond it are clipped to its ends."""
     depth = depth_of(picture_of(1))
     far, near = np.quantile(depth, [0.3, 0.6])
     shown, _ = press(page, 1, range="fixed", range_far=float(far), range_near=float(near))

@@ -26,7 +26,7 @@ def kinds(host: Host) -> list[str]:
 
 
 def scripts_of(host: Host, module: Any) -> list[type]:
-    """What the host registers: every class in the module's namespace that is a `Script`."""
+    """List the classes that the host registers: every `Script` in the module's namespace."""
     base = host.scripts.Script
     return [value for value in vars(module).values() if isinstance(value, type) and issubclass(value, base)]
 
@@ -168,7 +168,7 @@ def test_the_api_before_the_page(host: Host) -> None:
 
 
 def test_defaults_of_the_panel_are_the_defaults_of_a_job(host: Host) -> None:
-    """What the API fills in for a client that names no script."""
+    """The API uses them for a client that names no script."""
     page = Page(host, "img2img")
     p = host.img2img(ramp(), args=tuple(component.value for component in page.controls))
     host.run(p)

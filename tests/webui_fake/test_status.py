@@ -27,7 +27,7 @@ def test_ready(host: Host) -> None:
 
 def test_wrong(host: Host) -> None:
     host.select("plain")
-    assert status(host) == ("wrong", "Needs a depth checkpoint; plain is none.")
+    assert status(host) == ("wrong", "Needs a depth checkpoint; plain is not one.")
 
 
 def test_failed_until_the_next_good_load_or_job(host: Host) -> None:
@@ -66,6 +66,33 @@ def test_missing_says_how_to_get_one(host: Host, tmp_path: Path) -> None:
     state, sentence = status(host)
     assert state == "missing" and "512-depth-ema" in sentence
     host.sd_models.CheckpointInfo(str(depth)).register()
+    assert status(host)[0] == "wrong"
+
+
+@pytest.mark.parametrize(("channels", "state"), [(4, "missing"), (5, "wrong")])
+def test_missing_goes_by_content_whatever_the_suffix(host: Host, tmp_path: Path, channels: int, state: str) -> None:
+    import numpy as np
+    from safetensors.numpy import save_file
+
+    host.select("plain")
+    host.sd_models.checkpoints_list.clear()
+    misnamed = tmp_path / ("depth.ckpt" if channels == 4 else "another.ckpt")
+    save_file({host.ours("hosts.loader").INPUT_CONVOLUTION: np.zeros((8, channels, 3, 3), np.float32)}, misnamed)
+    host.sd_models.CheckpointInfo(str(misnamed)).register()
+    assert status(host)[0] == state
+
+
+def test_a_pickle_goes_by_its_name(host: Host, tmp_path: Path) -> None:
+    import torch
+
+    host.select("plain")
+    host.sd_models.checkpoints_list.clear()
+    convolution = host.ours("hosts.loader").INPUT_CONVOLUTION
+    torch.save({"state_dict": {convolution: torch.zeros(8, 5, 3, 3)}}, tmp_path / "another.ckpt")
+    host.sd_models.CheckpointInfo(str(tmp_path / "another.ckpt")).register()
+    assert status(host)[0] == "missing"
+    torch.save({"state_dict": {convolution: torch.zeros(8, 4, 3, 3)}}, tmp_path / "of-depth.ckpt")
+    host.sd_models.CheckpointInfo(str(tmp_path / "of-depth.ckpt")).register()
     assert status(host)[0] == "wrong"
 
 

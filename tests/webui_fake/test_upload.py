@@ -47,7 +47,7 @@ def named(path: str | Path) -> dict[str, Any]:
 
 
 def received(event: dict[str, Any]) -> Any:
-    """What `gr.File` hands to the functions of the page; it copies any file that is named."""
+    """Return what `gr.File` passes to the page's functions; it copies any file that is named."""
     value = gr.File(type="file").preprocess(event)
     value.close()
     return value
@@ -59,7 +59,7 @@ def test_content_in_the_event(outside: Path) -> None:
 
 
 def uploads() -> Path:
-    """Where Gradio's upload route puts files."""
+    """Return the folder of Gradio's upload route."""
     with gr.Blocks() as blocks:
         gr.File()
     return Path(gr.routes.App.create_app(blocks).uploaded_file_dir)

@@ -66,7 +66,7 @@ class Request:
     body: dict[str, Any]
 
     def send(self, host: Host) -> Any:
-        """What came back, without what no two answers share; the status and the sentence of a refusal."""
+        """Return the answer without its unique parts; for a refusal, its status and sentence."""
         try:
             answer = host.post(self.route, **self.body)
         except Refused as refused:
@@ -140,7 +140,7 @@ def _request(n: int, steps: int) -> Request:
 
 
 def held(host: Host) -> dict[str, float]:
-    """What the process holds now."""
+    """Measure what the process holds now."""
     return host.run(f"DATA = {str(host.data)!r}\n{HELD}")
 
 

@@ -54,7 +54,7 @@ class Refused(Exception):
 
 
 class Result:
-    """What a generation returned: `images` (PIL), `infotexts` and `info` (parsed)."""
+    """Result of a generation: `images` (PIL), `infotexts` and `info` (parsed)."""
 
     def __init__(self, body: dict[str, Any]) -> None:
         self.images = [Image.open(io.BytesIO(base64.b64decode(image))) for image in body["images"]]

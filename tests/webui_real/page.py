@@ -83,7 +83,7 @@ class DepthPanel:
         )
 
     def value(self, name: str) -> object | None:
-        """What the control of an option holds; None where the page does not have it at the moment."""
+        """Return the value of an option's control; None if the page does not show it now."""
         if name == "enabled":
             return self.toggle.is_checked()
         kind, part = OPTIONS[name].kind, self.part(name)
@@ -116,7 +116,7 @@ class DepthPanel:
         self.stage.locator(".depth2img-modes").get_by_text(name, exact=True).click()
 
     def pixels(self) -> str:
-        """What the stage shows, as a data URL."""
+        """Return the stage's content, as a data URL."""
         return str(self.stage.locator("canvas.depth2img-flat").evaluate("canvas => canvas.toDataURL()"))
 
     def generate(self) -> Locator:

@@ -45,7 +45,7 @@ def test_img2img(bundled: Host) -> None:
 
 @pytest.mark.parametrize("only_masked", [False, True])
 def test_inpaint(bundled: Host, only_masked: bool) -> None:
-    """What is under the mask is repainted in the same shape; the rest stays to the last bit or so."""
+    """The masked part is repainted in the same shape; the rest stays, but for rounding."""
     fields: dict[str, Any] = {"mask": mask(), "inpainting_fill": 1, "mask_blur": 2, "inpaint_full_res": only_masked}
     result = bundled.img2img(scene(), prompt=REPAINTED, inpaint_full_res_padding=16, **{**FIELDS, **fields}).images[0]
     inside, far = sample().mask > 0, np.asarray(mask().resize((16, 16), Image.BOX).resize((SIDE, SIDE))) == 0

@@ -13,7 +13,7 @@ from PIL import Image
 
 
 def conditioned(host: Host) -> bool:
-    """Whether the UNet got a depth map in the latest job."""
+    """Tell whether the UNet got a depth map in the latest job."""
     shape, values, _ = host.conditionings()[-1]
     return shape[1:] == [1, 16, 24] and min(values) == -1 and max(values) == 1
 

@@ -90,7 +90,7 @@ def test_each_tab_gives_its_own_picture(page: Page, served: Host, files: Path) -
 
 
 def test_dragging_near_and_far_changes_preview_and_job_alike(page: Page, served: Host, files: Path) -> None:
-    """What the browser shows is what the next job is conditioned on."""
+    """The next job is conditioned on the map that the browser shows."""
     panel = img2img(page)
     panel.upload("img2img_image", files / "astronaut.png")
     panel.open()

@@ -37,7 +37,7 @@ def others(option: Option) -> list[Any]:
 
 
 def allowed(case: dict[str, Any]) -> bool:
-    """Whether a job can have these values together. Where depth is on, none may ask for a picture of its own."""
+    """Tell whether a job can have these values together. With depth on, none may need a picture of its own."""
     try:
         DepthOptions(**case)
     except OptionError:
@@ -86,7 +86,7 @@ def bundled(bundled: Host) -> Host:
 
 
 def told(text: str) -> dict[str, str]:
-    """What an infotext says about depth; quoted values are kept as they are."""
+    """Parse the depth options of an infotext; quoted values stay quoted."""
     keys = {option.infotext for option in CARRIED.values()}
     pairs = re.findall(r'(\w[\w \-/]+):\s*("(?:\\.|[^\\"])+"|[^,]*)(?:,|$)', text.splitlines()[-1])
     return {key: value for key, value in pairs if key in keys}

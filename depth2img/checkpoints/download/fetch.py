@@ -98,8 +98,8 @@ def fetch(
         folder: an existing folder; the file gets the entry's name.
         replace: replace another file of that name, once the new one is whole.
         unverified: take a file without a known SHA-256.
-        progress: told the bytes that are there and the bytes in all.
-        notice: told in a sentence what else happens: a source that failed, a pause, another process.
+        progress: called with the bytes that are there and the bytes in all.
+        notice: called with a sentence about other events: a source that failed, a pause, another process.
         stop: asked often; once it says true, what is there is kept for the next run, and `CheckpointError` raised.
         patience: the time that sources are given.
 
@@ -156,7 +156,7 @@ class _Download:
     def alone(self) -> Iterator[None]:
         """Hold the lock beside the target. The system takes it from a process that dies.
 
-        Its file goes when nothing is left to resume; whoever waits for it then starts again, or finds the target.
+        Its file is removed when nothing is left to resume; a waiting process then starts again, or finds the target.
         """
         from filelock import FileLock, Timeout
 

@@ -16,7 +16,7 @@ from typing import Final
 from ...errors import CheckpointError
 from ..download import mirrors
 from ..layout import keys
-from ..layout.config import ModelConfig, from_json, reading
+from ..layout.config import EMBEDDED, ModelConfig, from_json, reading
 from ..layout.key_map import DPT_HYBRID
 from ..layout.keys import CONTEXT, Shape
 from ..layout.ldm_only import unused
@@ -29,7 +29,6 @@ from .sidecar import judge
 
 SD1_TEXT: Final = "cond_stage_model.transformer."
 EMA: Final = "model_ema."
-BUNDLED: Final = "depth2img-embedded"
 
 
 def inspect(source: Path | CheckpointFile, *, whole: bool = False, progress: Progress | None = None) -> Report:
@@ -39,7 +38,7 @@ def inspect(source: Path | CheckpointFile, *, whole: bool = False, progress: Pro
         source: a safetensors file, or one that `torch.save` wrote, opened or not; nothing in it is run, whatever it
             asks for.
         whole: also read the whole file, for its SHA-256 and the checksums that a pickle has.
-        progress: with `whole`, told the bytes done and the bytes in all.
+        progress: with `whole`, called with the bytes done and the bytes in all.
 
     Raises:
         CheckpointError: it is neither, it is damaged, or it wants to run code.
@@ -77,7 +76,7 @@ def inspect(source: Path | CheckpointFile, *, whole: bool = False, progress: Pro
         merged=_merged(file.metadata),
     )
     if channels != keys.DEPTH_CHANNELS:
-        fix = faults.INSTALL if file.metadata.get("kind") == BUNDLED else faults.GET_DEPTH
+        fix = faults.INSTALL if file.metadata.get("kind") == EMBEDDED else faults.GET_DEPTH
         fault = Fault("kind", f"{file.path.name} is not a depth checkpoint: {kind}.", fix)
         return dataclasses.replace(report, faults=[*report.faults, fault])
     return _depth(report, file, found)
@@ -175,7 +174,7 @@ PARTS: Final[Sequence[tuple[Callable[[str], bool], str]]] = [
 
 def _kind(found: Mapping[str, Shape], metadata: Mapping[str, str]) -> tuple[str, int | None]:
     """Return what the file is, in words, and the input channels of its UNet."""
-    if metadata.get("kind") == BUNDLED:
+    if metadata.get("kind") == EMBEDDED:
         return "the bundled model in its compact form", None
     if any(name.startswith(keys.UNET + "joint_blocks.") for name in found):
         return "Stable Diffusion 3", None
@@ -198,7 +197,7 @@ def _kind(found: Mapping[str, Shape], metadata: Mapping[str, str]) -> tuple[str,
 
 
 def _merged(metadata: Mapping[str, str]) -> str:
-    """Say how the file was merged, as far as a recipe of the WebUI's form tells."""
+    """Describe how the file was merged, if it has a recipe in the WebUI's format."""
     try:
         recipe = json.loads(metadata.get("sd_merge_recipe", ""))
     except (ValueError, RecursionError):

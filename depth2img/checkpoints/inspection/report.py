@@ -50,7 +50,7 @@ class Report:
 
     Attributes:
         path: the file.
-        format: its form of storage, whatever its name says.
+        format: its storage format, regardless of its name.
         bytes: its size.
         tensors, values: numbers of tensors, and of values in them.
         kind: the kind of model, in words.
@@ -63,10 +63,10 @@ class Report:
         misshaped: tensors of the wrong shape.
         model_hash: the WebUI's old short hash, 8 digits.
         sha256: of the file; None if it was not computed.
-        published: name of the published file that it is, as far as the hashes tell.
+        published: name of the published file with its hashes, if any.
         sidecar: the YAML beside it; None unless depth.
         faults: the faults, the worst first.
-        merged: the recipe of its merge, where its metadata tell (`sd_merge_recipe`, of the WebUI or of `merge`).
+        merged: the recipe of its merge, if its metadata have one (`sd_merge_recipe`, of the WebUI or of `merge`).
     """
 
     path: Path
@@ -97,7 +97,7 @@ class Report:
 
     @property
     def usable(self) -> bool:
-        """True if it works as a depth checkpoint as it lies there."""
+        """True if the file works as a depth checkpoint as it is."""
         return self.is_depth and not any(fault.serious for fault in self.faults)
 
     @property

@@ -1,4 +1,4 @@
-"""The sidecar of a checkpoint, the YAML beside it: would the WebUI build the right model from it?
+"""Check the sidecar of a checkpoint, the YAML beside it from which the WebUI builds the model.
 
 The WebUI takes the YAML of a checkpoint's own name before it looks at the checkpoint, and calls whatever its `target`s
 name. Here it is read as data.

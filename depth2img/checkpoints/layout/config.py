@@ -28,9 +28,12 @@ MAX_CONFIG: Final = 1024 * 1024
 """Longest YAML or JSON that is read, in characters."""
 
 TINY_DEPTH: Final = "depth2img.embedded.depth_net.TinyDepthNet"
-"""The one depth network besides MiDaS that a checkpoint may name."""
+"""The only depth network besides MiDaS that a checkpoint may name."""
 
 VIT_H: Final = "ViT-H-14"
+
+EMBEDDED: Final = "depth2img-embedded"
+"""Value of `kind` in the metadata of the embedded model's own file."""
 
 
 @dataclass(frozen=True)
@@ -40,7 +43,7 @@ class ModelConfig:
     Attributes:
         unet, vae, text_encoder, depth_estimator, scheduler: as in the JSON files of the diffusers layout; a depth
             network that is not MiDaS has `target` and `channels` instead.
-        penultimate: true if the single file carries one more text layer than is run.
+        penultimate: true if the single file has one more text layer than is used.
     """
 
     unet: Config
@@ -175,7 +178,7 @@ def _known_block(name: str) -> bool:
 
 
 def reading(what: str) -> AbstractContextManager[None]:
-    """Turn whatever the names, numbers and shapes of an untrusted file lead to into a `CheckpointError`."""
+    """Turn exceptions about the names, numbers and shapes of an untrusted file into a `CheckpointError`."""
     return refusing(
         f"The {what} cannot be used.", CheckpointError, on=(Exception,), fix="Get the file again, or remove it."
     )

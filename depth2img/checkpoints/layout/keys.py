@@ -17,10 +17,10 @@ DEPTH: Final = "depth_model."
 MIDAS: Final = "depth_model.model."
 
 INPUT: Final = UNET + "input_blocks.0.0.weight"
-"""The UNet's first convolution, by whose input channels a depth checkpoint is told."""
+"""The UNet's first convolution, whose input channels identify a depth checkpoint."""
 
 CONTEXT: Final = UNET + "input_blocks.1.1.transformer_blocks.0.attn2.to_k.weight"
-"""The UNet's first look at the text, by whose width the version is told."""
+"""The UNet's first cross-attention, whose width identifies the version."""
 
 CLS_TOKEN: Final = MIDAS + "pretrained.model.cls_token"
 """A tensor that every MiDaS (DPT-hybrid) has, and no other depth network."""

@@ -106,15 +106,8 @@ def dpt_config(tensors: Tensors) -> Config:
     model = keys.MIDAS + "pretrained.model."
     backbone = model + "patch_embed.backbone."
 
-    def count(prefix: str) -> int:
-        numbers = [key[len(prefix) :].partition(".")[0] for key in tensors.keys() if key.startswith(prefix)]
-        found = 1 + max((int(number) for number in numbers if number.isdecimal()), default=-1)
-        if found > MAX_LAYERS:  # the file's names say so
-            raise ValueError(f"{found} layers at {prefix}")
-        return found
-
-    stages = count(backbone + "stages.")
-    depths = [count(f"{backbone}stages.{stage}.blocks.") for stage in range(stages)]
+    stages = _layers(tensors, backbone + "stages.")
+    depths = [_layers(tensors, f"{backbone}stages.{stage}.blocks.") for stage in range(stages)]
     sizes = [tensors.shape(f"{backbone}stages.{stage}.blocks.0.conv3.weight")[0] for stage in range(stages)]
     width, patches = tensors.shape(model + "cls_token")[2], tensors.shape(model + "pos_embed")[1] - 1
     grid = round(patches**0.5)
@@ -125,7 +118,7 @@ def dpt_config(tensors: Tensors) -> Config:
         "is_hybrid": True,
         "hidden_size": width,
         "intermediate_size": tensors.shape(model + "blocks.0.mlp.fc1.weight")[0],
-        "num_hidden_layers": count(model + "blocks."),
+        "num_hidden_layers": _layers(tensors, model + "blocks."),
         "num_attention_heads": max(1, width // HEAD_WIDTH),
         "hidden_act": "gelu",
         # timm's, which the single file was trained with; the published folder says 1e-12.
@@ -153,6 +146,15 @@ def dpt_config(tensors: Tensors) -> Config:
             "out_features": [f"stage{number + 1}" for number in range(stages)],
         },
     }
+
+
+def _layers(tensors: Tensors, prefix: str) -> int:
+    """Count the layers that the names below a prefix number."""
+    numbers = [key[len(prefix) :].partition(".")[0] for key in tensors.keys() if key.startswith(prefix)]
+    found = 1 + max((int(number) for number in numbers if number.isdecimal()), default=-1)
+    if found > MAX_LAYERS:  # names come from the file
+        raise ValueError(f"{found} layers at {prefix}")
+    return found
 
 
 def to_ldm(config: ModelConfig) -> Config:

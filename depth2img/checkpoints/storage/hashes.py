@@ -27,7 +27,7 @@ def sha256_of(path: Path, progress: Progress | None = None) -> str:
 
     Args:
         path: the file.
-        progress: told the bytes done and the bytes in all.
+        progress: called with the bytes done and the bytes in all.
 
     Raises:
         CheckpointError: the file cannot be read.

@@ -62,7 +62,7 @@ class CheckpointFile(Tensors):
 
     Attributes:
         path: the file.
-        format: its form of storage, whatever its name says.
+        format: its storage format, regardless of its name.
         size: its bytes.
         model_hash: the WebUI's old short hash, 8 digits.
         known_sha256: its SHA-256; None until somebody gives or computes it.

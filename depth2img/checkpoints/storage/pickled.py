@@ -50,7 +50,7 @@ WIDTHS: Final = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2, "I64": 8, "I32": 4, "I
 
 
 class Inert:
-    """Stand-in for whatever training scripts leave beside the weights; takes everything and does nothing."""
+    """Stand-in for objects that training scripts save with the weights; accepts any arguments and does nothing."""
 
     def __new__(cls, *_: object, **__: object) -> Inert:
         return super().__new__(cls)

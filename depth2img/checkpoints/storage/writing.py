@@ -38,7 +38,7 @@ def write_safetensors(
         path: the file.
         tensors: in any order.
         metadata: texts for the header.
-        progress: told the bytes done and the bytes in all; writing and reading back count half each.
+        progress: called with the bytes done and the bytes in all; writing and reading back count half each.
         before: called when all is written and checked, right before the file gets its name.
 
     Returns:

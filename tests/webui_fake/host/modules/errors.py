@@ -1,4 +1,4 @@
-"""Where the host reports what it swallows."""
+"""Report the exceptions that the host swallows."""
 
 fake_reported = []
 

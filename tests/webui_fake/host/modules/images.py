@@ -1,4 +1,4 @@
-"""What the host does to a picture before it enters the sampler."""
+"""Prepare a picture for the sampler as the host does."""
 
 import numpy as np
 from PIL import Image, ImageOps

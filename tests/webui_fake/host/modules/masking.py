@@ -1,4 +1,4 @@
-"""What the host does with masks. Only what the preview asks for."""
+"""Process masks as the host does, as far as the preview uses it."""
 
 
 def get_crop_region_v2(mask, pad=0):

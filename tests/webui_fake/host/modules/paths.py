@@ -1,3 +1,3 @@
-"""Where things lie."""
+"""Paths of the host."""
 
 models_path = "models"

@@ -1,4 +1,4 @@
-"""How the host runs a script file: under the file's name, never entered in sys.modules."""
+"""Run a script file as the host does: under the file's name, without an entry in sys.modules."""
 
 import importlib.util
 import os

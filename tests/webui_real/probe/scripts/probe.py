@@ -9,7 +9,7 @@ from modules import call_queue, processing, script_callbacks, scripts, sd_models
 
 
 class Probe:
-    """What tests read and switch.
+    """Values that tests read and switches that they set.
 
     Attributes:
         steps: per step: [shape, values] of the conditioning that the UNet gets, and `rows` of the latent.
@@ -50,7 +50,7 @@ class Probe:
         script.DepthToImage.process = (lambda *args: None) if on else process
 
     def settled(self) -> bool:
-        """Whether a checkpoint is loaded, once loading has come to an end (reading the attribute waits for that)."""
+        """Tell whether a checkpoint is loaded, after loading has ended (reading the attribute waits for it)."""
         return shared.sd_model is not None
 
     def watch(self) -> None:
