@@ -1,4 +1,6 @@
-"""Draw what a training of `tools.embedded_model` logged: python -m tools.training_curves training.log FILE.png
+"""Draw what a training of `tools.embedded_model` logged.
+
+    python -m tools.training_curves training.log FILE.png
 
 The autoencoder's PSNR and the denoising error of the UNet, at all noise levels ("eps") and at the strong ones, which
 decide about layout ("late"), against the seconds of each stage.

@@ -86,7 +86,7 @@ def _suspicion(raw: Raw) -> str:
 
 
 def _share(where: npt.NDArray[np.bool_]) -> str:
-    """A part of all values, in per cent and in numbers."""
+    """Say a part of all values, in per cent and in numbers."""
     count = int(where.sum())
     return f"{100 * count / where.size:.3g} % ({count:,} values)"
 

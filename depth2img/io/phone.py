@@ -101,7 +101,7 @@ def _open_avif(content: bytes) -> Image.Image:
 
 
 def _brands(content: bytes) -> list[bytes]:
-    """The compatible brands of an ISO base media file."""
+    """Read the compatible brands of an ISO base media file."""
     size = min(int.from_bytes(content[:4], "big"), 256)
     return [content[at : at + 4] for at in range(16, size, 4)]
 
@@ -152,7 +152,7 @@ def _xmp(content: bytes) -> tuple[str, str]:
 
 
 def _app1(content: bytes) -> Iterator[bytes]:
-    """The bodies of a JPEG's APP1 segments, up to the picture's own data."""
+    """Yield the bodies of a JPEG's APP1 segments, up to the picture's own data."""
     at = 2
     while at + 4 <= len(content) and content[at] == 0xFF:
         marker, size = content[at + 1], int.from_bytes(content[at + 2 : at + 4], "big")
@@ -164,7 +164,7 @@ def _app1(content: bytes) -> Iterator[bytes]:
 
 
 def _value(text: str, name: str) -> str:
-    """A property of XMP by its local name, as an attribute or as an element; empty if it is not there."""
+    """Read an XMP property by its local name, from an attribute or an element; empty if it is not there."""
     found = re.search(rf'[\w-]{{1,64}}:{name}\s*=\s*"([^"]*)"', text) or re.search(rf":{name}>([^<]*)</", text)
     return found[1].strip() if found else ""
 
@@ -178,7 +178,7 @@ def _number(text: str) -> float:
 
 
 def _ranged(image: bytes, origin: str, packet: str, prefix: str) -> Embedded:
-    """A depth image whose values run from near to far, evenly in distance or in inverse distance."""
+    """Decode a depth image whose values run from near to far, evenly in distance or in inverse distance."""
     linear = _prefixed(packet, prefix, "Format") == "RangeLinear"
     near, far = (_number(_prefixed(packet, prefix, name)) for name in ("Near", "Far"))
     if linear and 0 < near < far:
@@ -205,7 +205,7 @@ def _gdepth(packet: str, extension: str) -> Embedded | None:
 
 
 def _dynamic_depth(content: bytes, packet: str) -> Embedded | None:
-    """The item of the container that holds depth; items lie behind the picture, the last one at the file's end."""
+    """Find the container's depth item; items follow the picture, and the last one ends with the file."""
     end = len(content)
     items = re.findall(r"<[\w-]{1,64}:Item\b([^>]{0,2000})>", packet)
     for item in reversed(items[:MOST_ITEMS]):

@@ -89,7 +89,7 @@ def is_tensor(source: object) -> bool:
 
 
 def _only(shapes: dict[str, str]) -> str:
-    """The one array that can be a map, or the one of several whose name speaks of depth."""
+    """Return the one array that can be a map, or the one of several whose name speaks of depth."""
     if not shapes:
         raise DepthMapError("The .npz file holds no depth map.", got="no two-dimensional array of numbers", fix=NOT_ONE)
     named = [name for name in shapes if any(word in name.casefold() for word in DEPTH_WORDS)]
@@ -118,7 +118,7 @@ def _shapes(archive: zipfile.ZipFile) -> dict[str, str]:
 
 
 def _unpacked(file: IO[bytes]) -> npt.NDArray[Any]:
-    """The array of an .npy file: no more is read or unpacked than its header, which has been checked, says."""
+    """Read the array of an .npy file, no more bytes than its checked header announces."""
     shape, fortran, dtype = _header(file)
     count = int(np.prod(shape, dtype=np.int64))
     if count * dtype.itemsize > MOST_BYTES:

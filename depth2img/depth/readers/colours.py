@@ -64,7 +64,7 @@ class Recognised:
 
 
 def recognise(colour: npt.NDArray[np.uint8]) -> Recognised | None:
-    """The picture's place on the colour map that it fits; None if it fits none.
+    """Return the picture's position on the colour map that it fits; None if it fits none.
 
     Args:
         colour: uint8 (H, W, 3) RGB.

@@ -106,7 +106,7 @@ def _is_z(channel: Channel) -> bool:
 
 
 def _depth_channels(channels: Sequence[Channel]) -> list[Channel]:
-    """The one channel that holds depth, or red, green and blue.
+    """Return the one channel that holds depth, or red, green and blue.
 
     Raises:
         DepthMapError: none or several.

@@ -107,7 +107,7 @@ def _has_deep_planes(image: Image.Image) -> bool:
 
 
 def _for_opencv(content: bytes, image: Image.Image) -> bytes | None:
-    """What OpenCV is to decode, None where Pillow loses no bit: it has no 16-bit pictures of several channels.
+    """Return the bytes that OpenCV decodes; None where Pillow, which has no 16-bit colour, loses no bit.
 
     OpenCV gets no more than it must: its decoders crash on some damaged files (4.11 on animated PNGs).
     """

@@ -80,7 +80,7 @@ def squeezed(shape: Sequence[int]) -> tuple[int, ...]:
 
 
 def choose(channel: str, names: Sequence[str], what: str) -> str:
-    """The one of several channels, layers or arrays that the user named, ignoring case; empty for no choice.
+    """Return the channel, layer or array that the user named, ignoring case; empty for no choice.
 
     Raises:
         DepthMapError: there is none of that name.
@@ -142,7 +142,7 @@ def _of_colour(colour: npt.NDArray[Any], origin: str, bits: int | None, channel:
 
 
 def _apart(colour: npt.NDArray[Any]) -> float:
-    """The largest difference between the channels of a pixel; NaN and infinity agree with their like."""
+    """Return the largest difference between the channels of a pixel; NaN equals NaN, infinity infinity."""
     if not colour.size:
         return 0.0
     if np.issubdtype(colour.dtype, np.integer) or colour.dtype == np.bool_:
@@ -155,7 +155,7 @@ def _apart(colour: npt.NDArray[Any]) -> float:
 
 
 def _bytes(colour: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
-    """A colour picture with 8 bits per channel: the high ones of 16, floats from 0 to 1 stretched."""
+    """Convert a colour picture to 8 bits per channel: the high byte of 16 bits, floats 0 to 1 stretched."""
     if colour.dtype.kind == "f":
         return np.asarray(np.round(np.clip(np.nan_to_num(colour), 0, 1) * 255), np.uint8)
     return np.asarray(colour >> 8 if colour.dtype == np.uint16 else np.clip(colour, 0, 255), np.uint8)
@@ -174,7 +174,7 @@ VARIED: Final = 64
 
 
 def _packed(colour: npt.NDArray[np.uint8]) -> str:
-    """The packing whose lower bytes, where they overflow, are carried into the next byte; empty if there is none."""
+    """Name the packing whose lower bytes carry into the next one when they overflow; empty if there is none."""
     steps = [np.diff(colour.astype(np.int16), axis=axis) for axis in (0, 1)]
     for name, (low, middle, high) in PACKINGS.items():
         for lower, upper in ((middle, high), (low, middle)):
