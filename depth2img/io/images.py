@@ -123,7 +123,7 @@ def _from_base64(text: str) -> bytes:
 
 
 def read_file(path: str | os.PathLike[str], error: type[Depth2ImgError] = PictureError) -> bytes:
-    """The content of a file, at most `MAX_BYTES`.
+    """Read the content of a file, at most `MAX_BYTES`.
 
     Raises:
         error: the file is missing, unreadable or too large.
@@ -150,7 +150,7 @@ def read_file(path: str | os.PathLike[str], error: type[Depth2ImgError] = Pictur
 
 
 def open_image(content: bytes, error: type[Depth2ImgError] = PictureError) -> Image.Image:
-    """A Pillow image whose size has been checked; pixels are not decoded yet.
+    """Open a Pillow image and check its size; pixels are not decoded yet.
 
     Raises:
         error: the content is no picture of a known format, or its size is out of bounds.
@@ -208,7 +208,7 @@ def read_picture(source: object, *, background: tuple[int, int, int] = (255, 255
 
 
 def to_float(picture: npt.NDArray[Any]) -> FloatPicture:
-    """A picture as float32 0..1; one that is floating already is returned as it is, so no bit changes.
+    """Convert a picture to float32 0..1; a floating one is returned unchanged.
 
     Args:
         picture: (H, W, 3), uint8 or float32.
