@@ -130,8 +130,11 @@ class BoundedRoute(APIRoute):
 
 
 def _places(error: RequestValidationError) -> list[dict[str, Any]]:
-    """What FastAPI would answer, without the body that it repeats where that is no JSON: text that came with half of a
-    surrogate pair cannot be sent back, and the rest is as long as the body."""
+    """Build FastAPI's own answer without the request's body.
+
+    FastAPI repeats a body that is not JSON: half a surrogate pair in it cannot be sent back, and the rest is as long as
+    the body.
+    """
 
     def sent(value: object) -> object:
         return value if isinstance(value, int) else str(value)[:200].encode("utf-8", "backslashreplace").decode()

@@ -1,4 +1,4 @@
-"""How fast and in how much memory: the engine as built and tuned, and diffusers' own pipeline."""
+"""Measure speed and memory: the engine as built and tuned, and diffusers' own pipeline."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def beside_diffusers(bench: Bench, report: Report) -> None:
 
 
 def steps(bench: Bench, report: Report) -> None:
-    """A step's time before and after the model is tuned as the engine tunes it."""
+    """Measure a step before and after the model is tuned as by the engine."""
     plain: dict[int, torch.Tensor] = {}
 
     def step(unet: Any) -> Found:
@@ -76,7 +76,7 @@ def steps(bench: Bench, report: Report) -> None:
 
 
 def tuned(bench: Bench, report: Report) -> None:
-    """The engine as it is opened, and what part of the card it uses."""
+    """Measure the engine as it is opened, and its share of the card's peak."""
     for count in bench.batches:
         report.check(
             f"engine, {count} at a time",

@@ -248,7 +248,7 @@ def _inside(root: Path, text: str, allowed: Sequence[Path] | None) -> Path:
     try:
         real = path.resolve()
     except (OSError, RuntimeError, ValueError) as problem:
-        raise OptionError("manifest", f"'{text[:80]}' is no path.", got=str(problem)[:80]) from problem
+        raise OptionError("manifest", f"'{text[:80]}' is not a path.", got=str(problem)[:80]) from problem
     if allowed is not None and not any(real.is_relative_to(folder.resolve()) for folder in allowed):
         raise OptionError(
             "manifest",

@@ -65,8 +65,11 @@ def adjust(depth: DepthMap, options: DepthOptions, span: Span | None = None) -> 
 
 
 def _blurred(values: npt.NDArray[np.float64], sigma: float) -> npt.NDArray[np.float64]:
-    """Gaussian of `sigma` pixels. A wide one is done on a smaller map: within 0.003 of the range even along hard edges,
-    and in seconds where a map of 8192 x 8192 would take the better part of an hour."""
+    """Blur by a Gaussian of `sigma` pixels, a wide one on a smaller map.
+
+    The difference is within 0.003 of the range even along hard edges, and a map of 8192 x 8192 takes seconds instead of
+    the better part of an hour.
+    """
     height, width = values.shape
     scale = min(1.0, WIDEST / sigma)
     size = (max(1, round(width * scale)), max(1, round(height * scale)))

@@ -1,4 +1,4 @@
-"""What a user should hear about a depth map of their own: the same sentences in panel, command line, batch and API."""
+"""Describe problems of a user's own depth map: the same sentences in panel, command line, batch and API."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the numbers of a depth map mean: nearness, or distance, which becomes inverse depth; holes are filled."""
+"""Interpret the numbers of a depth map: nearness, or distance, which becomes inverse depth; holes are filled."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def to_depth_map(raw: Raw, holds: Holds) -> DepthMap:
 
 
 def _infinite(values: npt.NDArray[Any], infinity: float) -> npt.NDArray[np.bool_]:
-    """Where a distance means "nothing there"."""
+    """Find where a distance means that nothing is there."""
     if values.dtype.kind in "iu":
         infinity = min(infinity, int(np.iinfo(values.dtype).max))
     return np.asarray(values >= infinity)
@@ -92,7 +92,7 @@ def _share(where: npt.NDArray[np.bool_]) -> str:
 
 
 def _counts(values: npt.NDArray[Any]) -> str:
-    """How many values there are of each kind that is not a measurement."""
+    """Count the values of each kind that are not measurements."""
     numbers = np.asarray(values, np.float64)
     kinds = {"NaN": np.isnan(numbers), "infinity": np.isinf(numbers), "0 or less": numbers <= 0}
     return ", ".join(f"{int(where.sum()):,} of {values.size:,} {name}" for name, where in kinds.items() if where.any())

@@ -1,4 +1,4 @@
-"""What makes a model faster on a graphics card: networks in, networks out.
+"""Make models faster on a graphics card: networks in, networks out.
 
 On the CPU none of this is used unless somebody asks for it, and pictures stay the same to the bit. What was tried on a
 card and lost is in docs/performance.md.
@@ -20,7 +20,7 @@ def is_cuda(device: torch.device) -> bool:
 
 
 def tuned(networks: Networks) -> Networks:
-    """The networks as they run fastest on their device without any preparation that takes a user's time."""
+    """Apply every optimisation for the networks' device that needs no noticeable preparation."""
     return replayed(networks) if is_cuda(networks.device) else networks
 
 
@@ -30,7 +30,7 @@ def replayed(networks: Networks) -> Networks:
 
 
 def compiled(networks: Networks) -> Networks:
-    """The UNet compiled at its first step for each size, which takes about a minute.
+    """Compile the UNet at its first step for each size, which takes about a minute.
 
     Its weights have their channels innermost, as the compiler wants them for convolutions; changed in place.
     """

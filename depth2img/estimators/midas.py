@@ -98,7 +98,7 @@ class MidasEstimator:
         return self._forward([midas_input(images.to_float(picture))])[0]
 
     def estimate_all(self, pictures: Sequence[npt.NDArray[np.float32]], rows: int | None) -> list[DepthMap]:
-        """The maps of several pictures, those of one network size together.
+        """Estimate the maps of several pictures, those of one network size together.
 
         Args:
             pictures: see `Estimator.estimate`.

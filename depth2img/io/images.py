@@ -123,7 +123,7 @@ def _from_base64(text: str) -> bytes:
 
 
 def read_file(path: str | os.PathLike[str], error: type[Depth2ImgError] = PictureError) -> bytes:
-    """The content of a file, at most `MAX_BYTES`.
+    """Read the content of a file, at most `MAX_BYTES`.
 
     Raises:
         error: the file is missing, unreadable or too large.
@@ -150,13 +150,13 @@ def read_file(path: str | os.PathLike[str], error: type[Depth2ImgError] = Pictur
 
 
 def open_image(content: bytes, error: type[Depth2ImgError] = PictureError) -> Image.Image:
-    """A Pillow image whose size has been checked; pixels are not decoded yet.
+    """Open a Pillow image and check its size; pixels are not decoded yet.
 
     Raises:
-        error: the content is no picture of a known format, or its size is out of bounds.
+        error: the content is not a picture of a known format, or its size is out of bounds.
     """
     with decoding(
-        "The file is no picture that can be read.",
+        "The file is not a picture that can be read.",
         got=f"{len(content):,} bytes starting with {content[:8]!r}",
         fix=f"Use one of {', '.join(FORMATS)}.",
         error=error,
@@ -201,14 +201,14 @@ def read_picture(source: object, *, background: tuple[int, int, int] = (255, 255
     if isinstance(source, (str, bytes)):
         return _from_image(open_image(payload_bytes(source)), background)
     raise PictureError(
-        "This is no picture.",
+        "This is not a picture.",
         got=type(source).__name__,
         fix="Give a path, file content, base64, a Pillow image or an array.",
     )
 
 
 def to_float(picture: npt.NDArray[Any]) -> FloatPicture:
-    """A picture as float32 0..1; one that is floating already is returned as it is, so no bit changes.
+    """Convert a picture to float32 0..1; a floating one is returned unchanged.
 
     Args:
         picture: (H, W, 3), uint8 or float32.
@@ -249,7 +249,7 @@ def _from_array(array: npt.NDArray[Any], background: tuple[int, int, int]) -> Pi
 
 
 def _from_image(image: Image.Image, background: tuple[int, int, int]) -> Picture:
-    with decoding("The picture is damaged.", fix="Save it anew."):
+    with decoding("The picture is damaged.", fix="Save it again."):
         image = ImageOps.exif_transpose(image) or image
         if image.mode.startswith("I"):
             image = Image.fromarray(_to_8_bit(np.asarray(image)))

@@ -27,7 +27,7 @@ SHOWN: Final = 10
 
 @dataclasses.dataclass(frozen=True)
 class Kind:
-    """What belongs to pictures.
+    """A kind of files that belong to pictures.
 
     Attributes:
         field: what an error names.
@@ -43,7 +43,7 @@ class Kind:
     suffixes: frozenset[str]
 
     def ended(self, ending: str) -> Kind:
-        """The kind with another ending or pattern; the same for an empty one.
+        """Return the kind with another ending or pattern; an empty one changes nothing.
 
         Raises:
             OptionError: no file can be named so, or every one is.
@@ -61,7 +61,7 @@ class Kind:
         return dataclasses.replace(self, ending=ending)
 
     def name_for(self, name: str) -> str:
-        """The name of what belongs to a picture, without suffix; empty if the pattern needs a number that is not there.
+        """Name the file that belongs to a picture, without suffix; empty if the pattern needs a number that is missing.
 
         Args:
             name: of the picture, without suffix, as in `pair`.
@@ -99,7 +99,7 @@ class Pairing:
     unused: Sequence[str]
 
     def lacking(self) -> str:
-        """A sentence about the pictures without a partner; empty if all have one."""
+        """Describe the pictures without a partner in a sentence; empty if all have one."""
         if not self.missing:
             return ""
         count = len(self.missing) + len(self.partners)
@@ -108,7 +108,7 @@ class Pairing:
         )
 
     def left_over(self) -> str:
-        """A sentence about the files without a picture; empty if there are none."""
+        """Describe the files without a picture in a sentence; empty if there are none."""
         return f"{self.kind.what.capitalize()}s without a picture: {listed(self.unused)}." if self.unused else ""
 
     def check(self, *, otherwise: str = "") -> None:
@@ -242,12 +242,12 @@ def without_partners(pictures: Sequence[str], kind: Kind) -> list[str]:
 
 
 def stem(name: str) -> str:
-    """A relative name with slashes, without its suffix."""
+    """Return a relative name with slashes, without its suffix."""
     return PurePosixPath(name).with_suffix("").as_posix()
 
 
 def composed(name: str) -> str:
-    """A name with its accents in one letter each (NFC), as names are compared."""
+    """Compose the accents of a name (NFC), for comparisons."""
     return unicodedata.normalize("NFC", name)
 
 

@@ -1,4 +1,4 @@
-"""What phones write: HEIC and AVIF pictures, and the depth that a portrait carries inside.
+"""Read what phones write: HEIC and AVIF pictures, and the depth inside a portrait.
 
 Sources: ISO/IEC 23008-12 (HEIF); Google's "Depthmap metadata" (GDepth) and "Dynamic Depth" 1.0; Adobe's XMP
 specification, part 3, for how JPEG carries XMP.

@@ -184,7 +184,7 @@ def comment_on_proportions(p: Any, placement: Placement, depth: DepthMap, name: 
 
 
 def _span(p: Any, options: DepthOptions, depths: Iterable[DepthMap]) -> Span | None:
-    """The range that these maps share with each other and with the earlier pictures of a sequence; None for none."""
+    """Return the range that these maps share with each other and with a sequence's earlier pictures; None for none."""
     span = sequence_span(options, depths)
     if options.range == "shared":
         span = p.__dict__.setdefault(SPAN, span)

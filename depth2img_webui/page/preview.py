@@ -87,7 +87,7 @@ def _in_frame(frame: HostFrame, picture: Picture | None) -> Picture | None:
 
 
 def _whole(frame: HostFrame) -> Picture | None:
-    """The whole picture, where only a part of it enters the sampler."""
+    """Return the whole picture, if only a part of it enters the sampler."""
     return None if frame.placement.box is None else frame.originals[0]
 
 

@@ -461,7 +461,7 @@ def test_fetch_interrupted_goes_on(
     mirrors.plan = [mirror.stop_after(90_000)]
     monkeypatch.setattr("time.sleep", interrupt)
     result = run(*FETCH, "--yes")
-    assert result.code == 130 and "the same command goes on from it" in result.err
+    assert result.code == 130 and "the same command resumes it" in result.err
     monkeypatch.undo()
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("NO_PROXY", "*")

@@ -288,7 +288,7 @@ def test_arrays_that_are_no_picture(array):
 
 @pytest.mark.parametrize("source", [None, 7, 0.5, True, {}, [], object(), ["a.png"]])
 def test_things_that_are_no_picture(source):
-    with pytest.raises(PictureError, match="This is no picture"):
+    with pytest.raises(PictureError, match="This is not a picture"):
         read_picture(source)
 
 
