@@ -338,7 +338,18 @@ class DepthOptions:
     @property
     def needs_own_map(self) -> bool:
         """True if the user's own map is used: for the whole picture, or under the mask alone."""
-        return "map" in (self.source, self.under_mask)
+        return uses_own_map(self.source, self.under_mask)
+
+    @property
+    def lacks_own_map(self) -> bool:
+        """True if a map of a folder of maps would be used: depth is on, and neither a map nor a reference decides."""
+        decided = self.depth_map is not None or (self.source == "reference" and self.under_mask != "map")
+        return self.enabled and not decided
+
+    def with_own_map(self, depth_map: object) -> DepthOptions:
+        """Return the options with a map: for the whole picture, or under the mask if `under_mask` asks for it there."""
+        source = self.source if self.under_mask == "map" else "map"
+        return dataclasses.replace(self, source=source, depth_map=depth_map)
 
     @classmethod
     def from_mapping(cls, values: Mapping[str, object]) -> DepthOptions:
@@ -365,13 +376,12 @@ class DepthOptions:
                 fix="Set enabled to true, or leave 'region' out.",
             )
         payloads = [name for name in SOURCE_OF_PAYLOAD if given.get(name) is not None]
-        under_mask = given.get("under_mask") == "map"
-        sources = [name for name in payloads if not (under_mask and name == "depth_map")]
-        if "source" not in given and len(sources) == 1:
-            given["source"] = SOURCE_OF_PAYLOAD[sources[0]]
+        deciding = deciding_payloads(given)
+        if "source" not in given and len(deciding) == 1:
+            given["source"] = SOURCE_OF_PAYLOAD[deciding[0]]
         options = cls(**given)
         for name in payloads:
-            used = SOURCE_OF_PAYLOAD[name] == options.source or (under_mask and name == "depth_map")
+            used = SOURCE_OF_PAYLOAD[name] == options.source or name not in deciding
             if not (used and options.enabled):
                 raise OptionError(
                     name,
@@ -398,9 +408,9 @@ class DepthOptions:
                 for name, value in zip(OPTIONS, args, strict=False)
                 if name not in ("enabled", *SOURCE_OF_PAYLOAD) and value is not None
             }
+            checked = {name: OPTIONS[name].check(named.get(name)) for name in SOURCE_OF_PAYLOAD}
             under_mask = OPTIONS["under_mask"].check(named.get("under_mask", rest.get("under_mask", "keep")))
-            sources = [name for name in SOURCE_OF_PAYLOAD if not (under_mask == "map" and name == "depth_map")]
-            if any(OPTIONS[name].check(named.get(name)) is not None for name in sources):
+            if deciding_payloads({**checked, "under_mask": under_mask}):
                 rest.pop("source", None)
             return cls.from_mapping({**rest, **named})
         if len(args) > len(OPTIONS):
@@ -454,3 +464,20 @@ def value_from_infotext(name: str, params: Mapping[str, object]) -> Any:
         return option.default
     # A bare key (the host writes it so when key and value are equal) cannot come from `DepthOptions.infotext`.
     return option.parse(str(text))
+
+
+def uses_own_map(source: str, under_mask: str) -> bool:
+    """Return whether these values of the two options use the user's own map."""
+    return "map" in (source, under_mask)
+
+
+def deciding_payloads(given: Mapping[str, object]) -> list[str]:
+    """List the given payloads that decide where depth comes from; a map for under the mask alone does not.
+
+    Args:
+        given: option name -> value; missing names and None count as not given.
+    """
+    under_mask = given.get("under_mask") == "map"
+    return [
+        name for name in SOURCE_OF_PAYLOAD if given.get(name) is not None and not (under_mask and name == "depth_map")
+    ]

@@ -334,15 +334,10 @@ def _paired(items: list[Item], root: Path, kind: Kind, sources: Sources, notes: 
 
 def _needs_no(item: Item, kind: Kind) -> bool:
     """Return whether an item has its own map or mask already, so that it takes none from a folder."""
-    options = item.options
-    if kind.field == MASKS.field:
-        return item.mask is not None
-    own = options.depth_map is not None or (options.source == "reference" and options.under_mask != "map")
-    return own or not options.enabled
+    return item.mask is not None if kind.field == MASKS.field else not item.options.lacks_own_map
 
 
 def _with(item: Item, kind: Kind, path: Path) -> Item:
     if kind.field == MASKS.field:
         return dataclasses.replace(item, mask=path)
-    source = item.options.source if item.options.under_mask == "map" else "map"
-    return dataclasses.replace(item, options=dataclasses.replace(item.options, source=source, depth_map=path))
+    return dataclasses.replace(item, options=item.options.with_own_map(path))

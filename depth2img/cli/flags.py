@@ -18,7 +18,7 @@ from ..depth.reading import MapReader, has_depth_inside
 from ..diffusion.settings import DEVICES, DTYPES, SETTINGS, Settings
 from ..errors import OptionError
 from ..io.pairing import composed
-from ..options import OPTIONS, SOURCE_OF_PAYLOAD, WEBUI_ONLY, DepthOptions
+from ..options import OPTIONS, WEBUI_ONLY, DepthOptions, deciding_payloads
 from ..table import Option
 
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -139,7 +139,7 @@ def depth_options(values: Mapping[str, Any]) -> DepthOptions:
         OptionError: a value is out of range, or two files contradict each other.
     """
     given = {name: value for name, value in values.items() if value != OPTIONS[name].default}
-    if all(name in given for name in SOURCE_OF_PAYLOAD) and given.get("under_mask") != "map":
+    if len(deciding_payloads(given)) > 1:
         raise OptionError("depth_map", "Give either --depth or --depth-from, not both.")
     return DepthOptions.from_mapping(given)
 

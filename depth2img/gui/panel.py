@@ -16,7 +16,7 @@ from typing import Any, Final
 import gradio as gr
 
 from ..errors import NoDepthError
-from ..options import CHECKPOINT, OPTIONS
+from ..options import CHECKPOINT, OPTIONS, uses_own_map
 from . import view
 from .components import component
 
@@ -184,7 +184,7 @@ def visible(source: str, under_mask: str, range: str, *, directories: bool = Fal
         source, under_mask, range: the values of `DECIDING`.
         directories: see `build`.
     """
-    maps, fixed = "map" in (source, under_mask), range == "fixed"
+    maps, fixed = uses_own_map(source, under_mask), range == "fixed"
     return {
         "reference": source == "reference",
         "depth_map": maps,
