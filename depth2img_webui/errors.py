@@ -1,8 +1,10 @@
-"""Tell clients of the host's API why a job or a request failed."""
+"""Stop a job whose depth failed, and tell clients of the host's API why."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import contextlib
+import contextvars
+from collections.abc import Callable, Iterator, Mapping
 from typing import Final
 
 from depth2img import errors
@@ -18,6 +20,78 @@ STATUS: Final[Mapping[type[errors.Depth2ImgError], int]] = {
     errors.Depth2ImgError: 500,
 }
 """Exception -> HTTP status: 422 for what the request got wrong, 500 for what failed on the server."""
+
+
+class JobStopped(BaseException):
+    """Carry an error out of a job, through the `except Exception` that the host puts around scripts and callbacks.
+
+    The host ends an interrupted job in the same way (`InterruptedException`, modules/sd_samplers_common.py).
+    """
+
+    def __init__(self, error: Exception) -> None:
+        super().__init__(str(error))
+        self.error = error
+
+
+_jobs: contextvars.ContextVar[int] = contextvars.ContextVar("depth2img_jobs", default=0)
+"""Number of jobs of the host that are under way: more than one where a script runs a job within a job."""
+
+
+@contextlib.contextmanager
+def job(clear: Callable[[], None]) -> Iterator[None]:
+    """Let a job of the host fail with the error that `stops_the_job` sends out of it.
+
+    A job within a job stops the outer one too: the script between them would swallow an ordinary exception.
+
+    Args:
+        clear: called when the job fails, whatever the reason.
+    """
+    depth = _jobs.get()
+    token = _jobs.set(depth + 1)
+    try:
+        yield
+    except JobStopped as stopped:
+        clear()
+        if depth:
+            raise
+        raise stopped.error from stopped.__cause__
+    except BaseException:
+        clear()
+        raise
+    finally:
+        _jobs.reset(token)
+
+
+@contextlib.contextmanager
+def stops_the_job(where: str = "") -> Iterator[None]:
+    """Stop the host's job when what the host has called fails, instead of letting it make another picture.
+
+    Args:
+        where: which call it is, for the message about a defect; empty where the host hears of every error itself.
+
+    Raises:
+        JobStopped: with an error of the library, which has a sentence and an HTTP status; the error itself where no job
+            is under way.
+    """
+    try:
+        yield
+    except Exception as error:
+        known = isinstance(error, errors.Depth2ImgError)
+        if not (known or where):
+            raise
+        told = for_client(error if known else _defect(error, where))
+        told.__cause__ = error.__cause__ if known else error
+        if not _jobs.get():
+            raise told from told.__cause__
+        raise JobStopped(told) from told.__cause__
+
+
+def _defect(error: Exception, where: str) -> errors.Depth2ImgError:
+    return errors.Depth2ImgError(
+        f"Depth to image failed in {where}. The job was stopped: its picture would not be what was asked for.",
+        got=f"{type(error).__name__}: {error}".rstrip("."),
+        fix="Please report this with the log and the versions of the WebUI and of other extensions.",
+    )
 
 
 def for_client(error: Exception) -> Exception:

@@ -12,7 +12,8 @@ from depth2img.gui import panel, panel_checkpoint
 from depth2img.options import OPTIONS
 
 from . import api, estimators, infotext, settings, xyz
-from .hosts import compat, loader
+from .errors import stops_the_job
+from .hosts import a1111, compat, loader
 from .jobs import batch_tab, denoise, hook, request, results, tiles
 from .page import checkpoints, fetching, form, preview, wiring
 
@@ -87,33 +88,39 @@ class DepthToImage(scripts.Script):
 
     def before_process(self, p: Any, *args: Any) -> None:
         """Switch to a depth checkpoint if the user wants that, before the host chooses the checkpoint."""
-        chosen = settings.depth_checkpoint()
-        if chosen is None or p.override_settings.get("sd_model_checkpoint"):
-            return
         try:
-            wanted = request.wants_given_depth(hook.options_of(p, args))
-        except Depth2ImgError:
-            return  # `process` reports it
-        if wanted and not loader.selected_is_depth():
-            p.override_settings["sd_model_checkpoint"] = chosen
+            with stops_the_job("before_process"):
+                _switch(p, args)
+        except Depth2ImgError as error:
+            hook.fail_later(p, error)  # the host's job has not begun, and would go on
 
+    @stops_the_job("process")
     def process(self, p: Any, *args: Any) -> None:
         """Begin the job: the host has chosen the checkpoint, and nothing is computed yet."""
         if compat.has_depth_models():
             loader.last_error.clear()
             hook.begin(p, args)
 
+    @stops_the_job("postprocess_image")
     def postprocess_image(self, p: Any, pp: Any, *args: Any) -> None:
         """Score a picture that is done, before its infotext is made."""
         results.score(p, pp.image)
 
+    @stops_the_job("postprocess")
     def postprocess(self, p: Any, processed: Any, *args: Any) -> None:
         """Keep and save the maps when all pictures are done."""
-        try:
-            preview.keep(p, processed)
-            results.add_maps(p, processed)
-        finally:
-            hook.take_off(p)
+        preview.keep(p, processed)
+        results.add_maps(p, processed)
+        hook.take_off(p)
+
+
+def _switch(p: Any, args: tuple[Any, ...]) -> None:
+    """Make the job switch to the depth checkpoint of the settings, if it gives depth and none is selected."""
+    chosen = settings.depth_checkpoint()
+    if chosen is None or p.override_settings.get("sd_model_checkpoint"):
+        return
+    if request.wants_given_depth(hook.options_of(p, args)) and not loader.selected_is_depth():
+        p.override_settings["sd_model_checkpoint"] = chosen
 
 
 def register() -> None:
@@ -126,7 +133,7 @@ def register() -> None:
     batch_tab.apply()
     script_callbacks.on_script_unloaded(unregister)
     script_callbacks.on_ui_settings(settings.add)
-    script_callbacks.on_cfg_denoiser(denoise.on_cfg_denoiser)
+    a1111.apply(denoise.at_step, is_ours=lambda p: request.request_of(p) is not None, clear=hook.detach)
     script_callbacks.on_before_ui(xyz.add)
     script_callbacks.on_app_started(api.add)
     xyz.add()  # with --nowebui there is no page, and the X/Y/Z script is loaded before extensions
@@ -134,6 +141,7 @@ def register() -> None:
 
 def unregister() -> None:
     """Give the host its functions back, before "Reload UI" executes the script file again."""
+    a1111.undo()
     loader.undo()
     tiles.undo()
     estimators.POOL.unload()

@@ -55,11 +55,6 @@ def checkpoint_name(model: Any) -> str:
     return str(model.sd_checkpoint_info.name_for_extra)
 
 
-def is_timesteps_denoiser(denoiser: Any) -> bool:
-    """Tell whether a `CFGDenoiser` belongs to DDIM, PLMS or UniPC (modules/sd_samplers_timesteps.py)."""
-    return any(kind.__name__ == "CFGDenoiserTimesteps" for kind in type(denoiser).__mro__)
-
-
 def conditioning_dtype() -> torch.dtype:
     """Return the type that the UNet takes (`devices.dtype_unet`)."""
     return getattr(devices, "dtype_unet", torch.float32)

@@ -1,4 +1,4 @@
-"""Put depth conditioning on a job and take it off again; keep errors and raise them where the host listens.
+"""Put depth conditioning on a job and take it off again.
 
 All state of a job lives in a `Request` on `p`. `detach` removes everything that is put on the instance `p`: when the
 job is done, when it fails, and when the next run on the same `p` begins. What other extensions have put there stays or
@@ -20,7 +20,7 @@ from depth2img.io.images import FloatPicture
 from depth2img.options import OPTIONS
 
 from .. import xyz
-from ..errors import for_client
+from ..errors import stops_the_job
 from ..hosts import compat
 from . import batch_tab, maps, tiles
 from .request import REQUEST, Request, frame_of, load, read_options, request_of, wants_given_depth
@@ -29,17 +29,21 @@ REPLACED: Final = "_depth2img_replaced"
 """Attribute of `p` that holds the methods that were put there, and those that they replace."""
 
 
+FAILED: Final = "_depth2img_failed"
+"""Attribute of `p` that holds the error of a method that ran before the job began."""
+
+
 def begin(p: Any, args: tuple[Any, ...]) -> None:
     """Put depth conditioning on a job whose model is final (`Script.process`).
 
-    Never raises: the host would swallow the error and go on without depth, so `p.init` raises it instead.
+    Raises:
+        Depth2ImgError: an option is bad, or what it needs is missing.
     """
+    failed = p.__dict__.pop(FAILED, None)
     detach(p)
-    try:
-        request = _request(p, args)
-    except Exception as error:
-        stop(p, error)
-        return
+    if failed is not None:
+        raise failed
+    request = _request(p, args)
     if request is None:
         return
     p.extra_generation_params.update(request.options.infotext())
@@ -53,7 +57,7 @@ def begin(p: Any, args: tuple[Any, ...]) -> None:
 
 
 def detach(p: Any) -> None:
-    """Remove everything that `begin` and `stop` put on `p`. Safe to call at any time."""
+    """Remove everything that `begin` put on `p`. Safe to call at any time."""
     take_off(p)
     for option in OPTIONS.values():
         p.extra_generation_params.pop(option.infotext, None)
@@ -84,14 +88,9 @@ def _original(p: Any, name: str) -> Callable[..., Any]:
     return before if before is not None else types.MethodType(getattr(type(p), name), p)
 
 
-def stop(p: Any, error: Exception) -> None:
-    """Make the job fail with this error as soon as the host begins to work on it."""
-
-    def init(*_: Any, **__: Any) -> None:
-        detach(p)
-        raise for_client(error)
-
-    _replace(p, init=init)
+def fail_later(p: Any, error: Exception) -> None:
+    """Make `begin` raise an error of an earlier method, which runs where nothing can stop the job yet."""
+    setattr(p, FAILED, error)
 
 
 def options_of(p: Any, args: tuple[Any, ...]) -> DepthOptions:
@@ -144,7 +143,7 @@ def _img2img_conditioning(
         return _original(p, "img2img_image_conditioning")(source_image, latent_image, *args, **kwargs)
     mask = kwargs.get("image_mask", args[0] if args else None)
     hires_pixels = getattr(p, "is_hr_pass", False) and getattr(p, "latent_scale_mode", None) is None
-    try:
+    with stops_the_job():
         frame_of(p, request, mask)
         pictures = maps.pictures_of(source_image, zero_to_one=hires_pixels)
         if compat.depth_network(p.sd_model) is not None:
@@ -154,9 +153,6 @@ def _img2img_conditioning(
             return tensor
         request.pictures = pictures
         return _original(p, "img2img_image_conditioning")(source_image, latent_image, *args, **kwargs)
-    except Exception as error:
-        detach(p)
-        raise for_client(error) from error.__cause__
 
 
 def _txt2img_conditioning(p: Any, x: torch.Tensor, width: int | None = None, height: int | None = None) -> torch.Tensor:
@@ -165,15 +161,12 @@ def _txt2img_conditioning(p: Any, x: torch.Tensor, width: int | None = None, hei
     if request is None or compat.depth_network(p.sd_model) is None:
         return _original(p, "txt2img_image_conditioning")(x, width, height)
     pictures: list[FloatPicture] = []
-    try:
+    with stops_the_job():
         again = request.options.hires == "estimate" and getattr(p, "is_hr_pass", False)
         if request.options.enabled and (request.options.source == "picture" or again):
             # Only a hires pass gets here: `begin` has refused a first pass without a picture.
             pictures = maps.pictures_of(processing.decode_first_stage(p.sd_model, x).clamp(-1, 1))
         return maps.condition(p, request, pictures, x)
-    except Exception as error:
-        detach(p)
-        raise for_client(error) from error.__cause__
 
 
 def start_from_noise(p: Any) -> None:

@@ -321,7 +321,7 @@ def evaluate(expression: ast.expr, **names: Any) -> Any:
 
 @real
 def test_the_rule_for_skipped_rows(bare: Host) -> None:
-    """`denoise.skips_uncond` predicts it: against the host's own conditions."""
+    """`a1111.skips_uncond` predicts it: against the host's own conditions."""
     forward = attributes_of(hosts_file("modules/sd_samplers_cfg_denoiser.py"), "CFGDenoiser")["forward"]
     (rule,) = [
         node for node in ast.walk(forward) if isinstance(node, ast.If) and mentions(node.test, "skip_early_cond")
@@ -338,7 +338,7 @@ def test_the_rule_for_skipped_rows(bare: Host) -> None:
             sigmas = torch.tensor([sigma, sigma])
             names = {"self": denoiser, "shared": bare.shared, "sigma": sigmas, "s_min_uncond": limit}
             theirs = any(evaluate(test, is_edit_model=False, **names) for test in (rule.test, otherwise.test))
-            assert bare.ours("jobs.denoise").skips_uncond(denoiser, sigmas) == theirs
+            assert bare.ours("hosts.a1111").skips_uncond(denoiser, sigmas) == theirs
             seen.add(bool(theirs))
     assert seen == {True, False}
 

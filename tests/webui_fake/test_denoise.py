@@ -11,6 +11,8 @@ import numpy as np
 import pytest
 import torch
 
+from depth2img import Depth2ImgError
+from tests.webui_fake import standin
 from tests.webui_fake.standin import Host, blobs, depth_of, map_file, ramp
 
 SHAPES = "Sizes of tensors must match"
@@ -68,27 +70,91 @@ def test_the_prediction_is_the_hosts_rule(host: Host) -> None:
         p = host.img2img(ramp(), steps=4)
         host.ours("jobs.hook").begin(p, ())
         p.init([], [], [])
-        p.sampler.sampler_extra_args = {"s_min_uncond": limit, "cond": conds}
+        p.sampler.sampler_extra_args = {"s_min_uncond": limit, "cond": conds, "cond_scale": 7.0}
         for step, sigma in itertools.product(range(5), [0.5, 4.0]):
             denoiser = host.sd_samplers_cfg_denoiser.CFGDenoiser(p.sampler)
             denoiser.p, denoiser.step, denoiser.total_steps = p, step, 4
             sigmas = torch.tensor([sigma])
-            predictions.append(host.ours("jobs.denoise").skips_uncond(denoiser, sigmas))
+            predictions.append(host.ours("hosts.a1111").skips_uncond(denoiser, sigmas))
             denoiser(p.init_latent, sigmas, torch.zeros(1, 77, 8), conds, 7.0, limit, p.image_conditioning)
             assert host.seen[-1].shape[0] == (1 if predictions[-1] else 2)
     assert 0 < sum(predictions) < len(predictions)
 
 
 def test_settings_that_an_older_host_lacks(host: Host) -> None:
-    """`skip_early_cond` came with 1.10."""
+    """They came with 1.10; a file of settings may hold them all the same, and the host does not read them."""
     for key in ("skip_early_cond", "s_min_uncond_all"):
-        del host.shared.opts.data[key]
+        del host.shared.opts.data_labels[key]
+    host.shared.opts.skip_early_cond, host.shared.opts.s_min_uncond_all = 0.9, True
     sampler = SimpleNamespace(sampler_extra_args={"s_min_uncond": 1.0})
     denoiser = SimpleNamespace(step=1, total_steps=4, sampler=sampler)
-    skips = host.ours("jobs.denoise").skips_uncond
+    skips = host.ours("hosts.a1111").skips_uncond
     assert skips(denoiser, torch.tensor([0.5])) and not skips(denoiser, torch.tensor([2.0]))
     denoiser.step = 2
     assert not skips(denoiser, torch.tensor([0.5]))
+
+
+@pytest.fixture
+def older(bare: Host, monkeypatch: pytest.MonkeyPatch) -> Host:
+    """A host whose callbacks are not told the denoiser (before 1.8), which has no CFG++ (before 1.10)."""
+    samplers, callbacks = bare.sd_samplers_cfg_denoiser, bare.script_callbacks
+
+    class CFGDenoiserParams(callbacks.CFGDenoiserParams):
+        def __init__(
+            self, x: Any, image_cond: Any, sigma: Any, step: Any, steps: Any, text: Any, uncond: Any, *newer: Any
+        ) -> None:
+            super().__init__(x, image_cond, sigma, step, steps, text, uncond)
+            del self.denoiser
+
+    init = samplers.CFGDenoiser.__init__
+
+    def without_cfgpp(self: Any, sampler: Any) -> None:
+        init(self, sampler)
+        del self.cond_scale_miltiplier
+
+    monkeypatch.setattr(samplers, "CFGDenoiserParams", CFGDenoiserParams)
+    monkeypatch.setattr(callbacks, "CFGDenoiserParams", CFGDenoiserParams)
+    monkeypatch.setattr(samplers.CFGDenoiser, "__init__", without_cfgpp)
+    bare.ours("script").register()
+    bare.add("depth", lambda: standin.state_dict(5, midas=True))
+    bare.select("depth")
+    return bare
+
+
+def test_the_schedule_works_in_an_older_host(older: Host) -> None:
+    older.run(older.img2img(ramp()))
+    full = older.seen[0][0]
+    args = ({"strength": 0.5, "end": 0.75, "guidance": 3.0},)
+    older.run(older.img2img(ramp(), steps=8, cfg_scale=5.0, args=args))
+    for step in older.seen[2:8]:
+        assert torch.equal(step[0], full * 0.5) and torch.equal(step[1], full * 0.25)
+    assert not any(step.any() for step in older.seen[8:]) and older.reported == []
+
+
+def test_skipped_rows_in_an_older_host(older: Host) -> None:
+    older.run(older.img2img(ramp(), steps=4, s_min_uncond=9.0))
+    assert [step.shape[0] for step in older.seen] == [2, 1, 2, 1]
+
+
+def test_the_older_host_gets_its_functions_back(older: Host) -> None:
+    kind = older.sd_samplers_cfg_denoiser.CFGDenoiser
+    patched = kind.forward
+    older.script_callbacks.script_unloaded_callback()
+    assert kind.forward is not patched and older.patches.originals == {}
+
+
+def test_a_job_within_a_job_has_its_own_denoiser(older: Host) -> None:
+    """A script may run a whole job from a step of another one."""
+    inner = older.img2img(ramp(), args=({"strength": 0.25},))
+    outer = older.img2img(ramp(), args=({"strength": 0.5},), steps=1)
+
+    def run_inner(params: Any) -> None:
+        if outer is not None and inner.sampler is None:
+            older.run(inner)
+
+    older.script_callbacks.fake_callbacks.insert(0, ("cfg_denoiser", run_inner))
+    older.run(outer)
+    assert [float(step.max()) for step in older.seen] == [0.25, 0.25, 0.5]
 
 
 def test_plain_checkpoints_are_left_alone(host: Host) -> None:
@@ -96,15 +162,19 @@ def test_plain_checkpoints_are_left_alone(host: Host) -> None:
     conditioning = torch.zeros(3, 5, 1, 1)
     denoiser = SimpleNamespace(p=SimpleNamespace())
     params = host.script_callbacks.CFGDenoiserParams(None, conditioning, None, 0, 1, None, None, denoiser)
-    host.ours("jobs.denoise").on_cfg_denoiser(params)
-    assert params.image_cond is conditioning
+    host.script_callbacks.cfg_denoiser_callback(params)
+    assert params.image_cond is conditioning and host.reported == []
 
 
-def test_a_host_without_the_denoiser_in_the_callback(host: Host) -> None:
-    conditioning = torch.zeros(3, 1, 2, 2)
-    params = host.script_callbacks.CFGDenoiserParams(None, conditioning, None, 0, 1, None, None)
-    host.ours("jobs.denoise").on_cfg_denoiser(params)
-    assert params.image_cond is conditioning
+def test_steps_of_an_unknown_job(host: Host) -> None:
+    """Another extension calls the callbacks on its own: of no concern, unless a depth checkpoint is at work."""
+    params = host.script_callbacks.CFGDenoiserParams(None, None, None, 0, 1, None, None)
+    host.script_callbacks.cfg_denoiser_callback(params)
+    (reported,) = host.reported
+    assert "does not tell which job" in reported
+    host.select("plain")
+    host.script_callbacks.cfg_denoiser_callback(params)
+    assert host.reported == [reported]
 
 
 def refined(host: Host, *pictures: Any, **fields: Any) -> Any:
@@ -180,13 +250,12 @@ def test_a_refiner_in_txt2img_runs_without_depth_and_says_so(host: Host) -> None
 
 
 def test_a_refiner_whose_network_fails(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The host swallows what a callback raises: the job goes on without depth, with the reason as a comment."""
     network = __import__("ldm.modules.midas.api", fromlist=["api"]).MiDaSInference
     monkeypatch.setattr(network, "forward", lambda self, x: x[:, :1] * float("nan"))
     p = refined(host, ramp())
-    host.run(p)
-    assert not host.seen[0].any()
-    assert "NaN" in next(iter(p.comments)) and host.reported == []
+    with pytest.raises(Depth2ImgError, match="NaN"):
+        host.run(p)
+    assert host.seen == [] and host.reported == [] and host.left_on(p) == []
 
 
 def test_a_plain_checkpoint_as_refiner(host: Host) -> None:

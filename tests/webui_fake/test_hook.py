@@ -118,13 +118,12 @@ def test_copies_of_p_work_for_themselves(host: Host) -> None:
 
 def test_copies_of_a_stopped_p_work_for_themselves(host: Host) -> None:
     p = host.img2img(ramp(), args=({"near": 7},))
-    host.ours("jobs.hook").begin(p, p.script_args[1:])
+    with pytest.raises(OptionError, match="near"):
+        host.run(p)
     cell = copy.copy(p)
     cell.script_args = (0,)
     host.run(cell)
-    assert host.seen[-1].max() == 1 and host.left_on(cell) == []
-    with pytest.raises(OptionError, match="near"):
-        p.init([], [], [])
+    assert host.seen[-1].max() == 1 and host.left_on(cell) == host.left_on(p) == []
 
 
 def expected(picture: Image.Image, size: tuple[int, int] = (8, 12)) -> np.ndarray:
@@ -144,7 +143,7 @@ def expected(picture: Image.Image, size: tuple[int, int] = (8, 12)) -> np.ndarra
         (tuple(range(40)), "40 values", 422),
     ],
 )
-def test_errors_are_kept_and_raised_from_init(host: Host, args: tuple[Any, ...], name: str, status: int) -> None:
+def test_bad_options_stop_the_job(host: Host, args: tuple[Any, ...], name: str, status: int) -> None:
     p = host.img2img(ramp(), args=args)
     with pytest.raises(Depth2ImgError, match=name) as caught:
         host.run(p)
@@ -165,7 +164,7 @@ def test_unforeseen_errors_stop_the_job_too(host: Host, monkeypatch: pytest.Monk
 
     monkeypatch.setattr(sources.MapReader, "__call__", broken)
     p = host.img2img(ramp(), args=({"depth_map": b"x"},))
-    with pytest.raises(ZeroDivisionError):
+    with pytest.raises(Depth2ImgError, match=r"failed in process.*ZeroDivisionError: a fault of our own"):
         host.run(p)
     assert host.left_on(p) == []
 
@@ -639,9 +638,9 @@ def test_a_failed_load_of_the_checkpoint_is_the_hosts_affair(host: Host) -> None
     p = host.img2img(ramp())
     host.ours("jobs.hook").begin(p, ())
     assert host.left_on(p) == []
-    host.ours("jobs.hook").begin(p, ({"reference": png(ramp())},))
     with pytest.raises(Depth2ImgError, match="no checkpoint"):
-        p.init([], [], [])
+        host.ours("jobs.hook").begin(p, ({"reference": png(ramp())},))
+    assert host.left_on(p) == []
 
 
 def test_plain_forward_puts_back(host: Host) -> None:

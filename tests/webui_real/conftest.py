@@ -15,7 +15,7 @@ from PIL import Image
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from host import Host, random_models, running
+from host import Host, random_models, running, without
 
 from depth2img import embedded
 
@@ -29,6 +29,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.real_host)
             if "WEBUI_DIR" not in os.environ:
                 item.add_marker(skip)
+
+
+@pytest.fixture(autouse=True)
+def what_the_host_has(request: pytest.FixtureRequest) -> None:
+    """Skip a test marked `needs(...)` where the host lacks one of these features, with the reason."""
+    features = [name for mark in request.node.iter_markers("needs") for name in mark.args]
+    if missing := [without(name) for name in features if without(name)]:
+        pytest.skip("; ".join(missing))
 
 
 @pytest.fixture(scope="session")

@@ -44,6 +44,25 @@ NO_NETWORK = {
 }
 
 
+FEATURES = {
+    "LCM": ("modules/sd_samplers_lcm.py", "", "no LCM sampler before 1.8.0"),
+    "skip_early_cond": ("modules/shared_options.py", "skip_early_cond", "'Ignore negative prompt' came with 1.10.0"),
+    "s_min_uncond_all": ("modules/shared_options.py", "s_min_uncond_all", "'NGMS all steps' came with 1.10.0"),
+    "infotext": ("modules/api/models.py", '"infotext"', "the API's field 'infotext' came with 1.8.0"),
+    "soft inpainting": ("extensions-builtin/soft-inpainting", "", "soft inpainting came with 1.8.0"),
+}
+"""Feature -> file or folder of the host that shows it, text in it, and why to skip a test where it is missing."""
+
+
+def without(feature: str) -> str:
+    """Say why a test cannot run on this host; empty if it has the feature."""
+    name, text, reason = FEATURES[feature]
+    path = Path(os.environ["WEBUI_DIR"], name)
+    if path.is_dir() or (path.is_file() and text in path.read_text(encoding="utf8")):
+        return ""
+    return f"this WebUI: {reason}"
+
+
 class Refused(Exception):
     """The API answered with an error: `status`, and `error`, `detail`, `errors` as in its body."""
 

@@ -12,6 +12,8 @@ import pytest
 from host import Host, Refused, to_base64
 from PIL import Image
 
+LCM = pytest.param("LCM", marks=pytest.mark.needs("LCM"))
+
 
 def conditionings(host: Host) -> list[np.ndarray]:
     """Conditioning of each step, all rows: (rows, 1, h, w)."""
@@ -33,7 +35,7 @@ def full(depth_host: Host, astronaut: Image.Image) -> np.ndarray:
     return first
 
 
-@pytest.mark.parametrize("sampler", ["Euler", "Heun", "DPM++ 2M", "DPM++ SDE", "DDIM", "PLMS", "UniPC", "LCM"])
+@pytest.mark.parametrize("sampler", ["Euler", "Heun", "DPM++ 2M", "DPM++ SDE", "DDIM", "PLMS", "UniPC", LCM])
 def test_start_end_and_strength(depth_host: Host, astronaut: Image.Image, full: np.ndarray, sampler: str) -> None:
     """Neutral before the start and after the end, in between the strength's part; all steps counted."""
     depth = {"start": 0.25, "end": 0.75, "strength": 0.5}
@@ -131,7 +133,7 @@ def test_guidance_at_the_cfg_scale_is_neutral_and_changes_the_picture(depth_host
     "fields",
     [
         {"s_min_uncond": 5.0},
-        {"override_settings": {"skip_early_cond": 0.6}},
+        pytest.param({"override_settings": {"skip_early_cond": 0.6}}, marks=pytest.mark.needs("skip_early_cond")),
         {"override_settings": {"batch_cond_uncond": False}},
     ],
     ids=["NGMS", "skip early", "separate halves"],
@@ -157,6 +159,7 @@ def test_refiner_follows_the_schedule(depth_host: Host, astronaut: Image.Image) 
     depth_host.use("small-depth")
 
 
+@pytest.mark.needs("infotext")
 def test_control_in_the_infotext(depth_host: Host, astronaut: Image.Image) -> None:
     depth = {"strength": 0.5, "start": 0.1, "end": 0.75, "guidance": 3.0, "neutral": 0.25}
     first = depth_host.img2img(astronaut, depth=depth)

@@ -12,6 +12,7 @@ import pytest
 from host import Host, Refused, to_base64
 from PIL import Image
 
+LCM = pytest.param("LCM", marks=pytest.mark.needs("LCM"))
 OURS = "n == 'init' or n.startswith('_depth2img') or n.endswith('2img_image_conditioning')"
 """Whether a name is of what the extension puts on `p`."""
 
@@ -160,8 +161,14 @@ def test_resize_modes(depth_host: Host, coffee: Image.Image, resize_mode: int) -
     "fields",
     [
         pytest.param({"s_min_uncond": 5.0}, id="NGMS"),
-        pytest.param({"override_settings": {"skip_early_cond": 0.6}}, id="skip early"),
-        pytest.param({"s_min_uncond": 5.0, "override_settings": {"s_min_uncond_all": True}}, id="NGMS all steps"),
+        pytest.param(
+            {"override_settings": {"skip_early_cond": 0.6}}, id="skip early", marks=pytest.mark.needs("skip_early_cond")
+        ),
+        pytest.param(
+            {"s_min_uncond": 5.0, "override_settings": {"s_min_uncond_all": True}},
+            id="NGMS all steps",
+            marks=pytest.mark.needs("s_min_uncond_all"),
+        ),
     ],
 )
 def test_skipped_unconditional_rows(depth_host: Host, astronaut: Image.Image, fields: dict[str, Any]) -> None:
@@ -187,7 +194,7 @@ def test_and_prompts_in_a_batch(depth_host: Host, astronaut: Image.Image, coffee
         assert np.abs(step[0] - step[2]).max() > 0.1
 
 
-@pytest.mark.parametrize("sampler", ["Euler a", "DPM++ 2M", "DPM++ SDE", "DDIM", "PLMS", "UniPC", "LCM"])
+@pytest.mark.parametrize("sampler", ["Euler a", "DPM++ 2M", "DPM++ SDE", "DDIM", "PLMS", "UniPC", LCM])
 def test_samplers(depth_host: Host, astronaut: Image.Image, sampler: str) -> None:
     depth_host.img2img(astronaut, sampler_name=sampler, steps=5)
     assert conditionings(depth_host)[0].max() == 1
@@ -318,6 +325,7 @@ def test_positional_arguments(depth_host: Host, astronaut: Image.Image) -> None:
         assert part in text
 
 
+@pytest.mark.needs("infotext")
 def test_infotext_restores_the_options(depth_host: Host, astronaut: Image.Image) -> None:
     first = depth_host.img2img(astronaut, depth={"near": 0.85, "far": 0.15, "gamma": 0.7, "blur": 1.5, "invert": True})
     expected = conditionings(depth_host)[0]
@@ -327,6 +335,7 @@ def test_infotext_restores_the_options(depth_host: Host, astronaut: Image.Image)
     assert again.infotexts[0] == first.infotexts[0]
 
 
+@pytest.mark.needs("infotext")
 def test_off_in_an_infotext(depth_host: Host, astronaut: Image.Image) -> None:
     depth_host.img2img(astronaut, infotext="a vase\nSteps: 2, Sampler: Euler, Seed: 1, Depth to image: False")
     assert all((step == 0).all() for step in conditionings(depth_host))
@@ -356,6 +365,7 @@ def test_only_masked(depth_host: Host, astronaut: Image.Image) -> None:
     assert (np.diff(first[0, 0, 8]) > 0).all()
 
 
+@pytest.mark.needs("soft inpainting")
 def test_soft_inpainting(depth_host: Host, astronaut: Image.Image) -> None:
     scripts = {"soft inpainting": {"args": [True, 1, 0.5, 4, 0, 1, 2]}}
     fields: dict[str, Any] = {"mask": mask((60, 40, 110, 90)), "inpaint_full_res": False, "alwayson_scripts": scripts}

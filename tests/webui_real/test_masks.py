@@ -9,6 +9,7 @@ import pytest
 from host import Host, to_base64
 from PIL import Image
 
+LCM = pytest.param("LCM", marks=pytest.mark.needs("LCM"))
 BOX = (60, 40, 110, 90)
 ONLY_MASKED: dict[str, Any] = {"inpaint_full_res": True, "inpaint_full_res_padding": 8, "mask_blur": 2}
 WHOLE: dict[str, Any] = {"inpaint_full_res": False, "mask_blur": 0}
@@ -33,10 +34,10 @@ def ramp(width: int = 192, height: int = 128) -> Image.Image:
 def starts(depth_host: Host) -> Any:
     """Call it after a job: the latent that the first step saw, and `p.init_latent`."""
     depth_host.run(
-        "d = sys.modules['depth2img_webui.jobs.denoise']; probe.kept = d.on_cfg_denoiser; probe.starts = []\n"
         "from modules import script_callbacks as sc\n"
+        "probe.starts = []\n"
         "def look(params):\n"
-        "    den = params.denoiser\n"
+        "    den = getattr(params, 'denoiser', None) or sys.modules['depth2img_webui.hosts.a1111']._denoiser.get()\n"
         "    if den.step == 0: probe.starts.append([params.x[:1].tolist(), den.init_latent[:1].tolist()])\n"
         "probe.look = look; sc.on_cfg_denoiser(look)"
     )
@@ -44,7 +45,7 @@ def starts(depth_host: Host) -> Any:
     depth_host.run("from modules import script_callbacks as sc; sc.remove_callbacks_for_function(probe.look)")
 
 
-@pytest.mark.parametrize("sampler", ["Euler", "DPM++ 2M", "DDIM", "UniPC", "LCM"])
+@pytest.mark.parametrize("sampler", ["Euler", "DPM++ 2M", "DDIM", "UniPC", LCM])
 def test_noise_alone(depth_host: Host, astronaut: Image.Image, coffee: Image.Image, starts: Any, sampler: str) -> None:
     """Two pictures with the same depth map: with the option the sampler starts from the very same latent."""
     seen = []
@@ -74,6 +75,7 @@ def test_noise_alone_under_a_mask(depth_host: Host, astronaut: Image.Image, star
     assert np.abs(kept).max() <= 1
 
 
+@pytest.mark.needs("soft inpainting")
 def test_soft_inpainting_keeps_its_soft_edge(depth_host: Host, astronaut: Image.Image, starts: Any) -> None:
     scripts = {"soft inpainting": {"args": [True, 1, 0.5, 4, 0, 1, 2]}}
     fields = {"mask": mask(), "inpainting_fill": 1, "alwayson_scripts": scripts, **WHOLE, "mask_blur": 12}

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from modules import devices, images, sd_models, shared
+from modules import devices, images, scripts, sd_models, shared
 from modules.sd_samplers_common import Sampler, decode_first_stage, images_tensor_to_samples
 from modules.shared import opts
 
@@ -245,6 +245,8 @@ def process_images_inner(p):
         samples = p.sample(conditioning, torch.zeros(len(prompts), 77, 8), [], [], 0, prompts)
         for latent in decode_first_stage(p.sd_model, samples):
             output.append(fake_picture(p, latent, len(output)))
+            if p.scripts is not None:
+                p.scripts.postprocess_image(p, scripts.PostprocessImageArgs(output[-1]))
             if getattr(p, "mask_for_overlay", None) is not None:
                 extras = (opts.return_mask, opts.return_mask_composite)
                 output += [p.mask_for_overlay.convert("RGB")] * sum(extras)

@@ -35,6 +35,9 @@ class Script:
     def process(self, p, *args):
         pass
 
+    def postprocess_image(self, p, pp, *args):
+        pass
+
     def postprocess(self, p, processed, *args):
         pass
 
@@ -45,6 +48,11 @@ class Script:
         tab = f"{'img2img' if self.is_img2img else 'txt2img'}_" if self.show(True) == self.show(False) else ""
         title = re.sub("[^a-z_0-9]", "", self.title().lower().replace(" ", "_"))
         return f"script_{tab}{title}_{item_id}"
+
+
+class PostprocessImageArgs:
+    def __init__(self, image):
+        self.image = image
 
 
 class ScriptRunner:
@@ -74,6 +82,9 @@ class ScriptRunner:
 
     def process(self, p):
         self.fake_each("process", p)
+
+    def postprocess_image(self, p, pp):
+        self.fake_each("postprocess_image", p, pp)
 
     def postprocess(self, p, processed):
         self.fake_each("postprocess", p, processed)

@@ -21,7 +21,6 @@ class Probe:
     """
 
     def __init__(self) -> None:
-        self.off = False
         self.seeded = False
         self.quiet = False
         self.on_step: Any = None
@@ -34,19 +33,14 @@ class Probe:
 
     def native(self, on: bool) -> None:
         """True: the extension stays away from all jobs, so that the host's own code runs."""
-        self.off = on
-        denoise = sys.modules.get("depth2img_webui.jobs.denoise")
+        adapter = sys.modules.get("depth2img_webui.hosts.a1111")
         script = sys.modules.get("depth2img_webui.script")
-        if denoise is None or script is None:
+        if adapter is None or script is None:
             return
         if not hasattr(self, "originals"):
-            self.originals = denoise.compat.depth_network, script.DepthToImage.process
-        _, process = self.originals
-        denoise.compat = (
-            types.SimpleNamespace(depth_network=lambda model: None)
-            if on
-            else sys.modules["depth2img_webui.hosts.compat"]
-        )
+            self.originals = adapter.compat, script.DepthToImage.process
+        compat, process = self.originals
+        adapter.compat = types.SimpleNamespace(depth_network=lambda model: None) if on else compat
         script.DepthToImage.process = (lambda *args: None) if on else process
 
     def settled(self) -> bool:
