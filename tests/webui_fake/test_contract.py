@@ -208,7 +208,7 @@ def read_from_objects() -> list[tuple[str, str]]:
 
 def settings_read() -> list[str]:
     found = {name for path in ADAPTER for root, name in reads(path) if root == "opts"}
-    return sorted(found - {"add_option", "data", "_"})
+    return sorted(found - {"add_option", "data", "data_labels", "_"})
 
 
 def defined(path: Path, name: str) -> bool:
