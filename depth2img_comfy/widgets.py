@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from depth2img import OPTIONS, DepthOptions
+from depth2img import OPTIONS
 from depth2img.table import Option
 
 Widget = tuple[Any, dict[str, Any]]
@@ -35,12 +35,3 @@ def widget(option: Option) -> Widget:
 def widgets(*names: str) -> dict[str, Widget]:
     """Make the widgets of depth options, by name."""
     return {name: widget(OPTIONS[name]) for name in names}
-
-
-def options(values: dict[str, Any]) -> DepthOptions:
-    """Check what the widgets hold; options without a widget keep their defaults.
-
-    Raises:
-        OptionError: a value is out of range, or two contradict each other.
-    """
-    return DepthOptions(**values)
