@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from depth2img import DepthMap, DepthOptions, PictureError, adjust, conditioning
-from depth2img.depth.adjustments import adjusted_span, sequence_span
+from depth2img.depth.adjustments import adjusted_span, sequence_span, without_outliers
 from depth2img.depth.depth_map import Span
 from depth2img.io.images import check_size
 
@@ -31,9 +31,10 @@ class DepthBatch:
     span: Span | None = None
 
     def adjusted(self, options: DepthOptions) -> DepthBatch:
-        """Apply the adjustments and the range of the options."""
-        span = sequence_span(options, self.maps) or self.span
-        return DepthBatch(tuple(adjust(one, options, span) for one in self.maps), adjusted_span(options, span))
+        """Apply the range and the adjustments of the options."""
+        maps = [without_outliers(one, options) for one in self.maps]
+        span = sequence_span(options, maps) or self.span
+        return DepthBatch(tuple(adjust(one, options, span) for one in maps), adjusted_span(options, span))
 
     def conditioning(self, batch: int, *, height: int, width: int) -> torch.Tensor:
         """Make float32 (batch, 1, height, width), -1..1, for a latent; too few maps are repeated, as latents are."""

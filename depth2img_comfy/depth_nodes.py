@@ -12,7 +12,7 @@ from depth2img import DepthOptions, OptionError, read_depth_map
 from depth2img.depth.adjustments import under_mask
 from depth2img.depth.depth_map import COLOUR_MAPS, is_flat
 from depth2img.depth.scores import structure
-from depth2img.options import ADJUSTMENTS
+from depth2img.options import MAP_OPTIONS
 
 from .depth_batch import DepthBatch, image, pictures, regions, repeated
 from .load_nodes import CATEGORY
@@ -23,7 +23,8 @@ if TYPE_CHECKING:
 
     from .estimators import Managed
 
-RANGES: Final = ("range", "range_far", "range_near")
+READING: Final = ("holds", "map_channel")
+"""Options that count when a map is read; the others of `MAP_OPTIONS` change one that is there."""
 
 
 class EstimateDepth:
@@ -82,7 +83,7 @@ class AdjustDepth:
     @classmethod
     def INPUT_TYPES(cls) -> dict[str, Any]:
         """List the inputs, as the host asks for them."""
-        return {"required": {"depth": ("DEPTH",), **widgets(*ADJUSTMENTS, *RANGES)}}
+        return {"required": {"depth": ("DEPTH",), **widgets(*(name for name in MAP_OPTIONS if name not in READING))}}
 
     def adjust(self, depth: DepthBatch, **values: Any) -> tuple[DepthBatch]:
         """Adjust.
@@ -207,7 +208,7 @@ class SaveDepthMap:
         )
         files = [f"{name}_{counter + row:05}_.{format}" for row in range(len(depth.maps))]
         for one, file in zip(depth.maps, files, strict=True):
-            one.save(Path(path) / file)
+            one.save(Path(path) / file, depth.span)
         return {"ui": {"images" if format == "png" else "files": [_saved(file, subfolder) for file in files]}}
 
 

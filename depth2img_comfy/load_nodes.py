@@ -6,28 +6,16 @@ import hashlib
 from pathlib import Path
 from typing import Any, Final
 
-from depth2img import read_depth_map
+from depth2img import OPTIONS, DepthOptions
+from depth2img.depth.hints import noteworthy
+from depth2img.depth.reading import MapReader
+from depth2img.io.pairing import MAPS
 
 from .depth_batch import DepthBatch
+from .widgets import widgets
 
 TINY: Final = "tiny"
 """Name of the bundled model, as everywhere in the library."""
-
-MAP_SUFFIXES: Final = (
-    ".png",
-    ".tif",
-    ".tiff",
-    ".npy",
-    ".exr",
-    ".jpg",
-    ".jpeg",
-    ".webp",
-    ".bmp",
-    ".gif",
-    ".pgm",
-    ".ppm",
-)
-"""Files of the input folder that the list of depth maps shows; what a file holds is decided by its content."""
 
 CATEGORY: Final = "depth2img"
 
@@ -113,12 +101,10 @@ class LoadDepthMap:
     """A file of the input folder -> a depth map, at full precision."""
 
     CATEGORY = CATEGORY
-    DESCRIPTION = (
-        "Loads a depth map of your own, white = near: PNG with 8 or 16 bits, TIFF, .npy or EXR; no bit is lost."
-    )
+    DESCRIPTION = "Loads a depth map of your own; no bit is lost. " + OPTIONS["depth_map"].help
     RETURN_TYPES = ("DEPTH", "STRING")
     RETURN_NAMES = ("depth", "contents")
-    OUTPUT_TOOLTIPS = ("The map.", "What the file holds: format, size, bits and values.")
+    OUTPUT_TOOLTIPS = ("The map.", "What the file holds, and what is noteworthy about it.")
     FUNCTION = "load"
 
     @classmethod
@@ -127,16 +113,17 @@ class LoadDepthMap:
         import folder_paths
 
         folder = Path(folder_paths.get_input_directory())
-        files = sorted(p.name for p in folder.iterdir() if p.is_file() and p.suffix.lower() in MAP_SUFFIXES)
-        tip = "A depth map in the input folder; upload pictures with the button, copy .npy and .exr files there."
-        return {"required": {"file": (files, {"image_upload": True, "tooltip": tip})}}
+        files = sorted(p.name for p in folder.iterdir() if p.is_file() and p.suffix.lower() in MAPS.suffixes)
+        tip = "A depth map in the input folder; upload pictures with the button, copy files of numbers there."
+        chosen = (files, {"image_upload": True, "tooltip": tip})
+        return {"required": {"file": chosen, **widgets("holds", "map_channel")}}
 
     @classmethod
-    def IS_CHANGED(cls, file: str) -> str:
+    def IS_CHANGED(cls, file: str, **_: Any) -> str:
         """Tell the host by the content whether a file has changed."""
         return hashlib.sha256(_path(file).read_bytes()).hexdigest()
 
-    def load(self, file: str) -> tuple[DepthBatch, str]:
+    def load(self, file: str, **values: Any) -> tuple[DepthBatch, str]:
         """Read the map.
 
         Raises:
@@ -144,8 +131,9 @@ class LoadDepthMap:
         """
         from depth2img.gui.view import describe
 
-        depth = read_depth_map(_path(file))
-        return DepthBatch((depth,)), describe(depth)
+        options = DepthOptions(**values)
+        depth = MapReader.of(options)(_path(file))
+        return DepthBatch((depth,)), " ".join([describe(depth), *noteworthy(depth, options)])
 
 
 def _path(name: str) -> Path:

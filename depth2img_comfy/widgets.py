@@ -15,14 +15,16 @@ FINEST: Final = 0.001
 
 
 def widget(option: Option) -> Widget:
-    """Make the widget of an option that is a switch, a number or a choice.
+    """Make the widget of an option.
 
     Raises:
-        ValueError: it is a text or a picture, which are connections between nodes here.
+        ValueError: it is a picture, which is a connection between nodes here.
     """
     settings: dict[str, Any] = {"default": option.default, "tooltip": option.help}
     if option.kind == "switch":
         return "BOOLEAN", settings
+    if option.kind == "text":
+        return "STRING", settings
     if option.kind == "choice":
         return [*option.choices], settings
     if option.kind == "number":

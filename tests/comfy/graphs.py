@@ -5,15 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 from depth2img import OPTIONS
+from depth2img.options import MAP_OPTIONS
 from depth2img_comfy.apply_node import CONTROLS
+from depth2img_comfy.depth_nodes import READING
 from tests.comfy.server import Graph
 from tests.webui_real.judge import sample
 
-ADJUST = {name: OPTIONS[name].default for name in ("near", "far", "gamma", "blur", "invert")} | {
-    "range": "own",
-    "range_far": 0.0,
-    "range_near": 0.0,
-}
+ADJUST = {name: OPTIONS[name].default for name in MAP_OPTIONS if name not in READING}
 
 
 def node(kind: str, **inputs: Any) -> dict[str, Any]:
@@ -22,6 +20,10 @@ def node(kind: str, **inputs: Any) -> dict[str, Any]:
 
 def ours(kind: str, **inputs: Any) -> dict[str, Any]:
     return node(f"Depth2Img{kind}", **inputs)
+
+
+def load_map(file: str, **more: Any) -> dict[str, Any]:
+    return ours("LoadDepthMap", **{"file": file, "holds": "nearness", "map_channel": "", **more})
 
 
 def apply(**more: Any) -> dict[str, Any]:

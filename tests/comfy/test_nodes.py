@@ -71,9 +71,10 @@ def test_widgets_are_rows_of_the_table(node: type) -> None:
                 assert spec[0] == [*row.choices]
 
 
-def test_a_text_has_no_widget() -> None:
-    with pytest.raises(ValueError, match="estimator"):
-        widget(OPTIONS["estimator"])
+def test_a_picture_has_no_widget() -> None:
+    assert widget(OPTIONS["map_channel"])[0] == "STRING"
+    with pytest.raises(ValueError, match="region"):
+        widget(OPTIONS["region"])
 
 
 def test_pictures_come_apart() -> None:
@@ -151,6 +152,14 @@ def test_a_shared_range() -> None:
         assert float(near.max()) == pytest.approx(1, abs=0.3)  # the bicubic resizing takes the peaks off
         assert float(half.max()) < float(near.max()) - 0.5
         assert found.stretched()[1].max() < found.stretched()[0].max()
+
+
+def test_outliers_do_not_take_the_range() -> None:
+    values = a_map(1).values.copy()
+    values[0, 0] = 1000.0
+    depth = DepthBatch((DepthMap(values=values),))
+    (found,) = AdjustDepth().adjust(depth, range="percentile", range_clip=2.0)
+    assert found.maps[0].range[1] < 10 and found.span is None
 
 
 def test_a_bad_range_is_a_sentence() -> None:

@@ -16,7 +16,7 @@ from depth2img import OPTIONS, DepthMap, DepthOptions, conditioning, read_depth_
 from depth2img.depth import schedule
 from depth2img.depth.masks import read_region
 from depth2img_comfy.applied import place
-from tests.comfy.graphs import ADJUST, apply, img2img, node, ours, sampler
+from tests.comfy.graphs import ADJUST, apply, img2img, load_map, node, ours, sampler
 from tests.comfy.server import Failed, Server
 from tests.webui_real.judge import changed, depth_of, engine, kept, mirrored, sample, scene
 
@@ -67,7 +67,7 @@ def close(one: torch.Tensor, other: torch.Tensor) -> bool:
 
 def own_map(graph: dict[str, Any], file: str = "depth.png") -> dict[str, Any]:
     """Take the depth from a file, whose conditioning the tests know exactly."""
-    return {**graph, "depth": ours("LoadDepthMap", file=file)}
+    return {**graph, "depth": load_map(file)}
 
 
 def exact(height: int, width: int) -> torch.Tensor:
@@ -259,7 +259,7 @@ def test_a_map_is_read_shown_and_saved_at_full_precision(server: Server) -> None
     wanted = np.linspace(0, 65535, 24 * 40).astype(np.uint16).reshape(24, 40)
     server.upload("fine.png", wanted)
     graph = {
-        "load": ours("LoadDepthMap", file="fine.png"),
+        "load": load_map("fine.png"),
         "text": node("PreviewAny", source=["load", 1]),
         "show": ours("PreviewDepth", depth=["load", 0], colour_map="inferno"),
         "save": ours("SaveDepthMap", depth=["load", 0], filename_prefix="maps/fine", format="png"),
