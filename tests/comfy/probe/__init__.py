@@ -21,7 +21,7 @@ class ProbeUNet:
 
     def probe(self, model, name):
         folder = Path(folder_paths.get_output_directory()) / name
-        folder.mkdir(exist_ok=True)
+        folder.mkdir(parents=True, exist_ok=True)
 
         def write(executor, x, t, *more, **settings):
             options = more[3] if len(more) > 3 else settings["transformer_options"]
