@@ -24,12 +24,12 @@ JOB_MS = 300_000
 
 @pytest.fixture
 def page(server: Server) -> Iterator[Page]:
+    server.post("/settings", **{"Comfy.TutorialCompleted": True})  # else the page opens the templates by itself
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
         page = browser.new_page(viewport={"width": 1600, "height": 900})
         page.set_default_timeout(60_000)
         page.route(lambda address: "127.0.0.1" not in address, lambda route: route.abort())
-        page.add_init_script("localStorage.setItem('Comfy.TutorialCompleted', 'true')")
         page.goto(server.url)
         page.wait_for_function("window.app && window.app.graph && window.app.extensionManager", timeout=120_000)
         page.locator("#graph-canvas").wait_for()

@@ -54,6 +54,12 @@ def test_the_folder_is_where_comfyui_looks() -> None:
 
 
 @pytest.mark.parametrize("path", FILES, ids=NAMES)
+def test_a_picture_carries_the_workflow(path: Path) -> None:
+    with Image.open(path.with_suffix(".png")) as picture:
+        assert json.loads(picture.text["workflow"]) == workflow(path)
+
+
+@pytest.mark.parametrize("path", FILES, ids=NAMES)
 def test_links_and_values_fit(path: Path) -> None:
     flow = workflow(path)
     nodes = {node["id"]: node for node in flow["nodes"]}
