@@ -18,7 +18,7 @@ PYTEST := $(BIN)/python -m pytest
 THREADS := OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1}
 
 .DEFAULT_GOAL := help
-.PHONY: help env test quick js browser real slow lint types format fuzz mutants bench gpu demo clean
+.PHONY: help env test quick js browser comfy real slow lint types format fuzz mutants bench gpu demo clean
 
 help: ## this list
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 10
@@ -44,6 +44,9 @@ $(STAMP): pyproject.toml constraints.txt tests/requirements-no-deps.txt
 	@touch $@
 
 test: quick js browser ## all tests that this machine can run; the real WebUI's only with WEBUI_DIR=...
+ifndef COMFYUI_DIR
+	@echo "== comfy: without a real one, since COMFYUI_DIR does not name a ComfyUI (see CONTRIBUTING.md)"
+endif
 ifdef WEBUI_DIR
 	@$(MAKE) --no-print-directory real
 else
@@ -74,6 +77,9 @@ else
 	@echo "== browser"
 	@$(THREADS) $(PYTEST) tests/browser -q $(ARGS)
 endif
+
+comfy: $(STAMP) ## ComfyUI's nodes, also in a real one: make comfy [COMFYUI_DIR=... COMFYUI_PYTHON=...]
+	@$(THREADS) $(PYTEST) tests/comfy -q -m "not slow" $(ARGS)
 
 real: $(STAMP) ## the real WebUI: make real WEBUI_DIR=... [WEBUI_PYTHON=...]
 	@echo "== webui_real"

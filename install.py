@@ -8,6 +8,7 @@ nothing under `--skip-install`.
 from __future__ import annotations
 
 import importlib.util
+import os
 import sys
 
 # Module -> what pip is asked for. OpenCV 4.12 and later want numpy 2, which the WebUI does not have.
@@ -28,7 +29,7 @@ def main() -> int:
     except ModuleNotFoundError as problem:
         if problem.name != "launch":
             raise
-        return _by_hand()
+        return _for_comfyui() if "COMFYUI_PATH" in os.environ else _by_hand()
     failed = 0
     for module, requirement in PACKAGES.items():
         if launch.is_installed(module):
@@ -39,6 +40,12 @@ def main() -> int:
             failed = 1
             print(f"Depth to image: {problem}\nInstall it by hand: {_command([requirement])}")
     return failed
+
+
+def _for_comfyui() -> int:
+    """Do nothing: ComfyUI-Manager runs this file, too, and has installed `requirements.txt` before."""
+    print("Depth to image: ComfyUI needs requirements.txt, and nothing of this file.")
+    return 0
 
 
 def _by_hand() -> int:

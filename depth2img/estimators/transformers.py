@@ -150,6 +150,12 @@ class TransformersEstimator:
         """See `Estimator.key`."""
         return self._key
 
+    @property
+    def network(self) -> torch.nn.Module:
+        """The network, for a host that moves it between devices itself."""
+        network: torch.nn.Module = self._network
+        return network
+
     def estimate(self, picture: npt.NDArray[np.float32]) -> DepthMap:
         """See `Estimator.estimate`.
 

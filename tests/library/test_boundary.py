@@ -36,6 +36,20 @@ CHECKPOINT_FLOORS = ["storage", "layout", "download", "inspection", "model", "co
 ADAPTER_FLOORS = ["errors", "hosts", "settings", "estimators", "infotext", "xyz", "jobs", "page", "api", "script"]
 """The same inside `depth2img_webui`."""
 
+NODE_FLOORS = [
+    "widgets",
+    "depth_batch",
+    "applied",
+    "sampling",
+    "networks",
+    "estimators",
+    "load_nodes",
+    "depth_nodes",
+    "apply_node",
+    "nodes",
+]
+"""The same inside `depth2img_comfy`."""
+
 ROOMS = {
     "gradio": {"gui"},
     "diffusers": {"diffusion"},
@@ -58,6 +72,9 @@ NOWHERE = {
     "modules_forge",
     "launch",
     "ldm",
+    "comfy",
+    "folder_paths",
+    "depth2img_comfy",
     "depth2img_webui",
     "skimage",
     "matplotlib",
@@ -171,14 +188,15 @@ def circle(imports: dict[str, set[str]]) -> list[str]:
         ("depth2img", FLOORS),
         ("depth2img.checkpoints", CHECKPOINT_FLOORS),
         ("depth2img_webui", ADAPTER_FLOORS),
+        ("depth2img_comfy", NODE_FLOORS),
     ],
-    ids=["library", "checkpoints", "adapter"],
+    ids=["library", "checkpoints", "adapter", "nodes"],
 )
 def test_a_package_imports_only_from_those_below(package, floors):
     assert violations(graph(package.partition(".")[0]), package, floors) == []
 
 
-@pytest.mark.parametrize("folder", ["depth2img", "depth2img_webui", "tools"])
+@pytest.mark.parametrize("folder", ["depth2img", "depth2img_comfy", "depth2img_webui", "tools"])
 def test_no_modules_import_each_other_in_a_circle(folder):
     imports = graph(folder)
     packages = {name for name in imports if (ROOT / name.replace(".", "/")).is_dir()}
@@ -224,6 +242,29 @@ def test_the_rule_sees_imports():
     """The checks above must not pass because nothing was found."""
     found = {dotted for path in files() for dotted in imported(path)}
     assert {"torch", "cv2", "depth2img.io.images", "depth2img.depth.depth_map", "depth2img.errors.OptionError"} <= found
+
+
+def test_the_nodes_import_the_library_and_their_host_alone():
+    allowed = {"depth2img", "depth2img_comfy", "comfy", "folder_paths", "torch", "numpy", "cv2"}
+    for path in sorted((ROOT / "depth2img_comfy").rglob("*.py")):
+        found = {dotted.partition(".")[0] for dotted in imported(path)} - set(sys.stdlib_module_names)
+        assert found <= allowed, f"{path.relative_to(ROOT)} imports {found - allowed}"
+
+
+def test_importing_the_nodes_brings_in_neither_gradio_nor_the_adapter_nor_the_host():
+    """Also as ComfyUI does it: by the file of the folder, under a name of its own."""
+    loaded = run(
+        "import importlib.util, sys\n"
+        "spec = importlib.util.spec_from_file_location('custom_x_nodes', '__init__.py')\n"
+        "module = importlib.util.module_from_spec(spec)\n"
+        "sys.modules['custom_x_nodes'] = module\n"
+        "spec.loader.exec_module(module)\n"
+        "assert module.NODE_CLASS_MAPPINGS.keys() == module.NODE_DISPLAY_NAME_MAPPINGS.keys() != set()\n"
+        "print(*{name.partition('.')[0] for name in sys.modules})"
+    )
+    names = set(loaded.split())
+    assert {"depth2img", "depth2img_comfy", "torch"} <= names
+    assert not names & {"gradio", "depth2img_webui", "modules", "comfy", "folder_paths", "diffusers", "transformers"}
 
 
 def test_the_library_is_typed():

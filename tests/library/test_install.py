@@ -120,3 +120,23 @@ def test_a_host_that_is_itself_broken_is_not_taken_for_by_hand(monkeypatch, tmp_
     monkeypatch.delitem(sys.modules, "launch", raising=False)
     with pytest.raises(ModuleNotFoundError, match="something_that_is_not_there"):
         runpy.run_path(str(INSTALL), run_name="__main__")
+
+
+def test_comfyui_manager_runs_it_in_vain(monkeypatch, capsys):
+    """It counts another exit code than 0 as a failed installation."""
+    monkeypatch.setenv("COMFYUI_PATH", "ComfyUI")
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    assert run(None, monkeypatch) == 0
+    assert "requirements.txt" in capsys.readouterr().out
+
+
+def test_what_comfyui_installs_is_what_the_library_needs():
+    dependencies = INSTALL.with_name("pyproject.toml").read_text(encoding="utf-8")
+    listed = INSTALL.with_name("requirements.txt").read_text(encoding="utf-8").splitlines()
+    names = {re.split(r"[<>=]", line)[0] for line in listed if not line.startswith("#")}
+    # ComfyUI's own requirements.txt brings these; requests and click are for downloads and the command line.
+    there = {"numpy", "Pillow", "PyYAML", "safetensors", "torch", "requests", "click"}
+    block = dependencies.split("\ndependencies = [")[1].split("]")[0]
+    needed = re.findall(r'"([^"]+)"', block)
+    assert {re.split(r"[<>=]", line)[0] for line in needed} == names | there
+    assert {line for line in listed if not line.startswith("#")} <= set(needed)
