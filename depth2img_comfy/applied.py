@@ -25,7 +25,7 @@ SAME_SIGMA: Final = 1e-4
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Applied:
-    """What one "Apply depth" node asks for.
+    """The request of one "Apply depth" node.
 
     Attributes:
         depth: the maps.
@@ -51,7 +51,7 @@ class Applied:
 
 
 class Part(NamedTuple):
-    """What rows of the UNet's batch have in common: the options, and which half of CFG they are."""
+    """Rows of the UNet's batch that share their options and their half of CFG."""
 
     options: DepthOptions
     unconditional: bool

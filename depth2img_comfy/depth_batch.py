@@ -1,4 +1,4 @@
-"""What a DEPTH connection carries, and the way from and to IMAGE and MASK."""
+"""The value of a DEPTH connection, and conversions from and to IMAGE and MASK."""
 
 from __future__ import annotations
 

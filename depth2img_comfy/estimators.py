@@ -27,7 +27,7 @@ WORKING_MEMORY: Final = 2**30
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Managed:
-    """What a DEPTH_ESTIMATOR connection carries.
+    """The value of a DEPTH_ESTIMATOR connection.
 
     Attributes:
         estimator: the library's.

@@ -1,4 +1,4 @@
-"""What a host and the jobs tell each other at each step of a sampler, in no host's layout."""
+"""Values that a host and the jobs exchange at each step of a sampler, independent of any host's layout."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Step:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Halves:
-    """What the network gets, each (N, 1, h, w).
+    """The network's depth conditioning at one step, each (N, 1, h, w).
 
     Attributes:
         job: the conditioning before it was weakened for this step: what the host has at the steps to come.
