@@ -16,7 +16,7 @@ from collections.abc import Callable
 from typing import Any, Final
 
 import torch
-from modules import patches, processing, script_callbacks, sd_samplers_cfg_denoiser, shared
+from modules import patches, processing, script_callbacks, scripts, sd_samplers_cfg_denoiser, shared
 
 from depth2img import Depth2ImgError
 
@@ -54,6 +54,16 @@ def apply(at_step: AtStep, *, is_ours: Callable[[Any], bool], clear: Callable[[A
     if "denoiser" not in inspect.signature(script_callbacks.CFGDenoiserParams).parameters:  # before 1.8.0
         _note_the_denoiser(sd_samplers_cfg_denoiser.CFGDenoiser)
     script_callbacks.on_cfg_denoiser(on_cfg_denoiser)
+    script_callbacks.on_app_started(lambda demo, app: _name_choices())
+
+
+def _name_choices() -> None:
+    """Make 1.6.0's `/sdapi/v1/script-info` answer: gradio has made pairs (name, value) of choices, which it refuses."""
+    for runner in (scripts.scripts_txt2img, scripts.scripts_img2img):
+        for info in (script.api_info for script in runner.scripts if script.api_info is not None):
+            for arg in info.args:
+                if arg.choices is not None:
+                    arg.choices = [choice[0] if isinstance(choice, tuple) else choice for choice in arg.choices]
 
 
 def undo() -> None:

@@ -18,7 +18,7 @@ from tests.webui_fake import standin
 from tests.webui_fake.page import Page, is_click
 from tests.webui_fake.standin import ROOT, Host, ramp
 
-CALLBACKS = ["script_unloaded", "ui_settings", "cfg_denoiser", "before_ui", "app_started"]
+CALLBACKS = ["script_unloaded", "ui_settings", "cfg_denoiser", "app_started", "before_ui", "app_started"]
 
 
 def kinds(host: Host) -> list[str]:
@@ -254,3 +254,13 @@ def test_reforge_has_depth_models(tmp_path: Path) -> None:
     (extra / "modules_forge" / "__init__.py").write_text("")
     with standin.running(tmp_path, extra=extra) as host:
         assert host.ours("hosts.compat").has_depth_models()
+
+
+def test_choices_that_gradio_has_paired_are_names_again(host: Host) -> None:
+    """WebUI 1.6.0 answers `/sdapi/v1/script-info` with an error otherwise."""
+    host.scripts.scripts_img2img, host.scripts.scripts_txt2img = host.runner(True), host.runner(False)
+    args = [SimpleNamespace(choices=[("a", 1), "b"]), SimpleNamespace(choices=None)]
+    host.scripts.scripts_img2img.scripts[0].api_info = SimpleNamespace(args=args)
+    name_choices, _ = host.script_callbacks.fake_of("app_started")
+    name_choices(None, None)
+    assert [arg.choices for arg in args] == [["a", "b"], None]

@@ -6,6 +6,7 @@ from modules import errors
 
 AlwaysVisible = object()
 scripts_data = []
+scripts_txt2img = None
 scripts_img2img = None
 
 
@@ -19,6 +20,7 @@ class Script:
     is_img2img = False
     infotext_fields = None
     controls = None
+    api_info = None
 
     def title(self):
         raise NotImplementedError
@@ -57,12 +59,14 @@ class PostprocessImageArgs:
 
 class ScriptRunner:
     def __init__(self):
+        self.scripts = []
         self.alwayson_scripts = []
 
     def fake_add(self, script, is_img2img, first=1):
         """The script gets all arguments from `first` on; argument 0 is the number of the drop-down's script."""
         script.is_txt2img, script.is_img2img = not is_img2img, is_img2img
         script.args_from, script.args_to = first, None
+        self.scripts.append(script)
         self.alwayson_scripts.append(script)
 
     def fake_each(self, name, p, *more):
