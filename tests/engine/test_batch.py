@@ -585,7 +585,7 @@ def test_bad_items_stop_no_other(run: Run, folder: Path, tmp_path: Path) -> None
     assert {name for name, row in rows.items() if row["status"] == "done"} == {"a", "b", "d"}
     said = {name: row["error"] for name, row in rows.items() if row["status"] == "failed"}
     assert "damaged" in said["cut"]
-    assert "no picture that can be read" in said["text"]
+    assert "not a picture that can be read" in said["text"]
     assert "another size than the picture" in said["c"]
     assert "masks nothing" in said["e"]
     assert "gone" in said and "strip" in said

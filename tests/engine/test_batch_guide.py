@@ -95,7 +95,7 @@ def test_nothing_else_is_a_command() -> None:
 
 
 def test_fields_and_flags_of_the_guide_exist() -> None:
-    table = TEXT[TEXT.index("| field |") : TEXT.index("What a row leaves out")]
+    table = TEXT[TEXT.index("| field |") : TEXT.index("A field that a row omits")]
     assert set(re.findall(r"`(\w+)`", table)) <= set(FIELDS)
     known = {name for parameter in batch.params for name in parameter.opts}
     own = re.sub(r"^(ray|pip) .*$", "", TEXT, flags=re.MULTILINE)

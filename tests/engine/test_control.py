@@ -3,6 +3,7 @@ tests/webui_real."""
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
@@ -68,6 +69,11 @@ def mask(box: tuple[int, int, int, int]) -> np.ndarray:
 PICTURE: Final = np.random.default_rng(7).integers(0, 256, (HEIGHT, HEIGHT, 3), np.uint8)
 HALF: Final = np.pad(np.full((HEIGHT, HEIGHT // 2), 255, np.uint8), ((0, 0), (0, HEIGHT // 2)))
 
+CONTENT: Final = io.BytesIO()
+np.savez(CONTENT, front=PICTURE[:, :, 0], back=PICTURE[:, :, 1])
+LAYERS: Final = CONTENT.getvalue()
+"""A file of two maps."""
+
 EFFECTS: Final[dict[str, tuple[dict[str, Any], dict[str, Any]]]] = {
     "enabled": ({}, {"enabled": False}),
     "source": ({}, {"source": "map", "depth_map": ramp()}),
@@ -85,7 +91,15 @@ EFFECTS: Final[dict[str, tuple[dict[str, Any], dict[str, Any]]]] = {
     "range": ({}, {"range": "shared"}),
     "range_far": ({"range": "fixed", "range_near": 9}, {"range": "fixed", "range_near": 9, "range_far": -9}),
     "range_near": ({"range": "fixed", "range_near": 9}, {"range": "fixed", "range_near": 99}),
+    "range_clip": ({"range": "percentile"}, {"range": "percentile", "range_clip": 20}),
     "estimator": ({}, {"estimator": "ramp"}),
+    "holds": (
+        {"source": "map", "depth_map": 1 + PICTURE[:, :, 0]},
+        {"source": "map", "depth_map": 1 + PICTURE[:, :, 0], "holds": "distance"},
+    ),
+    "map_channel": tuple(
+        {"source": "map", "depth_map": LAYERS, "map_channel": channel} for channel in ("front", "back")
+    ),
 }
 """Option -> options without and with it, for a job in which it matters."""
 
