@@ -24,7 +24,8 @@ JOB_MS = 300_000
 
 @pytest.fixture
 def page(server: Server) -> Iterator[Page]:
-    server.post("/settings", **{"Comfy.TutorialCompleted": True})  # else the page opens the templates by itself
+    # Else the page opens the templates by itself, and a map of the graph over its corner.
+    server.post("/settings", **{"Comfy.TutorialCompleted": True, "Comfy.Minimap.Visible": False})
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
         page = browser.new_page(viewport={"width": 1600, "height": 900})
@@ -98,17 +99,18 @@ def test_a_template_runs_on_the_page(page: Page) -> None:
 
 def test_a_widget_explains_itself(page: Page) -> None:
     opened(page, "img2img")
-    place = node(
+    page.wait_for_timeout(1000)  # the canvas draws, and knows where its widgets are
+    x, y = node(
         page,
         "Depth2ImgApplyDepth",
-        "const w = n.widgets.find(w => w.name === 'guidance'); const c = window.app.canvas;"
-        "c.ds.scale = 1; c.ds.offset[0] = 300 - n.pos[0]; c.ds.offset[1] = 200 - n.pos[1]; c.draw(true, true);"
-        "return [300 + n.size[0] / 2, 200 + (w.last_y ?? w.y) + 10]",
+        "const c = window.app.canvas, r = c.canvas.getBoundingClientRect();"
+        "const y = n.widgets.find(w => w.name === 'guidance').y + 10;"
+        "return [r.left + (n.pos[0] + n.size[0] / 2 + c.ds.offset[0]) * c.ds.scale,"
+        " r.top + (n.pos[1] + y + c.ds.offset[1]) * c.ds.scale]",
     )
-    page.wait_for_timeout(500)  # the canvas draws, and knows where its widgets are
-    page.mouse.move(place[0] - 40, place[1])
-    page.mouse.move(*place, steps=5)
-    page.get_by_text(OPTIONS["guidance"].help[:40]).wait_for()
+    page.mouse.move(x - 30, y)
+    page.mouse.move(x, y, steps=6)
+    page.get_by_text(OPTIONS["guidance"].help).wait_for()
     shot(page, "comfyui-tooltip")
 
 
