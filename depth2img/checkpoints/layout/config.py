@@ -163,7 +163,7 @@ def _plausible(name: str, value: object) -> None:
         huge = len(value) > MAX_LENGTH
         inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
     else:
-        huge, inner = isinstance(value, int) and abs(value) > MAX_NUMBER, ()
+        huge, inner = isinstance(value, (int, float)) and not abs(value) <= MAX_NUMBER, ()  # NaN too
     if huge:
         raise CheckpointError(
             f"The configuration of the {name} holds a list, a text or a number that no model has.",
