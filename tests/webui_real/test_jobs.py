@@ -304,7 +304,7 @@ def test_switches_to_the_depth_checkpoint_of_the_settings(depth_host: Host, astr
     [
         ({"near": 3}, "near"),
         ({"nonsense": 1}, "nonsense"),
-        ({"invert": "yes"}, "invert"),
+        ({"invert": "maybe"}, "invert"),
         ({"source": "map"}, "depth map"),
         ({"depth_map": "no base64 at all!"}, "base64"),
         ({"source": "picture", "depth_map": to_base64(Image.new("L", (8, 8)))}, "depth_map"),
