@@ -35,8 +35,10 @@ def component(option: Option, elem_id: str, *, value: Any, visible: bool = True,
     if option.kind == "switch":
         return gr.Checkbox(**shared)
     if option.kind == "choice":
-        choices = [(label, name) for name, label in option.choices.items()]
-        return gr.Dropdown(choices=choices, **shared) if option.look else gr.Radio(choices=choices, **shared)
+        if option.look:  # Gradio 3.41's dropdown knows no labels apart from values; `Option.check` takes either
+            shared["value"] = option.choices[value]
+            return gr.Dropdown(choices=list(option.choices.values()), **shared)
+        return gr.Radio(choices=[(label, name) for name, label in option.choices.items()], **shared)
     if option.kind == "text" and option.look:
         return gr.Dropdown(choices=list(names), allow_custom_value=True, **shared)
     if option.kind == "text":

@@ -77,10 +77,6 @@ def test_erasing_first_begins_with_all_of_the_picture(painting: Panel) -> None:
     assert mask[256, 270] == 0 and mask[10, 10] == 255 and mask.mean() > 200
 
 
-@pytest.mark.xfail(
-    reason="since the app's settings come from the one table its region tests fail; to be cured before release",
-    strict=False,
-)
 def test_a_painted_region_stays_where_it_is_in_the_picture(painting: Panel) -> None:
     """Painted in a frame that is cut from the picture; the mask is the whole picture's."""
     painting.choose("resize_mode", "crop and resize")
@@ -112,10 +108,6 @@ def test_an_uploaded_region_is_shown_and_can_be_painted_over(painting: Panel, tm
     assert mask[256, 100] == 255 and mask[256, 470] == 255 and mask[40, 470] == 0
 
 
-@pytest.mark.xfail(
-    reason="since the app's settings come from the one table its region tests fail; to be cured before release",
-    strict=False,
-)
 def test_a_job_obeys_a_painted_region(painting: Panel) -> None:
     """With no depth outside of it, a job that sees a region of nothing equals one at strength 0."""
     from test_panel import results

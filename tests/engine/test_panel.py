@@ -69,3 +69,18 @@ def test_the_first_values_are_the_pages():
     shown = {name: made.controls[name].visible for name in ("depth_map", "map_directory", "range_far", "reference")}
     assert shown == {"depth_map": True, "map_directory": True, "range_far": True, "reference": False}
     assert not made.controls["keep_first"].visible
+
+
+def test_a_dropdown_offers_what_the_table_takes():
+    """Gradio 3.41 turns a pair of label and value into one text, which no option would accept."""
+    from depth2img.diffusion.settings import SETTINGS
+    from depth2img.gui.components import component
+
+    rows = [option for option in (*SETTINGS.values(), *OPTIONS.values()) if option.kind == "choice" and option.look]
+    assert len(rows) > 3
+    for option in rows:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            made = component(option, "x", value=option.default)
+        assert option.check(made.value) == option.default
+        assert [option.check(choice) for choice in made.choices] == list(option.choices)
