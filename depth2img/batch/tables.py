@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Final
 
 SEPARATORS: Final = (",", ";", "\t", "|")
-"""What Excel writes between cells, by the system's language and by "Text (Tab delimited)"."""
+"""Cell separators that Excel writes, depending on the system's language, and that of "Text (Tab delimited)"."""
 
 SEPARATOR_LINE: Final = re.compile(r'"?sep=(.)"?\r?\n')
 """Excel's own line that names the separator."""

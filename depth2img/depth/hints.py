@@ -12,7 +12,7 @@ from ..options import DepthOptions
 from .depth_map import DepthMap
 
 UPSIDE_DOWN: Final = 0.2
-"""How much nearer the upper quarter must be than the lower one before a map is suspected to have black in front."""
+"""Difference between the upper and the lower quarter from which a map is suspected to have black = near."""
 
 NARROW: Final = 0.02
 """A part of the range as small as this, five of 256 grey levels, shows no shape any more."""
@@ -65,7 +65,7 @@ REMEDIES: Final = {
     "nearness": "'Map holds': Distance if the numbers are distances, otherwise 'Invert'",
     "distance": "'Map holds': Nearness",
 }
-"""What a map is said to hold -> what to do where its near side seems to be black."""
+"""`holds` -> remedy when the near side seems to be black."""
 
 
 def noteworthy(depth: DepthMap | None, options: DepthOptions) -> list[str]:
@@ -101,7 +101,7 @@ def looks_inverted(depth: DepthMap) -> bool:
 def crowded(depth: DepthMap) -> tuple[float, float] | None:
     """Find whether most of a map lies in a small part of its range, with a shape that is lost there.
 
-    A flat background is no such part: it has no shape to lose.
+    A flat background does not count, since it has no shape to lose.
 
     Returns:
         The part of the picture, and the part of the range that it lies in; None if all is well.

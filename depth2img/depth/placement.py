@@ -30,7 +30,7 @@ class ResizeMode(enum.IntEnum):
 
     @classmethod
     def _missing_(cls, value: object) -> ResizeMode:
-        raise OptionError("resize_mode", "There is no such resize mode.", got=str(value), fix="Use 0, 1, 2 or 3.")
+        raise OptionError("resize_mode", "The resize mode does not exist.", got=str(value), fix="Use 0, 1, 2 or 3.")
 
     @classmethod
     def named(cls, name: str) -> ResizeMode:

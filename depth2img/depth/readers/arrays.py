@@ -18,7 +18,7 @@ from .raw import Raw, choose, from_array, listed, squeezed
 NPY_MAGIC: Final = b"\x93NUMPY"
 ZIP_MAGIC: Final = b"PK\x03\x04"
 ZIP_ENTRY: Final = b"PK\x01\x02"
-"""What each entry of a zip file's directory begins with."""
+"""Signature of an entry in a zip file's central directory."""
 
 MOST_ENTRIES: Final = 1000
 MOST_BYTES: Final = 2 * images.MAX_BYTES
