@@ -79,12 +79,13 @@ def shot(page: Page, name: str) -> None:
 def choose(page: Page, name: str) -> None:
     """Choose from the page's own list of checkpoints, which must have been brought up to date."""
     option = page.locator("#setting_sd_model_checkpoint ul li", has_text=name)
+    field = page.locator("#setting_sd_model_checkpoint input").first
     for _ in range(60):  # the host's refresh button, which the section presses, answers in its own time
-        page.locator("#setting_sd_model_checkpoint input").first.click()
+        field.click()
         page.locator("#setting_sd_model_checkpoint ul").wait_for()
         if option.count():
             break
-        page.keyboard.press("Escape")
+        field.blur()  # only coming back to the field opens its list again, with the new choices
         page.wait_for_timeout(500)
     option.click(timeout=20_000)
 
