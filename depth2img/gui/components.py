@@ -8,6 +8,7 @@ from typing import Any, Final
 import gradio as gr
 
 from ..table import Option
+from . import versions
 
 UPLOAD_HEIGHT: Final = 200
 """Height of an uploaded picture in the panel, in CSS pixels."""
@@ -30,7 +31,7 @@ def component(option: Option, elem_id: str, *, value: Any, visible: bool = True,
     if option.kind == "image" and option.look == "picture":
         return gr.Image(type="pil", image_mode="RGBA", height=UPLOAD_HEIGHT, **shared)
     if option.kind == "image":
-        return gr.File(type="file", file_types=list(MAP_FILES), **shared)
+        return gr.File(type=versions.UPLOAD, file_types=list(MAP_FILES), **shared)
     shared["value"] = value
     if option.kind == "switch":
         return gr.Checkbox(**shared)

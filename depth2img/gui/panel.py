@@ -17,7 +17,7 @@ import gradio as gr
 
 from ..errors import NoDepthError
 from ..options import CHECKPOINT, OPTIONS, uses_own_map
-from . import view
+from . import versions, view
 from .components import component
 
 SECTIONS: Final = ("source", "adjust", "control", "result")
@@ -140,7 +140,7 @@ def build(
             install = gr.Button(
                 "Install the bundled model", size="sm", visible=False, elem_id=elem_id("install"), scale=0
             )
-        refresh = gr.Button("Refresh depth status", visible=False, elem_id=elem_id("refresh"))
+        refresh = gr.Button("Refresh depth status", visible=versions.HIDDEN, elem_id=elem_id("refresh"))
         with gr.Row(elem_classes=["depth2img-row"]):
             with gr.Column(scale=6, min_width=260, elem_classes=["depth2img-column"]):
                 gr.HTML(_stage(tab, elem_id, around), elem_classes=["depth2img-holder"])
@@ -149,7 +149,7 @@ def build(
                     estimate = _button("Estimate depth", "estimate", elem_id, variant="primary")
                     recall = _button("Depth of the last job", "recall", elem_id)
                     reuse = _button("Use this depth again", "reuse", elem_id)
-                interrupt = gr.Button("Interrupt", visible=False, elem_id=elem_id("interrupt"))
+                interrupt = gr.Button("Interrupt", visible=versions.HIDDEN, elem_id=elem_id("interrupt"))
             with gr.Column(scale=5, min_width=260, elem_classes=["depth2img-column"]):
                 add("source")
                 add("adjust")
@@ -162,7 +162,7 @@ def build(
             add("control")
         added = below() if below is not None else None
         data = gr.HTML(view.to_html(None), elem_id=elem_id("data"), elem_classes=["depth2img-data"])
-        shown = gr.Textbox(visible=False, elem_id=elem_id("shown"))
+        shown = gr.Textbox(visible=versions.HIDDEN, elem_id=elem_id("shown"))
     controls = {name: controls[name] for name in OPTIONS if name in controls}
     names = list(visible("", "", "", directories=directories))
     choices = [controls[name] for name in DECIDING]
@@ -217,7 +217,7 @@ def connect_reuse(panel: Panel, tab: str, previews: view.Previews) -> None:
 
     panel.reuse.click(
         fn=reuse,
-        _js=f"() => [depth2imgShown('{tab}')]",
+        **versions.script(f"() => [depth2imgShown('{tab}')]"),
         inputs=[panel.shown],
         outputs=[*(panel.controls[name] for name in ("source", "depth_map", "holds", "map_channel")), panel.message],
         show_progress="hidden",

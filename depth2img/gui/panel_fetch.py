@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import gradio as gr
 
+from . import versions
 from .panel import note
 
 if TYPE_CHECKING:
@@ -66,7 +67,7 @@ def build(elem_id: Callable[[str], str], files: Sequence[str], offer: str) -> Fe
         )
     progress = gr.HTML("", elem_id=elem_id("fetching"), elem_classes=["depth2img-report"])
     shown = gr.HTML(offer, elem_id=elem_id("offer"), elem_classes=["depth2img-report"])
-    poll = gr.Button("Ask how far it is", visible=False, elem_id=elem_id("poll"))
+    poll = gr.Button("Ask how far it is", visible=versions.HIDDEN, elem_id=elem_id("poll"))
     return Fetching(file, fetch, stop, poll, shown, progress)
 
 

@@ -19,14 +19,19 @@ def uploaded(value: Any) -> Any:
     Raises:
         DepthMapError: the page named a file that was not uploaded.
     """
-    name = getattr(value, "orig_name", None)
-    if name is None or not hasattr(value, "name"):
-        return value
-    # As Gradio chooses it (`Component.DEFAULT_TEMP_DIR`, 3.41), when it starts; the host may set the variable later.
+    if isinstance(value, str) and hasattr(value, "name"):  # of Gradio 4 and later, where it is a path with a name
+        name, path = str(value), Path(value)
+    else:
+        name = getattr(value, "orig_name", None)
+        if name is None or not hasattr(value, "name"):
+            return value
+        path = Path(value.name)
+    # As Gradio chooses it (`Component.DEFAULT_TEMP_DIR`, 3.41; `get_upload_folder`, 4 and later), when it starts; the
+    # host may set the variable later.
     folders = [str(Path(tempfile.gettempdir()) / "gradio"), os.environ.get("GRADIO_TEMP_DIR", "")]
     inside = any(folder and Path(name).resolve().is_relative_to(Path(folder).resolve()) for folder in folders)
-    # A file sent inside the event has a bare name; Gradio has written its content to a temporary folder itself. From
+    # A file sent inside the event has a bare name; Gradio 3 has written its content to a temporary folder itself. From
     # the current folder it would have copied what the page named.
-    if not inside and (Path(name).name != name or Path(name).exists()):
+    if not inside and (Path(name).name != name or Path(name).exists() or isinstance(value, str)):
         raise DepthMapError("The file was not uploaded through the page.", fix="Upload it again.")
-    return Path(value.name)
+    return path

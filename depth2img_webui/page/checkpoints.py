@@ -15,7 +15,7 @@ from modules import paths, sd_models, shared
 
 from depth2img import CheckpointError
 from depth2img.errors import command
-from depth2img.gui import panel, panel_checkpoint
+from depth2img.gui import panel, panel_checkpoint, versions
 
 from ..hosts import loader
 
@@ -135,4 +135,4 @@ def connect(section: panel_checkpoint.Section) -> None:
     section.inspect.click(fn=look, inputs=[section.chosen], outputs=outputs)
     section.setup.click(fn=set_up, inputs=[section.chosen, section.planned], outputs=outputs).then(
         fn=lambda: gr.update(choices=names()), inputs=[], outputs=[section.chosen], show_progress="hidden"
-    ).then(fn=None, _js=REFRESH, inputs=[], outputs=[])
+    ).then(fn=None, **versions.script(REFRESH), inputs=[], outputs=[])

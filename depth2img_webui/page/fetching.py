@@ -15,7 +15,7 @@ import gradio as gr
 from modules import sd_models
 
 from depth2img import CheckpointError, Depth2ImgError
-from depth2img.gui import panel_fetch
+from depth2img.gui import panel_fetch, versions
 from depth2img.io.atomic import refusing
 
 from ..hosts import loader
@@ -164,7 +164,7 @@ def connect(part: panel_fetch.Fetching) -> None:
     shown = [part.progress, part.fetch, part.stop]
     part.file.change(fn=offer, inputs=[part.file], outputs=[part.offer], show_progress="hidden", queue=False)
     part.fetch.click(fn=start, inputs=[part.file], outputs=shown, show_progress="hidden", queue=False).then(
-        fn=None, _js=_watching(part), inputs=[], outputs=[]
+        fn=None, **versions.script(_watching(part)), inputs=[], outputs=[]
     )
     part.poll.click(fn=poll, inputs=[], outputs=shown, show_progress="hidden", queue=False)
     part.stop.click(fn=stop, inputs=[], outputs=shown, show_progress="hidden", queue=False)

@@ -6,7 +6,7 @@ import dataclasses
 from typing import Any, Final
 
 from depth2img import OPTIONS, Depth2ImgError, NoDepthError
-from depth2img.gui import panel
+from depth2img.gui import panel, versions
 
 from .. import estimators, settings
 from ..jobs.host_frame import HostFrame
@@ -103,7 +103,9 @@ def connect(*, tab: str, built: panel.Panel, toggle: Any, host: dict[str, Any]) 
 
         numbers = [host["img2img_width"], host["img2img_height"]]
         inputs = [*numbers, *pictures, *(host[name] for name in names), *controls]
-        asked = built.estimate.click(fn=on_img2img, _js=COLLECT, inputs=inputs, outputs=outputs, show_progress="hidden")
+        asked = built.estimate.click(
+            fn=on_img2img, **versions.script(COLLECT), inputs=inputs, outputs=outputs, show_progress="hidden"
+        )
     built.interrupt.click(fn=None, inputs=[], outputs=[], cancels=[asked])
     info = host[f"generation_info_{tab}"]
     built.recall.click(fn=recall, inputs=[info], outputs=outputs, show_progress="hidden")
