@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import contextvars
-from collections.abc import Callable, Iterator, Mapping
-from typing import Final
+from collections.abc import Iterator, Mapping
+from typing import Any, Final
 
 from depth2img import errors
 
@@ -33,31 +33,28 @@ class JobStopped(BaseException):
         self.error = error
 
 
-_jobs: contextvars.ContextVar[int] = contextvars.ContextVar("depth2img_jobs", default=0)
-"""Number of jobs of the host that are under way: more than one where a script runs a job within a job."""
+_jobs: contextvars.ContextVar[tuple[Any, ...]] = contextvars.ContextVar("depth2img_jobs", default=())
+
+
+def under_way() -> tuple[Any, ...]:
+    """Return the host's jobs that are under way, the outermost first: several where a script runs one within one."""
+    return _jobs.get()
 
 
 @contextlib.contextmanager
-def job(clear: Callable[[], None]) -> Iterator[None]:
+def job(p: Any) -> Iterator[None]:
     """Let a job of the host fail with the error that `stops_the_job` sends out of it.
 
     A job within a job stops the outer one too: the script between them would swallow an ordinary exception.
-
-    Args:
-        clear: called when the job fails, whatever the reason.
     """
-    depth = _jobs.get()
-    token = _jobs.set(depth + 1)
+    outer = _jobs.get()
+    token = _jobs.set((*outer, p))
     try:
         yield
     except JobStopped as stopped:
-        clear()
-        if depth:
+        if outer:
             raise
         raise stopped.error from stopped.__cause__
-    except BaseException:
-        clear()
-        raise
     finally:
         _jobs.reset(token)
 

@@ -14,10 +14,20 @@ from depth2img.options import OPTIONS
 from . import api, estimators, infotext, settings, xyz
 from .errors import stops_the_job
 from .hosts import a1111, compat, loader
+from .hosts.base import Jobs
 from .jobs import batch_tab, denoise, hook, request, results, tiles
 from .page import checkpoints, fetching, form, preview, wiring
 
 TITLE = OPTIONS["enabled"].label
+
+JOBS = Jobs(
+    running=hook.running,
+    has_request=lambda p: request.request_of(p) is not None,
+    img2img_conditioning=hook.img2img_conditioning,
+    txt2img_conditioning=hook.txt2img_conditioning,
+    at_step=denoise.at_step,
+)
+"""What the host's adapter calls."""
 
 
 class DepthToImage(scripts.Script):
@@ -111,7 +121,6 @@ class DepthToImage(scripts.Script):
         """Keep and save the maps when all pictures are done."""
         preview.keep(p, processed)
         results.add_maps(p, processed)
-        hook.take_off(p)
 
 
 def _switch(p: Any, args: tuple[Any, ...]) -> None:
@@ -133,7 +142,7 @@ def register() -> None:
     batch_tab.apply()
     script_callbacks.on_script_unloaded(unregister)
     script_callbacks.on_ui_settings(settings.add)
-    a1111.apply(denoise.at_step, is_ours=lambda p: request.request_of(p) is not None, clear=hook.detach)
+    a1111.apply(JOBS)
     script_callbacks.on_before_ui(xyz.add)
     script_callbacks.on_app_started(api.add)
     xyz.add()  # with --nowebui there is no page, and the X/Y/Z script is loaded before extensions

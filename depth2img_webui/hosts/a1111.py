@@ -1,4 +1,4 @@
-"""AUTOMATIC1111 1.6.0 to 1.10.1: the steps of its samplers, and the end of its jobs.
+"""AUTOMATIC1111 1.6.0 to 1.10.1: its jobs, the conditioning of each pass, and the steps of its samplers.
 
 What a version has decides, not its number. The rows of a step, in the host's order: those with a prompt (for each
 picture as many as its prompt has parts joined by AND), then one unconditional row per picture.
@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import contextvars
 import inspect
-from collections.abc import Callable
 from typing import Any, Final
 
 import torch
@@ -20,9 +19,9 @@ from modules import patches, processing, script_callbacks, scripts, sd_samplers_
 
 from depth2img import Depth2ImgError
 
-from ..errors import job, stops_the_job
+from ..errors import stops_the_job
 from . import compat
-from .base import AtStep, Halves, Step
+from .base import Halves, Jobs, Step
 
 KEY: Final = __name__
 
@@ -30,31 +29,52 @@ _denoiser: contextvars.ContextVar[Any] = contextvars.ContextVar("depth2img_denoi
 """The denoiser that is at work, in hosts that do not tell callbacks."""
 
 
-def apply(at_step: AtStep, *, is_ours: Callable[[Any], bool], clear: Callable[[Any], None]) -> None:
-    """Take part in the host's jobs; safe to call twice.
-
-    Args:
-        at_step: asked at each step of a depth checkpoint.
-        is_ours: whether depth has a part in a job.
-        clear: takes everything of ours off a job that has failed.
-    """
+def apply(jobs: Jobs) -> None:
+    """Take part in the host's jobs; safe to call twice."""
     undo()
+    kind = processing.StableDiffusionProcessing
     inner = processing.process_images_inner
+    img2img, txt2img = kind.img2img_image_conditioning, kind.txt2img_image_conditioning
 
     def process_images_inner(p: Any) -> Any:
-        with job(lambda: clear(p)):
+        with jobs.running(p):
             return inner(p)
+
+    def img2img_image_conditioning(self: Any, *args: Any, **kwargs: Any) -> torch.Tensor:
+        return jobs.img2img_conditioning(img2img, self, *args, **kwargs)
+
+    def txt2img_image_conditioning(self: Any, *args: Any, **kwargs: Any) -> torch.Tensor:
+        return jobs.txt2img_conditioning(txt2img, self, *args, **kwargs)
 
     def on_cfg_denoiser(params: Any) -> None:
         with stops_the_job("a step of the sampler"):
             denoiser = getattr(params, "denoiser", None)
-            _at_step(params, _denoiser.get() if denoiser is None else denoiser, at_step, is_ours)
+            _at_step(params, _denoiser.get() if denoiser is None else denoiser, jobs)
 
     patches.patch(KEY, processing, "process_images_inner", process_images_inner)
+    patches.patch(KEY, kind, "img2img_image_conditioning", img2img_image_conditioning)
+    patches.patch(KEY, kind, "txt2img_image_conditioning", txt2img_image_conditioning)
     if "denoiser" not in inspect.signature(script_callbacks.CFGDenoiserParams).parameters:  # before 1.8.0
         _note_the_denoiser(sd_samplers_cfg_denoiser.CFGDenoiser)
     script_callbacks.on_cfg_denoiser(on_cfg_denoiser)
     script_callbacks.on_app_started(lambda demo, app: _name_choices())
+
+
+def undo() -> None:
+    """Undo the patches, if they are there; the host takes back the callbacks itself."""
+    for target, name in _targets():
+        if patches.original(KEY, target, name) is not None:
+            patches.undo(KEY, target, name)
+
+
+def _targets() -> list[tuple[Any, str]]:
+    """List what is patched."""
+    return [
+        (processing, "process_images_inner"),
+        (processing.StableDiffusionProcessing, "img2img_image_conditioning"),
+        (processing.StableDiffusionProcessing, "txt2img_image_conditioning"),
+        (sd_samplers_cfg_denoiser.CFGDenoiser, "forward"),
+    ]
 
 
 def _name_choices() -> None:
@@ -64,13 +84,6 @@ def _name_choices() -> None:
             for arg in info.args:
                 if arg.choices is not None:
                     arg.choices = [choice[0] if isinstance(choice, tuple) else choice for choice in arg.choices]
-
-
-def undo() -> None:
-    """Undo the patches, if they are there; the host takes back the callback itself."""
-    for target, name in ((processing, "process_images_inner"), (sd_samplers_cfg_denoiser.CFGDenoiser, "forward")):
-        if patches.original(KEY, target, name) is not None:
-            patches.undo(KEY, target, name)
 
 
 def _note_the_denoiser(kind: Any) -> None:
@@ -86,9 +99,9 @@ def _note_the_denoiser(kind: Any) -> None:
     patches.patch(KEY, kind, "forward", forward)
 
 
-def _at_step(params: Any, denoiser: Any, at_step: AtStep, is_ours: Callable[[Any], bool]) -> None:
+def _at_step(params: Any, denoiser: Any, jobs: Jobs) -> None:
     """Give `params.image_cond` the rows, the height and the width that `params.x` will have."""
-    if denoiser is not None and is_ours(denoiser.p):
+    if denoiser is not None and jobs.has_request(denoiser.p):
         _let_go_of_the_refiner(denoiser)
     if compat.depth_network(shared.sd_model) is None:
         return
@@ -99,7 +112,7 @@ def _at_step(params: Any, denoiser: Any, at_step: AtStep, is_ours: Callable[[Any
         )
     rows = params.text_uncond.shape[0]
     extra = denoiser.sampler.sampler_extra_args
-    halves = at_step(
+    halves = jobs.at_step(
         Step(
             p=denoiser.p,
             latent=params.x[-rows:],

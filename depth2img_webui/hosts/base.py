@@ -1,9 +1,10 @@
-"""Values that a host and the jobs exchange at each step of a sampler, independent of any host's layout."""
+"""Values and functions that a host's adapter and the jobs exchange, independent of any host's layout."""
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
@@ -45,5 +46,21 @@ class Halves:
     without: torch.Tensor
 
 
-AtStep = Callable[[Step], "Halves | None"]
-"""Decides what the network gets; None leaves what the host has."""
+@dataclasses.dataclass(frozen=True)
+class Jobs:
+    """What a host's adapter calls during its jobs.
+
+    Attributes:
+        running: encloses a whole job.
+        has_request: whether depth has a part in a job.
+        img2img_conditioning: makes the conditioning of a pass that starts from pictures. Called with the host's
+            function, the job, and the arguments of that function.
+        txt2img_conditioning: the same for a pass that starts from noise, or from an upscaled latent.
+        at_step: decides what the network gets at a step of a depth checkpoint; None leaves what the host has.
+    """
+
+    running: Callable[[Any], AbstractContextManager[None]]
+    has_request: Callable[[Any], bool]
+    img2img_conditioning: Callable[..., torch.Tensor]
+    txt2img_conditioning: Callable[..., torch.Tensor]
+    at_step: Callable[[Step], Halves | None]

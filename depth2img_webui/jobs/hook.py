@@ -1,14 +1,13 @@
 """Put depth conditioning on a job and take it off again.
 
-All state of a job lives in a `Request` on `p`. `detach` removes everything that is put on the instance `p`: when the
-job is done, when it fails, and when the next run on the same `p` begins. What other extensions have put there stays or
-comes back.
+All state of a job lives in a `Request` on `p`. `detach` removes everything that is put on `p`: when the job is done,
+when it fails, and when the next run on the same `p` begins.
 """
 
 from __future__ import annotations
 
-import types
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterator
 from typing import Any, Final
 
 import torch
@@ -20,14 +19,11 @@ from depth2img.io.images import FloatPicture
 from depth2img.options import OPTIONS
 
 from .. import xyz
-from ..errors import stops_the_job
+from ..errors import job, stops_the_job
 from ..hosts import compat
 from . import batch_tab, maps, tiles
 from .request import REQUEST, Request, frame_of, load, read_options, request_of, wants_given_depth
-
-REPLACED: Final = "_depth2img_replaced"
-"""Attribute of `p` that holds the methods that were put there, and those that they replace."""
-
+from .second_pass import request_of_pass
 
 FAILED: Final = "_depth2img_failed"
 """Attribute of `p` that holds the error of a method that ran before the job began."""
@@ -49,11 +45,6 @@ def begin(p: Any, args: tuple[Any, ...]) -> None:
     p.extra_generation_params.update(request.options.infotext())
     setattr(p, REQUEST, request)
     maps.forget(p, request)
-    _replace(
-        p,
-        img2img_image_conditioning=lambda *given, **named: _img2img_conditioning(p, *given, **named),
-        txt2img_image_conditioning=lambda *given, **named: _txt2img_conditioning(p, *given, **named),
-    )
 
 
 def detach(p: Any) -> None:
@@ -64,28 +55,21 @@ def detach(p: Any) -> None:
     p.extra_generation_params.pop(FIDELITY, None)
 
 
-def _replace(p: Any, **methods: Callable[..., Any]) -> None:
-    own = p.__dict__
-    own[REPLACED] = {name: (method, own.get(name)) for name, method in methods.items()}
-    own.update(methods)
-
-
 def take_off(p: Any) -> None:
     """Remove what was put on `p`, but keep what is in the infotext."""
-    own = p.__dict__
-    own.pop(REQUEST, None)
-    for name, (ours, before) in own.pop(REPLACED, {}).items():
-        if own.get(name) is not ours:
-            continue  # another extension has replaced it in turn
-        del own[name]
-        if before is not None:
-            own[name] = before
+    p.__dict__.pop(REQUEST, None)
 
 
-def _original(p: Any, name: str) -> Callable[..., Any]:
-    """Return what our method stands for: the host's, or what another extension had put in its place."""
-    _, before = p.__dict__.get(REPLACED, {}).get(name, (None, None))
-    return before if before is not None else types.MethodType(getattr(type(p), name), p)
+@contextlib.contextmanager
+def running(p: Any) -> Iterator[None]:
+    """Clear up after a job of the host; one that fails leaves nothing in the infotext either."""
+    with job(p):
+        try:
+            yield
+        except BaseException:
+            detach(p)
+            raise
+        take_off(p)
 
 
 def fail_later(p: Any, error: Exception) -> None:
@@ -109,14 +93,19 @@ def _request(p: Any, args: tuple[Any, ...]) -> Request | None:
         if wants_given_depth(options):
             raise maps.no_depth_model(p.sd_model)
         return None
-    request = load(options, tiles.driving_script(p))
-    if has_network and options.enabled and options.source == "picture" and not _has_picture(p):
+    if has_network:
+        _check(p, options)
+    return load(options, tiles.driving_script(p))
+
+
+def _check(p: Any, options: DepthOptions) -> None:
+    """Refuse a job of a depth checkpoint that has no depth."""
+    if options.enabled and options.source == "picture" and not _has_picture(p):
         raise NoDepthError(
             "A depth checkpoint needs depth, and txt2img has no picture to take it from.",
             fix="Under 'Depth to image' give another picture or a depth map, or use img2img, "
             "or untick 'Depth to image' to generate without depth.",
         )
-    return request
 
 
 def _has_picture(p: Any) -> bool:
@@ -134,37 +123,51 @@ def _other_checkpoints(p: Any) -> bool:
     return hires or getattr(p, "refiner_checkpoint_info", None) is not None
 
 
-def _img2img_conditioning(
-    p: Any, source_image: torch.Tensor, latent_image: torch.Tensor, *args: Any, **kwargs: Any
+def img2img_conditioning(
+    original: Callable[..., torch.Tensor],
+    p: Any,
+    source_image: torch.Tensor,
+    latent_image: torch.Tensor,
+    *args: Any,
+    **kwargs: Any,
 ) -> torch.Tensor:
     """Stand for `img2img_image_conditioning`: img2img, inpaint, and the hires pass after a pixel upscaler."""
+    has_network = compat.depth_network(p.sd_model) is not None
     request = request_of(p)
-    if request is None:  # another extension has kept ours beyond the job
-        return _original(p, "img2img_image_conditioning")(source_image, latent_image, *args, **kwargs)
+    if request is None and not has_network:
+        return original(p, source_image, latent_image, *args, **kwargs)
     mask = kwargs.get("image_mask", args[0] if args else None)
     hires_pixels = getattr(p, "is_hr_pass", False) and getattr(p, "latent_scale_mode", None) is None
     with stops_the_job():
+        request = request or request_of_pass(p)
         frame_of(p, request, mask)
         pictures = maps.pictures_of(source_image, zero_to_one=hires_pixels)
-        if compat.depth_network(p.sd_model) is not None:
+        if has_network:
             tensor = maps.condition(p, request, pictures, latent_image)
             if request.options.enabled and request.options.ignore_colours and hasattr(p, "init_images"):
                 start_from_noise(p)
             return tensor
         request.pictures = pictures
-        return _original(p, "img2img_image_conditioning")(source_image, latent_image, *args, **kwargs)
+        return original(p, source_image, latent_image, *args, **kwargs)
 
 
-def _txt2img_conditioning(p: Any, x: torch.Tensor, width: int | None = None, height: int | None = None) -> torch.Tensor:
+def txt2img_conditioning(
+    original: Callable[..., torch.Tensor], p: Any, x: torch.Tensor, *args: Any, **kwargs: Any
+) -> torch.Tensor:
     """Stand for `txt2img_image_conditioning`: the first pass, and the hires pass after a latent upscaler."""
-    request = request_of(p)
-    if request is None or compat.depth_network(p.sd_model) is None:
-        return _original(p, "txt2img_image_conditioning")(x, width, height)
+    if compat.depth_network(p.sd_model) is None:
+        return original(p, x, *args, **kwargs)
     pictures: list[FloatPicture] = []
+    hires = getattr(p, "is_hr_pass", False)
     with stops_the_job():
-        again = request.options.hires == "estimate" and getattr(p, "is_hr_pass", False)
+        request = request_of(p)
+        if request is None:
+            request = request_of_pass(p)
+            if not hires:
+                _check(p, request.options)
+        again = request.options.hires == "estimate" and hires
         if request.options.enabled and (request.options.source == "picture" or again):
-            # Only a hires pass gets here: `begin` has refused a first pass without a picture.
+            # Only a hires pass gets here: a first pass without a picture was refused.
             pictures = maps.pictures_of(processing.decode_first_stage(p.sd_model, x).clamp(-1, 1))
         return maps.condition(p, request, pictures, x)
 

@@ -164,8 +164,7 @@ class Host:
 
     def left_on(self, p: Any) -> list[str]:
         """List the attributes that the extension has left on `p`."""
-        own = ("init", "img2img_image_conditioning", "txt2img_image_conditioning")
-        return [name for name in p.__dict__ if name in own or name.startswith("_depth2img")]
+        return [name for name in p.__dict__ if name.startswith("_depth2img")]
 
 
 @contextlib.contextmanager

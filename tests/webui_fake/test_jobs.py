@@ -176,38 +176,13 @@ def test_how_often_a_pass_calls_the_network(
 # --- who else is there -------------------------------------------------------------------------------------------
 
 
-def test_methods_that_outlive_their_job_are_the_hosts(host: Host) -> None:
-    """Another extension may keep what it found on `p`."""
-    host.select("plain")
-    p = host.img2img(ramp(), refiner_checkpoint="depth", refiner_switch_at=0.5)
-    p.refiner_checkpoint_info = host.sd_models.get_closet_checkpoint_match("depth")
-    hook = host.ours("jobs.hook")
-    hook.begin(p, ())
-    kept = p.img2img_image_conditioning
-    hook.detach(p)
-    mask = Image.new("L", (8, 8))
-    assert kept(torch.zeros(1, 3, 16, 16), torch.zeros(1, 4, 2, 2), mask, round_image_mask=False).shape[1] == 5
-    assert p.fake_native == ("img2img", mask, False)
-    p = host.txt2img(enable_hr=True, hr_checkpoint_name="depth")
-    hook.begin(p, ())
-    kept = p.txt2img_image_conditioning
-    hook.detach(p)
-    host.select("depth")
-    assert kept(torch.zeros(1, 4, 2, 2), 48, height=32).shape[1] == 5
-    assert p.fake_native == ("txt2img", 48, 32)
-
-
-def test_a_method_that_another_extension_has_replaced_stays_replaced(host: Host) -> None:
-    hook = host.ours("jobs.hook")
-    p = host.img2img(ramp())
-    before = {"img2img": lambda *_: "before"}
-    p.img2img_image_conditioning = before["img2img"]
-    hook.begin(p, ())
-    ours = p.img2img_image_conditioning
-    p.img2img_image_conditioning = theirs = lambda *given: ours(*given)
-    hook.detach(p)
-    assert p.__dict__["img2img_image_conditioning"] is theirs
-    assert "txt2img_image_conditioning" not in p.__dict__
+def test_what_another_extension_puts_on_p_stays_there(host: Host) -> None:
+    """It stands before ours, which it may call."""
+    p = host.img2img(ramp(), args=({"strength": 0.5},))
+    inner = p.img2img_image_conditioning
+    p.img2img_image_conditioning = theirs = lambda *given: inner(*given) * 0.5
+    host.run(p)
+    assert host.seen[-1].max() == 0.25 and p.__dict__["img2img_image_conditioning"] is theirs
 
 
 @pytest.mark.parametrize("kept", ["_depth2img_first", "_depth2img_span"])

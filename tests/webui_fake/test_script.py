@@ -81,7 +81,7 @@ def test_reload_ui_twice_leaves_one_set_of_callbacks(bare: Host) -> None:
         bare.script_callbacks.clear_callbacks()
         standin.load_script(bare)
     assert kinds(bare) == CALLBACKS and bare.reported == []
-    assert len(bare.patches.originals) == 7
+    assert len(bare.patches.originals) == 9
 
 
 def test_start_up_imports_nothing_heavy(only_while_loading: Host, monkeypatch: pytest.MonkeyPatch) -> None:

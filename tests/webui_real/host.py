@@ -183,6 +183,7 @@ def running(
     interface: bool = False,
     environment: dict[str, str] | None = None,
     settled: bool = True,
+    beside: tuple[str, ...] = (),
 ) -> Iterator[Host]:
     """Start the WebUI on the CPU as its documentation says, wait until it answers, stop it at the end.
 
@@ -195,6 +196,7 @@ def running(
         interface: also serve the page.
         environment: more environment variables.
         settled: wait until the first checkpoint is loaded, or has failed to load.
+        beside: names of other extensions' checkouts in the folder EXTENSIONS_DIR, which are loaded too.
     """
     webui = Path(os.environ["WEBUI_DIR"])
     extensions = folder / "extensions"
@@ -202,6 +204,8 @@ def running(
     (extensions / "probe").symlink_to(Path(__file__).parent / "probe", target_is_directory=True)
     if extension is not None:
         (extensions / extension).symlink_to(ROOT, target_is_directory=True)
+    for name in beside:
+        (extensions / name).symlink_to(Path(os.environ["EXTENSIONS_DIR"], name).resolve(), target_is_directory=True)
     (folder / "models" / "midas").mkdir(parents=True)
     (folder / "temporary").mkdir()  # of its own, so that what it leaves there can be counted
     if midas is not None:

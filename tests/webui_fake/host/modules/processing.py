@@ -243,7 +243,8 @@ def process_images_inner(p):
         prompts = [p.prompt] * p.batch_size
         conditioning = [prompt.split(" AND ") for prompt in prompts]
         samples = p.sample(conditioning, torch.zeros(len(prompts), 77, 8), [], [], 0, prompts)
-        for latent in decode_first_stage(p.sd_model, samples):
+        for index, latent in enumerate(decode_first_stage(p.sd_model, samples)):
+            p.batch_index = index
             output.append(fake_picture(p, latent, len(output)))
             if p.scripts is not None:
                 p.scripts.postprocess_image(p, scripts.PostprocessImageArgs(output[-1]))

@@ -33,14 +33,15 @@ class Probe:
 
     def native(self, on: bool) -> None:
         """True: the extension stays away from all jobs, so that the host's own code runs."""
-        adapter = sys.modules.get("depth2img_webui.hosts.a1111")
-        script = sys.modules.get("depth2img_webui.script")
-        if adapter is None or script is None:
+        modules = [sys.modules.get(f"depth2img_webui.{name}") for name in ("script", "hosts.a1111", "jobs.hook")]
+        if None in modules:
             return
+        script, *others = modules
         if not hasattr(self, "originals"):
-            self.originals = adapter.compat, script.DepthToImage.process
+            self.originals = script.compat, script.DepthToImage.process
         compat, process = self.originals
-        adapter.compat = types.SimpleNamespace(depth_network=lambda model: None) if on else compat
+        for module in others:
+            module.compat = types.SimpleNamespace(depth_network=lambda model: None) if on else compat
         script.DepthToImage.process = (lambda *args: None) if on else process
 
     def settled(self) -> bool:
