@@ -2,8 +2,8 @@
 
 picture -> depth map -> adjusted map -> conditioning -> sampler
 
-`Engine` generates and needs the extra `diffusers`; everything else works without it. torch is imported with the first
-name that needs it, diffusers with the first model.
+`Engine` generates and needs the extra `diffusers`; everything else works without it. Nothing but the standard library
+is imported until a name is used: NumPy and OpenCV with the first that needs them, diffusers with the first model.
 """
 
 from __future__ import annotations
@@ -11,30 +11,30 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any, Final
 
-from .depth.adjustments import adjust
-from .depth.conditioning import conditioning, neutral
-from .depth.depth_map import DepthMap
-from .depth.reading import read_depth_map
-from .diffusion.settings import Settings
-from .errors import (
-    CheckpointError,
-    Depth2ImgError,
-    DepthMapError,
-    EstimatorError,
-    NoDepthError,
-    NoDepthModelError,
-    OptionError,
-    PictureError,
-)
-from .estimators.base import Estimator, register_estimator
-from .estimators.cache import DepthCache
-from .estimators.midas import MidasEstimator
-from .io.images import read_picture
-from .options import OPTIONS, DepthOptions
-
 if TYPE_CHECKING:
+    from .depth.adjustments import adjust
+    from .depth.conditioning import conditioning, neutral
+    from .depth.depth_map import DepthMap
+    from .depth.reading import read_depth_map
     from .diffusion.engine import Engine
     from .diffusion.job import Generated, Job
+    from .diffusion.settings import Settings
+    from .errors import (
+        CheckpointError,
+        Depth2ImgError,
+        DepthMapError,
+        EstimatorError,
+        LibraryError,
+        NoDepthError,
+        NoDepthModelError,
+        OptionError,
+        PictureError,
+    )
+    from .estimators.base import Estimator, register_estimator
+    from .estimators.cache import DepthCache
+    from .estimators.midas import MidasEstimator
+    from .io.images import read_picture
+    from .options import OPTIONS, DepthOptions
 
 __version__ = "0.1.0"
 
@@ -51,6 +51,7 @@ __all__ = [
     "EstimatorError",
     "Generated",
     "Job",
+    "LibraryError",
     "MidasEstimator",
     "NoDepthError",
     "NoDepthModelError",
@@ -65,8 +66,33 @@ __all__ = [
     "register_estimator",
 ]
 
-_LAZY: Final = {"Engine": "diffusion.engine", "Generated": "diffusion.job", "Job": "diffusion.job"}
-"""Public name -> its module, which brings in torch and is imported when the name is first used."""
+_MODULES: Final = {
+    "depth.adjustments": ("adjust",),
+    "depth.conditioning": ("conditioning", "neutral"),
+    "depth.depth_map": ("DepthMap",),
+    "depth.reading": ("read_depth_map",),
+    "diffusion.engine": ("Engine",),
+    "diffusion.job": ("Generated", "Job"),
+    "diffusion.settings": ("Settings",),
+    "errors": (
+        "CheckpointError",
+        "Depth2ImgError",
+        "DepthMapError",
+        "EstimatorError",
+        "LibraryError",
+        "NoDepthError",
+        "NoDepthModelError",
+        "OptionError",
+        "PictureError",
+    ),
+    "estimators.base": ("Estimator", "register_estimator"),
+    "estimators.cache": ("DepthCache",),
+    "estimators.midas": ("MidasEstimator",),
+    "io.images": ("read_picture",),
+    "options": ("OPTIONS", "DepthOptions"),
+}
+_LAZY: Final = {name: module for module, names in _MODULES.items() for name in names}
+"""Public name -> its module, which is imported when the name is first used."""
 
 
 def __getattr__(name: str) -> Any:

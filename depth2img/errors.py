@@ -65,5 +65,9 @@ class EstimatorError(Depth2ImgError):
     """A depth estimator is unknown, or returned something that is not a depth map."""
 
 
+class LibraryError(Depth2ImgError):
+    """An installed library is too old or too new."""
+
+
 class CheckpointError(Depth2ImgError):
     """A checkpoint file cannot be used as a depth checkpoint."""

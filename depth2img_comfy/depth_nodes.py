@@ -10,7 +10,8 @@ import numpy as np
 
 from depth2img import DepthOptions, OptionError, read_depth_map
 from depth2img.depth.adjustments import under_mask
-from depth2img.depth.depth_map import COLOUR_MAPS, is_flat
+from depth2img.depth.colour_maps import COLOUR_MAPS
+from depth2img.depth.depth_map import is_flat
 from depth2img.depth.scores import structure
 from depth2img.options import MAP_OPTIONS
 

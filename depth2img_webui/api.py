@@ -23,7 +23,7 @@ from pydantic import BaseModel, Field
 
 from depth2img import OPTIONS, Depth2ImgError, DepthMap, DepthOptions, OptionError, read_picture
 from depth2img.depth.adjustments import finish
-from depth2img.depth.depth_map import check_colour_map
+from depth2img.depth.colour_maps import check_colour_map
 from depth2img.depth.hints import hints
 from depth2img.depth.reading import MapReader
 from depth2img.options import ADJUSTMENTS, CHECKPOINT, MAP_OPTIONS

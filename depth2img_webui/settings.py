@@ -9,7 +9,7 @@ import gradio as gr
 from modules import sd_models, shared, shared_items
 
 from depth2img import OPTIONS
-from depth2img.depth.depth_map import COLOUR_MAPS
+from depth2img.depth.colour_maps import COLOUR_MAPS
 from depth2img.estimators.cache import DEFAULT_BYTES
 from depth2img.estimators.pool import IDLE_SECONDS
 from depth2img.table import Option

@@ -7,12 +7,7 @@ from typing import Any
 
 import click
 
-from ..depth.adjustments import finish, joint_span
-from ..depth.depth_map import COLOUR_MAPS
-from ..depth.hints import hints
-from ..depth.reading import MapReader
-from ..diffusion.results import MAP_ENDING
-from ..io.saving import save_picture
+from ..depth.colour_maps import COLOUR_MAPS
 from ..options import MAP_OPTIONS, OPTIONS, DepthOptions
 from . import flags
 from .flags import json_flag, output_flag, report
@@ -35,6 +30,12 @@ def adjust_command(
     maps: tuple[Path, ...], depth: DepthOptions, output: Path | None, colour_map: str | None, as_json: bool
 ) -> None:
     """Read depth maps of any kind and write them adjusted: 16-bit PNG (white = near), .tiff or .npy."""
+    from ..depth.adjustments import finish, joint_span
+    from ..depth.hints import hints
+    from ..depth.reading import MapReader
+    from ..diffusion.results import MAP_ENDING
+    from ..io.saving import save_picture
+
     several = len(maps) > 1
     targets = [flags.output_path(output, source, MAP_ENDING, several=several) for source in maps]
     shown = [path.with_name(f"{path.stem}-{colour_map}.png") for path in targets if colour_map is not None]

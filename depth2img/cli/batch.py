@@ -14,8 +14,7 @@ from typing import Any, Final
 
 import click
 
-from ..io.pairing import UNMATCHED
-from ..io.saving import PICTURE_KINDS
+from ..io.pairing import PICTURE_KINDS, UNMATCHED
 from ..options import DepthOptions
 from .flags import PATH, depth_flags, device_flag, dtype_flag, json_flag, model_flag, progress, report, setting_flags
 

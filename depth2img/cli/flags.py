@@ -13,8 +13,6 @@ from typing import Any, Final, TypeVar
 
 import click
 
-from ..depth.hints import counted, hints
-from ..depth.reading import MapReader, has_depth_inside
 from ..diffusion.settings import DEVICES, DTYPES, SETTINGS, Settings
 from ..errors import OptionError
 from ..io.pairing import composed
@@ -194,6 +192,8 @@ def check_targets(targets: Sequence[tuple[Path, Path]]) -> None:
 
 def tell_hints(found: Sequence[tuple[str, Mapping[str, str]]]) -> None:
     """Say on stderr what is noteworthy about depth maps; see `hints.counted`."""
+    from ..depth.hints import counted
+
     for sentence in counted(found):
         click.echo(sentence, err=True)
 
@@ -204,6 +204,8 @@ def tell_depth_inside(pictures: Sequence[Path]) -> None:
     Args:
         pictures: files that can be read as pictures.
     """
+    from ..depth.reading import has_depth_inside
+
     inside = [path for path in pictures if has_depth_inside(path)]
     if inside:
         more = f" So it is with {len(inside)} of {len(pictures)} pictures." if len(inside) > 1 else ""
@@ -219,6 +221,9 @@ def with_map_read(depth: DepthOptions) -> DepthOptions:
     """
     if depth.depth_map is None:
         return depth
+    from ..depth.hints import hints
+    from ..depth.reading import MapReader
+
     found = MapReader.of(depth)(depth.depth_map)
     tell_hints([(str(depth.depth_map), hints(found, depth))])
     return dataclasses.replace(depth, depth_map=found)

@@ -15,13 +15,9 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from ..depth.adjustments import adjust
-from ..depth.depth_map import COLOUR_MAPS
-from ..diffusion.results import MAP_ENDING, result_paths, save_result, view
+from ..depth.colour_maps import COLOUR_MAPS
 from ..diffusion.settings import Settings, in_section
 from ..errors import Depth2ImgError, OptionError
-from ..io.images import read_picture, to_float
-from ..io.saving import picture_path, save_picture
 from ..options import ADJUSTMENTS, OPTIONS, DepthOptions
 from . import flags
 from .adjust import adjust_command
@@ -132,7 +128,11 @@ def estimate(
     as_json: bool,
 ) -> None:
     """Estimate depth: 16-bit PNG (white = near), or .tiff or .npy with the estimator's raw values."""
+    from ..depth.adjustments import adjust
     from ..diffusion import load_estimator
+    from ..diffusion.results import MAP_ENDING, view
+    from ..io.images import read_picture, to_float
+    from ..io.saving import save_picture
 
     several = len(pictures) > 1
     targets = [flags.output_path(output, source, MAP_ENDING, several=several) for source in pictures]
@@ -194,6 +194,10 @@ def generate(
     as_json: bool,
 ) -> None:
     """Generate: depth-to-image, or depth inpainting with --mask. Each picture keeps its own depth."""
+    from ..diffusion.results import result_paths, save_result
+    from ..io.images import read_picture
+    from ..io.saving import picture_path
+
     several = len(pictures) > 1
     targets = [
         picture_path(flags.output_path(output, source, "-depth2img.png", several=several)) for source in pictures
@@ -266,6 +270,8 @@ def compare(
     as_json: bool,
 ) -> None:
     """Compare img2img and depth2img on one checkpoint over denoising strengths, as one labelled figure."""
+    from ..io.images import read_picture
+    from ..io.saving import picture_path, save_picture
     from . import compare as comparing
 
     target = picture_path(flags.output_path(output, picture, "-compare.png", several=False))

@@ -16,6 +16,7 @@ from PIL import Image
 from ..errors import DepthMapError
 from ..io import images
 from ..io.atomic import write_file
+from .colour_maps import COLOUR_MAPS, check_colour_map
 
 FLAT: Final = 1e-5
 """See `is_flat`. Bicubic resizing makes ripples of up to 3e-6 of a constant, by rounding; one step of a 16-bit map,
@@ -23,27 +24,6 @@ which is not flat, is 1.5e-5."""
 
 LARGEST: Final = 1e30
 """Largest magnitude of a depth value, so that differences and bicubic sums stay finite in float32."""
-
-
-COLOUR_MAPS: Final = {
-    "grey": None,
-    "inferno": cv2.COLORMAP_INFERNO,
-    "magma": cv2.COLORMAP_MAGMA,
-    "viridis": cv2.COLORMAP_VIRIDIS,
-    "turbo": cv2.COLORMAP_TURBO,
-}
-"""Name -> OpenCV colour map of `DepthMap.to_image`; near is the bright end."""
-
-
-def check_colour_map(name: str) -> None:
-    """Refuse a name that is not in `COLOUR_MAPS`.
-
-    Raises:
-        DepthMapError: it is unknown.
-    """
-    if name not in COLOUR_MAPS:
-        raise DepthMapError(f"There is no colour map '{name[:40]}'.", fix=f"Use {', '.join(COLOUR_MAPS)}.")
-
 
 Span = tuple[float, float]
 """Two values of a map: what counts as farthest and as nearest."""

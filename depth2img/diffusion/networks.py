@@ -16,6 +16,7 @@ from ..checkpoints.model import Model
 from ..embedded.depth_net import TinyDepthNet
 from ..errors import CheckpointError
 from ..estimators.midas import MidasEstimator
+from . import libraries
 
 LATENT_FACTOR: Final = 8
 """Pixels to a latent's cell, each way, of an autoencoder with four levels."""
@@ -92,9 +93,11 @@ def build(model: Model, *, device: torch.device, dtype: torch.dtype) -> Networks
 
     Raises:
         CheckpointError: the weights do not fit their configurations.
+        LibraryError: the installed diffusers or transformers does not fit.
     """
-    from diffusers import AutoencoderKL, UNet2DConditionModel
-    from transformers import CLIPTextConfig, CLIPTextModel
+    with libraries.needed():
+        from diffusers import AutoencoderKL, UNet2DConditionModel
+        from transformers import CLIPTextConfig, CLIPTextModel
 
     config = model.config
     scale = float(config.vae.get("scaling_factor", DEFAULT_SCALE))
@@ -145,18 +148,21 @@ def public_config(config: Mapping[str, Any]) -> dict[str, Any]:
 def _empty_depth(config: Config) -> nn.Module:
     if "target" in config:  # `config.checked` lets no other target through
         return TinyDepthNet(tuple(int(width) for width in config["channels"]))
-    from transformers import DPTConfig, DPTForDepthEstimation
+    with libraries.needed():
+        from transformers import DPTConfig, DPTForDepthEstimation
 
     network: nn.Module = DPTForDepthEstimation(DPTConfig(**public_config(config)))
     return network
 
 
 def _fill(network: nn.Module, model: Model, component: Component, device: torch.device, dtype: torch.dtype) -> None:
-    part = model.parts[component]
-    state = {
-        name: tensor.to(device=device, dtype=dtype if tensor.is_floating_point() else None)
-        for name, tensor in ((name, part.get(name)) for name in part.keys())
-    }
+    part, known = model.parts[component], network.state_dict().keys()
+    state = {}
+    for name in part.keys():
+        tensor = part.get(name)
+        kind = dtype if tensor.is_floating_point() else None
+        state[libraries.stored_name(name, known)] = tensor.to(device=device, dtype=kind)
+    libraries.check_names(network, state.keys())
     try:
         network.load_state_dict(state, strict=True, assign=True)
     except RuntimeError as problem:

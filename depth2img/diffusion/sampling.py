@@ -14,6 +14,7 @@ from ..checkpoints.layout.tokenizer import token_ids
 from ..depth.schedule import conditional, unconditional
 from ..errors import Depth2ImgError
 from ..options import DepthOptions
+from . import libraries
 from .networks import Networks
 from .settings import SAMPLERS, Settings, Steps
 
@@ -80,7 +81,8 @@ def make_scheduler(networks: Networks, sampler: str) -> Any:
         networks: the model.
         sampler: a key of `settings.SAMPLERS`.
     """
-    import diffusers
+    with libraries.needed():
+        import diffusers
 
     chosen = SAMPLERS[sampler]
     own = {key: networks.scheduler[key] for key in SCHEDULE if key in networks.scheduler}

@@ -26,7 +26,8 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from ..depth.depth_map import COLOUR_MAPS, DepthMap, Span, is_flat
+from ..depth.colour_maps import COLOUR_MAPS
+from ..depth.depth_map import DepthMap, Span, is_flat
 from ..depth.hints import looks_inverted
 from ..depth.placement import Box, Placement
 from ..errors import NoDepthError

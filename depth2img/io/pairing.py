@@ -21,6 +21,9 @@ PICTURES: Final = frozenset(
 )
 """Suffixes of the files in a folder that are taken for pictures, in small letters; others are left alone."""
 
+PICTURE_KINDS: Final = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP"}
+"""Suffix -> Pillow's name of the format, of the pictures that are written; see `saving.save_picture`."""
+
 SHOWN: Final = 10
 """How many names a sentence lists."""
 

@@ -14,6 +14,7 @@ from PIL.PngImagePlugin import PngInfo
 
 from ..errors import OptionError
 from .atomic import write_file
+from .pairing import PICTURE_KINDS
 
 EXIF_FOLDER: Final = 0x8769
 USER_COMMENT: Final = 0x9286
@@ -21,9 +22,6 @@ USER_COMMENT: Final = 0x9286
 
 LARGEST_EXIF: Final = 65533
 """Most bytes that a JPEG segment can hold."""
-
-PICTURE_KINDS: Final = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP"}
-"""Suffix -> Pillow's name of the format."""
 
 
 def picture_path(path: Path) -> Path:

@@ -19,13 +19,12 @@ def uploaded(value: Any) -> Any:
     Raises:
         DepthMapError: the page named a file that was not uploaded.
     """
-    if isinstance(value, str) and hasattr(value, "name"):  # of Gradio 4 and later, where it is a path with a name
-        name, path = str(value), Path(value)
-    else:
-        name = getattr(value, "orig_name", None)
-        if name is None or not hasattr(value, "name"):
-            return value
-        path = Path(value.name)
+    if not hasattr(value, "name"):
+        return value
+    # Gradio 4 and later hand over the path, a `str` with a name; Gradio 3 an open file that knows where it was.
+    name: Any = str(value) if isinstance(value, str) else getattr(value, "orig_name", None)
+    if name is None:
+        return value
     # As Gradio chooses it (`Component.DEFAULT_TEMP_DIR`, 3.41; `get_upload_folder`, 4 and later), when it starts; the
     # host may set the variable later.
     folders = [str(Path(tempfile.gettempdir()) / "gradio"), os.environ.get("GRADIO_TEMP_DIR", "")]
@@ -34,4 +33,4 @@ def uploaded(value: Any) -> Any:
     # the current folder it would have copied what the page named.
     if not inside and (Path(name).name != name or Path(name).exists() or isinstance(value, str)):
         raise DepthMapError("The file was not uploaded through the page.", fix="Upload it again.")
-    return path
+    return Path(value.name)

@@ -12,6 +12,8 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 LIBRARY = ROOT / "depth2img"
+TINY = LIBRARY / "embedded" / "depth2img-tiny.safetensors"
+SCENE = LIBRARY / "embedded" / "sample" / "scene.png"
 
 FLOORS = [
     "errors",
@@ -27,6 +29,7 @@ FLOORS = [
     "gui",
     "batch",
     "cli",
+    "__main__",
 ]
 """The library's modules and packages from the ground up: each imports only from those before it."""
 
@@ -117,26 +120,58 @@ def run(code: str) -> str:
     return done.stdout.strip()
 
 
-def test_importing_the_library_brings_in_nothing_heavy():
-    loaded = set(run("import sys, depth2img; print(*{name.partition('.')[0] for name in sys.modules})").split())
-    assert {"depth2img", "numpy", "cv2", "PIL"} <= loaded
-    assert not loaded & {*HEAVY, "torch", "yaml", "safetensors"}
+def others(names: str) -> set[str]:
+    """The packages among modules' names that are neither Python's nor ours."""
+    packages = {name.partition(".")[0] for name in names.split()}
+    # An environment may start itself with packages of its own, which a bare interpreter shows.
+    own = run("import sys; print(*sys.modules)")
+    return packages - set(sys.stdlib_module_names) - {name.partition(".")[0] for name in own.split()} - {"depth2img"}
 
 
-@pytest.mark.parametrize("arguments", [["--help"], *([name, "--help"] for name in COMMANDS), ["generate"]])
-def test_the_command_lines_help_brings_in_nothing_heavy(arguments: list[str]):
-    """Neither does parsing: the last one is refused for want of a picture."""
+def loaded_by(*arguments: str) -> set[str]:
+    """Names of all modules that the command line has imported when it ends."""
     loaded = run(
         "import sys\n"
         f"sys.argv = ['depth2img', *{arguments!r}]\n"
         "from depth2img.cli import main\n"
         "try: main()\n"
         "except SystemExit: pass\n"
-        "print('\\n', *{name.partition('.')[0] for name in sys.modules})"
+        "print('\\n', *sys.modules)"
     )
-    names = set(loaded.splitlines()[-1].split())
-    assert {"depth2img", "click"} <= names
-    assert not names & {*HEAVY - {"click"}, "torch", "yaml", "safetensors"}
+    return set(loaded.splitlines()[-1].split())
+
+
+def test_importing_the_library_brings_in_python_alone():
+    assert others(run("import sys, depth2img; print(*sys.modules)")) == set()
+
+
+def test_every_public_name_can_be_used():
+    names = run("import depth2img; print(*[name for name in depth2img.__all__ if hasattr(depth2img, name)])").split()
+    assert "adjust" in names and "Engine" in names and len(names) > 20
+
+
+@pytest.mark.parametrize("arguments", [["--help"], *([name, "--help"] for name in COMMANDS), ["generate"]])
+def test_the_command_lines_help_brings_in_click_alone(arguments: list[str]):
+    """So does parsing: the last one is refused for want of a picture."""
+    assert others(" ".join(loaded_by(*arguments))) <= {"click", "colorama"}
+
+
+def test_inspecting_a_checkpoint_does_not_import_torch():
+    """Nor OpenCV, nor anything that generates."""
+    loaded = {name.partition(".")[0] for name in loaded_by("checkpoint", "inspect", str(TINY))}
+    assert {"safetensors", "yaml"} <= loaded
+    assert not loaded & {"torch", "cv2", "PIL", *HEAVY - {"click", "filelock"}}
+
+
+def test_estimating_with_the_bundled_model_imports_no_engine(tmp_path: Path):
+    loaded = {name.partition(".")[0] for name in loaded_by("estimate", str(SCENE), "-o", str(tmp_path / "map.png"))}
+    assert (tmp_path / "map.png").is_file() and "torch" in loaded
+    assert not loaded & (HEAVY - {"click", "filelock"})
+
+
+def test_the_module_is_the_command_line():
+    done = subprocess.run([sys.executable, "-m", "depth2img", "--version"], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0 and "version" in done.stdout
 
 
 def test_importing_writes_nothing_and_warns_of_nothing():

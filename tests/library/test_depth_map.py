@@ -16,7 +16,7 @@ from hypothesis.extra import numpy as arrays
 from PIL import Image
 
 from depth2img import DepthMap, DepthMapError, read_depth_map
-from depth2img.depth.depth_map import COLOUR_MAPS
+from depth2img.depth.colour_maps import COLOUR_MAPS
 from tests.refusing import refused
 
 

@@ -14,13 +14,22 @@ from depth2img.errors import (
     Depth2ImgError,
     DepthMapError,
     EstimatorError,
+    LibraryError,
     NoDepthError,
     NoDepthModelError,
     OptionError,
     PictureError,
 )
 
-PLAIN = [CheckpointError, DepthMapError, EstimatorError, NoDepthError, NoDepthModelError, PictureError]
+PLAIN = [
+    CheckpointError,
+    DepthMapError,
+    EstimatorError,
+    LibraryError,
+    NoDepthError,
+    NoDepthModelError,
+    PictureError,
+]
 
 
 @pytest.mark.parametrize(

@@ -29,7 +29,8 @@ from depth2img import (
     read_depth_map,
     read_picture,
 )
-from depth2img.depth.depth_map import DepthMap, check_colour_map
+from depth2img.depth.colour_maps import check_colour_map
+from depth2img.depth.depth_map import DepthMap
 from depth2img.depth.placement import ResizeMode, fit
 from depth2img.depth.readers.tiff import first_size
 from depth2img.estimators.midas import LONGEST_SIDE, midas_input

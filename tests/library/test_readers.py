@@ -19,7 +19,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from depth2img import DepthMapError, read_depth_map
-from depth2img.depth.depth_map import COLOUR_MAPS, DepthMap
+from depth2img.depth.colour_maps import COLOUR_MAPS
+from depth2img.depth.depth_map import DepthMap
 from depth2img.depth.readers import arrays, colours
 from tests.refusing import refused
 

@@ -22,7 +22,7 @@ from ..layout.keys import CONTEXT, Shape
 from ..layout.ldm_only import unused
 from ..layout.ldm_yaml import HEAD_WIDTH, METADATA, SD2, text_config
 from ..storage.opening import CheckpointFile, open_checkpoint
-from ..storage.tensors import Progress, Tensors
+from ..storage.tensors import TYPES, Progress, Tensors
 from . import faults
 from .report import Deviation, Fault, Midas, Report, TextLayout
 from .sidecar import judge
@@ -130,12 +130,11 @@ def _types(tensors: Tensors, found: Mapping[str, Shape]) -> tuple[dict[str, int]
     odd = []
     for name, shape in found.items():
         try:
-            dtype = tensors.dtype(name)
+            label, size = TYPES[tensors.kind(name)]
         except CheckpointError:
             odd.append(name)
             continue
-        label = str(dtype).removeprefix("torch.")
-        counts[label] = counts.get(label, 0) + math.prod(shape) * dtype.itemsize
+        counts[label] = counts.get(label, 0) + math.prod(shape) * size
     return dict(sorted(counts.items(), key=lambda item: -item[1])), odd
 
 

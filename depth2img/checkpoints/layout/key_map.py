@@ -9,11 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, Literal
-
-import torch
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 from .keys import DEPTH, MIDAS, TEXT, UNET, VAE, Component, Shape
+
+if TYPE_CHECKING:
+    import torch
 
 Form = Literal["same", "stacked", "pointwise"]
 
@@ -60,6 +61,8 @@ class Entry:
     def to_ldm(self, parts: Sequence[torch.Tensor]) -> torch.Tensor:
         """Make the single file's tensor of the counterparts."""
         if self.form == "stacked":
+            import torch
+
             return torch.cat(list(parts))
         return parts[0][:, :, None, None] if self.form == "pointwise" else parts[0]
 

@@ -9,9 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Any, Final
-
-import torch
+from typing import TYPE_CHECKING, Any, Final
 
 from ..storage.tensors import Lazy
 from . import keys
@@ -19,11 +17,31 @@ from .config import ModelConfig
 from .key_map import text_layer_rows
 from .keys import Shape
 
+if TYPE_CHECKING:
+    import torch
+
 LOGIT_SCALE: Final = math.log(1 / 0.07)
 """CLIP's logit scale before training."""
 
 MIDAS_CLASSES: Final = 1000
 """Outputs of the classifier that MiDaS' backbone keeps from timm and never runs."""
+
+
+SCHEDULE: Final = (
+    "betas",
+    "alphas_cumprod",
+    "alphas_cumprod_prev",
+    "sqrt_alphas_cumprod",
+    "sqrt_one_minus_alphas_cumprod",
+    "log_one_minus_alphas_cumprod",
+    "sqrt_recip_alphas_cumprod",
+    "sqrt_recipm1_alphas_cumprod",
+    "posterior_variance",
+    "posterior_log_variance_clipped",
+    "posterior_mean_coef1",
+    "posterior_mean_coef2",
+)
+"""Names of `ldm`'s buffers for the noise schedule, in the order in which `schedule` computes them."""
 
 
 def schedule(config: Mapping[str, Any]) -> dict[str, torch.Tensor]:
@@ -35,27 +53,33 @@ def schedule(config: Mapping[str, Any]) -> dict[str, torch.Tensor]:
     Args:
         config: of a diffusers scheduler; `beta_start`, `beta_end` and `num_train_timesteps` are read.
     """
+    import torch
+
     start, end = (math.sqrt(float(config[name])) for name in ("beta_start", "beta_end"))
-    betas = torch.linspace(start, end, int(config["num_train_timesteps"]), dtype=torch.float64) ** 2
+    betas = torch.linspace(start, end, _steps(config), dtype=torch.float64) ** 2
     alphas = 1.0 - betas
     kept = torch.cumprod(alphas, 0)
     before = torch.cat([torch.ones(1, dtype=torch.float64), kept[:-1]])
     variance = betas * (1.0 - before) / (1.0 - kept)
-    values = {
-        "betas": betas,
-        "alphas_cumprod": kept,
-        "alphas_cumprod_prev": before,
-        "sqrt_alphas_cumprod": kept.sqrt(),
-        "sqrt_one_minus_alphas_cumprod": (1.0 - kept).sqrt(),
-        "log_one_minus_alphas_cumprod": (1.0 - kept).log(),
-        "sqrt_recip_alphas_cumprod": (1.0 / kept).sqrt(),
-        "sqrt_recipm1_alphas_cumprod": (1.0 / kept - 1.0).sqrt(),
-        "posterior_variance": variance,
-        "posterior_log_variance_clipped": variance.clamp(min=1e-20).log(),
-        "posterior_mean_coef1": betas * before.sqrt() / (1.0 - kept),
-        "posterior_mean_coef2": (1.0 - before) * alphas.sqrt() / (1.0 - kept),
-    }
-    return {name: value.float() for name, value in values.items()}
+    values = (
+        betas,
+        kept,
+        before,
+        kept.sqrt(),
+        (1.0 - kept).sqrt(),
+        (1.0 - kept).log(),
+        (1.0 / kept).sqrt(),
+        (1.0 / kept - 1.0).sqrt(),
+        variance,
+        variance.clamp(min=1e-20).log(),
+        betas * before.sqrt() / (1.0 - kept),
+        (1.0 - before) * alphas.sqrt() / (1.0 - kept),
+    )
+    return {name: value.float() for name, value in zip(SCHEDULE, values, strict=True)}
+
+
+def _steps(config: Mapping[str, Any]) -> int:
+    return int(config["num_train_timesteps"])
 
 
 def recreated(config: ModelConfig, dtype: torch.dtype) -> list[Lazy]:
@@ -69,30 +93,42 @@ def recreated(config: ModelConfig, dtype: torch.dtype) -> list[Lazy]:
         config: the model's.
         dtype: element type of all but the schedule.
     """
-    width = int(config.text_encoder["hidden_size"])
+    import torch
+
     lazies = [
         Lazy(name, value.dtype, tuple(value.shape), partial(torch.clone, value))
         for name, value in schedule(config.scheduler).items()
     ]
+    for name, (shape, fill) in _constants(config).items():
+        make = partial(torch.eye, shape[0]) if fill is None else partial(torch.full, shape, fill)
+        lazies.append(Lazy(name, dtype, shape, partial(_made, make, dtype)))
+    return lazies
 
-    def add(name: str, shape: Shape, make: Callable[[], torch.Tensor]) -> None:
-        lazies.append(Lazy(name, dtype, shape, lambda: make().to(dtype)))
 
-    add(keys.TEXT + "text_projection", (width, width), lambda: torch.eye(width))
-    add(keys.TEXT + "logit_scale", (), lambda: torch.tensor(LOGIT_SCALE))
+def _made(make: Callable[[], torch.Tensor], dtype: torch.dtype) -> torch.Tensor:
+    return make().to(dtype)
+
+
+def _constants(config: ModelConfig) -> dict[str, tuple[Shape, float | None]]:
+    """Return shape and value of the tensors besides the schedule, by name; the value None is the identity."""
+    width = int(config.text_encoder["hidden_size"])
+    found: dict[str, tuple[Shape, float | None]] = {
+        keys.TEXT + "text_projection": ((width, width), None),
+        keys.TEXT + "logit_scale": ((), LOGIT_SCALE),
+    }
     if config.penultimate:
         inner = int(config.text_encoder["intermediate_size"])
         layer = keys.text_layer(int(config.text_encoder["num_hidden_layers"]))
         for name, _, shape, _ in text_layer_rows(width, inner):
-            fill = torch.ones if name in ("ln_1.weight", "ln_2.weight") else torch.zeros
-            add(layer + name, shape, partial(fill, shape))
+            found[layer + name] = shape, 1.0 if name in ("ln_1.weight", "ln_2.weight") else 0.0
     if config.is_midas:
         hidden = int(config.depth_estimator["hidden_size"])
-        for name, shape in {"weight": (MIDAS_CLASSES, hidden), "bias": (MIDAS_CLASSES,)}.items():
-            add(f"{keys.MIDAS}pretrained.model.head.{name}", shape, partial(torch.zeros, shape))
-    return lazies
+        head = f"{keys.MIDAS}pretrained.model.head."
+        found |= {head + "weight": ((MIDAS_CLASSES, hidden), 0.0), head + "bias": ((MIDAS_CLASSES,), 0.0)}
+    return found
 
 
 def unused(config: ModelConfig) -> dict[str, Shape]:
     """Return the shapes of what `ldm` has besides and never runs, by name."""
-    return {lazy.key: lazy.shape for lazy in recreated(config, torch.float32)}
+    buffers = dict.fromkeys(SCHEDULE, (_steps(config.scheduler),))
+    return {**buffers, **{name: shape for name, (shape, _) in _constants(config).items()}}

@@ -9,9 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import BinaryIO, Final, Literal
-
-import torch
+from typing import TYPE_CHECKING, BinaryIO, Final, Literal
 
 from ...errors import CheckpointError, command
 from ...io.atomic import refusing
@@ -19,6 +17,9 @@ from .hashes import model_hash, sha256_of
 from .pickled import read_pickle
 from .reading import MAX_HEADER, StoredTensors, read_safetensors
 from .tensors import Progress, Tensors
+
+if TYPE_CHECKING:
+    import torch
 
 Format = Literal["safetensors", "pickle"]
 
@@ -86,6 +87,9 @@ class CheckpointFile(Tensors):
 
     def dtype(self, key: str) -> torch.dtype:
         return self._tensors.dtype(key)
+
+    def kind(self, key: str) -> str:
+        return self._tensors.kind(key)
 
     def get(self, key: str) -> torch.Tensor:
         return self._tensors.get(key)

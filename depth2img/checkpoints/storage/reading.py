@@ -14,14 +14,16 @@ import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO, Final
+from typing import TYPE_CHECKING, Any, BinaryIO, Final
 
-import torch
 from safetensors import SafetensorError, safe_open
 
 from ...errors import CheckpointError
 from ...io.atomic import reason, refusing
-from .tensors import TYPE_NAMES, Tensors
+from .tensors import TYPES, Tensors
+
+if TYPE_CHECKING:
+    import torch
 
 MAX_HEADER: Final = 16 * 1024 * 1024
 """Longest safetensors header that is read, in bytes; a Stable Diffusion checkpoint's is about 0.2 MB."""
@@ -75,15 +77,20 @@ class StoredTensors(Tensors):
         return self._spans[key].shape
 
     def dtype(self, key: str) -> torch.dtype:
+        import torch
+
+        dtype: torch.dtype = getattr(torch, TYPES[self.kind(key)][0])
+        return dtype
+
+    def kind(self, key: str) -> str:
         kind = self._spans[key].kind
-        for dtype, known in TYPE_NAMES.items():
-            if known == kind:
-                return dtype
-        raise CheckpointError(
-            f"Tensor '{key[:100]}' has an element type that is not supported.",
-            got=kind,
-            fix="Save the checkpoint in float16 or float32.",
-        )
+        if kind not in TYPES:
+            raise CheckpointError(
+                f"Tensor '{key[:100]}' has an element type that is not supported.",
+                got=kind,
+                fix="Save the checkpoint in float16 or float32.",
+            )
+        return kind
 
     def get(self, key: str) -> torch.Tensor:
         """Read one tensor, which is the caller's own.
@@ -91,6 +98,8 @@ class StoredTensors(Tensors):
         Raises:
             CheckpointError: the file has become shorter or another one since it was opened, or is damaged.
         """
+        import torch
+
         span, dtype = self._spans[key], self.dtype(key)
         strides = span.strides or _row_major(span.shape)
         count = 1 + sum(step * (side - 1) for step, side in zip(strides, span.shape, strict=True))

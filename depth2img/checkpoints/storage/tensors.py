@@ -6,25 +6,34 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final
-
-import torch
+from typing import TYPE_CHECKING, Final
 
 from ...errors import CheckpointError
 
-TYPE_NAMES: Final[Mapping[torch.dtype, str]] = {
-    torch.float64: "F64",
-    torch.float32: "F32",
-    torch.float16: "F16",
-    torch.bfloat16: "BF16",
-    torch.int64: "I64",
-    torch.int32: "I32",
-    torch.int16: "I16",
-    torch.int8: "I8",
-    torch.uint8: "U8",
-    torch.bool: "BOOL",
+if TYPE_CHECKING:
+    import torch
+
+TYPES: Final[Mapping[str, tuple[str, int]]] = {
+    "F64": ("float64", 8),
+    "F32": ("float32", 4),
+    "F16": ("float16", 2),
+    "BF16": ("bfloat16", 2),
+    "I64": ("int64", 8),
+    "I32": ("int32", 4),
+    "I16": ("int16", 2),
+    "I8": ("int8", 1),
+    "U8": ("uint8", 1),
+    "BOOL": ("bool", 1),
 }
-"""Element types as the safetensors header names them."""
+"""Element types as the safetensors header names them -> torch's name, and bytes."""
+
+KINDS: Final[Mapping[str, str]] = {name: kind for kind, (name, _) in TYPES.items()}
+
+
+def kind_of(dtype: torch.dtype) -> str:
+    """Return the name of an element type in the safetensors header, a key of `TYPES`."""
+    return KINDS[str(dtype).removeprefix("torch.")]
+
 
 Progress = Callable[[int, int], None]
 """Called with the bytes done and the bytes in all."""
@@ -63,6 +72,10 @@ class Tensors(ABC):
     @abstractmethod
     def dtype(self, key: str) -> torch.dtype:
         """Return the element type of one tensor, without reading it where the file allows that."""
+
+    def kind(self, key: str) -> str:
+        """Return the element type of one tensor, a key of `TYPES`; where the file allows that, without torch."""
+        return kind_of(self.dtype(key))
 
     @abstractmethod
     def get(self, key: str) -> torch.Tensor:
@@ -115,6 +128,10 @@ class View(Tensors):
         source, name = self._origins[key]
         return source.dtype(name)
 
+    def kind(self, key: str) -> str:
+        source, name = self._origins[key]
+        return source.kind(name)
+
     def get(self, key: str) -> torch.Tensor:
         source, name = self._origins[key]
         return source.get(name)
@@ -157,6 +174,7 @@ def as_type(lazy: Lazy, dtype: torch.dtype) -> Lazy:
     """
     if lazy.dtype == dtype:
         return lazy
+    import torch
 
     def make() -> torch.Tensor:
         value = lazy.make()
@@ -165,7 +183,7 @@ def as_type(lazy: Lazy, dtype: torch.dtype) -> Lazy:
             extreme = max(-low, high)
             if math.isfinite(extreme) and math.isinf(float(torch.tensor(extreme).to(dtype))):
                 raise CheckpointError(
-                    f"Tensor '{lazy.key[:100]}' does not fit into {TYPE_NAMES[dtype]}.",
+                    f"Tensor '{lazy.key[:100]}' does not fit into {kind_of(dtype)}.",
                     got=f"values up to {extreme:.3g}",
                     fix="Keep the checkpoint in its own precision.",
                 )

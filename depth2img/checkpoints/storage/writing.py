@@ -16,7 +16,7 @@ from ...errors import CheckpointError
 from ...io.atomic import replacing
 from .hashes import sha256_of
 from .opening import open_checkpoint
-from .tensors import TYPE_NAMES, Lazy, Progress
+from .tensors import Lazy, Progress, kind_of
 
 ALIGNMENT: Final = 8
 """The data begin at a multiple of this, in bytes."""
@@ -103,7 +103,7 @@ def _header(tensors: Sequence[Lazy], metadata: Mapping[str, str]) -> bytes:
     start = 0
     for tensor in tensors:
         header[tensor.key] = {
-            "dtype": TYPE_NAMES[tensor.dtype],
+            "dtype": kind_of(tensor.dtype),
             "shape": list(tensor.shape),
             "data_offsets": [start, start + tensor.size],
         }
