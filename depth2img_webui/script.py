@@ -16,7 +16,8 @@ from .errors import stops_the_job
 from .hosts import HOST, NO_HOST, compat, host, loader
 from .hosts.base import Jobs
 from .jobs import batch_tab, denoise, hook, request, results, tiles
-from .page import checkpoints, fetching, form, preview, wiring
+from .page import checkpoints, fetching, preview, wiring
+from .page.canvas import HostComponents
 
 TITLE = OPTIONS["enabled"].label
 
@@ -35,8 +36,7 @@ class DepthToImage(scripts.Script):
 
     def __init__(self) -> None:
         super().__init__()
-        self._host: dict[str, Any] = {}
-        self._latest: str | None = None
+        self._host = HostComponents()
         self._connect: Any = None
 
     def title(self) -> str:
@@ -85,15 +85,7 @@ class DepthToImage(scripts.Script):
     def after_component(self, component: Any, **kwargs: Any) -> None:
         """Collect the host's components of this tab, and connect the panel when the last of them exists."""
         tab = "img2img" if self.is_img2img else "txt2img"
-        elem_id = getattr(component, "elem_id", None)
-        if elem_id is None and self._latest == "inpaint_sketch":
-            elem_id = form.SKETCH_ORIGINAL  # the state that holds the picture without the strokes
-            self._host[elem_id] = component
-        self._latest = elem_id
-        if elem_id in wiring.HOST_IDS[tab]:
-            self._host[elem_id] = component
-        elif elem_id == f"generation_info_{tab}" and self._connect is not None:
-            self._host[elem_id] = component
+        if self._host.note(component) == f"generation_info_{tab}" and self._connect is not None:
             self._connect()
 
     def before_process(self, p: Any, *args: Any) -> None:
