@@ -13,7 +13,7 @@ from depth2img.options import OPTIONS
 
 from . import api, estimators, infotext, settings, xyz
 from .errors import stops_the_job
-from .hosts import HOST, NO_HOST, compat, host, loader
+from .hosts import HOST, NO_HOST, compat, host
 from .hosts.base import Jobs
 from .jobs import batch_tab, denoise, hook, request, results, tiles
 from .page import checkpoints, fetching, preview, wiring
@@ -100,7 +100,7 @@ class DepthToImage(scripts.Script):
     def process(self, p: Any, *args: Any) -> None:
         """Begin the job: the host has chosen the checkpoint, and nothing is computed yet."""
         if HOST is not None:
-            loader.last_error.clear()
+            compat.last_error.clear()
             hook.begin(p, args)
 
     @stops_the_job("postprocess_image")

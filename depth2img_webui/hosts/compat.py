@@ -9,11 +9,14 @@ from collections.abc import Iterator
 from typing import Any
 
 import torch
-from modules import devices, sd_hijack, sd_models
+from modules import devices, sd_models
 
 from depth2img import NoDepthModelError
 
 log = logging.getLogger("depth2img")
+
+last_error: dict[str, str] = {}
+"""`message`: why the latest load of a checkpoint failed, for the panel; empty after a good one."""
 
 
 def loaded_model() -> Any | None:
@@ -32,6 +35,8 @@ def depth_network(model: Any | None) -> torch.nn.Module | None:
 
 def network_key(model: Any) -> str:
     """Name the weights of a depth checkpoint and how they are run; changes when the file or "Tiling" does."""
+    from modules import sd_hijack  # Forge's relatives have none
+
     filename = model.sd_checkpoint_info.filename
     try:
         changed = os.stat(filename).st_mtime_ns

@@ -20,6 +20,7 @@ from modules import devices, patches, sd_hijack, sd_models, sd_models_config, sh
 from depth2img import CheckpointError
 
 from . import compat
+from .compat import last_error
 from .headers import DEPTH_CHANNELS, INPUT_CONVOLUTION
 
 KEY: Final = __name__
@@ -31,9 +32,6 @@ OWN_ARCH_PREFIX: Final = "depth2img-"
 _loading = {"inside": 0, "depth": False}
 """`inside`: number of calls of the host's `load_model` that are under way; `depth`: true if the checkpoint that was
 examined last holds MiDaS weights."""
-
-last_error: dict[str, str] = {}
-"""`message`: why the latest load failed, for the panel; empty after a good one."""
 
 _is_depth: dict[str, bool] = {}
 """File name of each checkpoint that was examined -> whether it is a depth checkpoint."""

@@ -11,7 +11,7 @@ from depth2img import Depth2ImgError, embedded
 from depth2img.gui import panel
 
 from .. import estimators
-from ..hosts import HOST, NO_HOST, compat, host, loader
+from ..hosts import HOST, NO_HOST, compat, host
 from ..hosts.headers import is_depth_file
 from . import checkpoints
 
@@ -28,8 +28,8 @@ def status() -> tuple[str, str]:
     """Return (state, sentence); state is `ready`, `wrong`, `missing`, `failed` or `host`. Nothing is loaded."""
     if HOST is None:
         return "host", NO_HOST
-    if loader.last_error:
-        return "failed", loader.last_error["message"]
+    if compat.last_error:
+        return "failed", compat.last_error["message"]
     model = HOST.known()
     if model is not None and HOST.is_depth(model):
         return "ready", f"Ready: {compat.checkpoint_name(model)}."
