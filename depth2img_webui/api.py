@@ -30,7 +30,7 @@ from depth2img.options import ADJUSTMENTS, CHECKPOINT, MAP_OPTIONS
 
 from . import estimators, settings
 from .errors import for_client
-from .hosts import compat
+from .hosts import compat, host
 from .jobs import maps
 from .page import status
 
@@ -168,7 +168,7 @@ def add(_: Any, app: FastAPI) -> None:
 def get_status() -> Status:
     """Report whether a depth checkpoint is in use; loads nothing."""
     state, message = status.status()
-    model = compat.loaded_model()
+    model = host().known()
     return Status(state=state, message=message, checkpoint=compat.checkpoint_name(model) if model else None)
 
 
@@ -205,7 +205,7 @@ def post_estimate(request: EstimateRequest) -> MapResponse:
             # Decoded only when it is its turn, so that a queue of large pictures lies in memory as it was sent.
             picture = read_picture(request.image)
             # Only its own network needs the checkpoint, which is loaded when it is asked for.
-            depth = maps.estimate(picture, shared.sd_model if name == CHECKPOINT else None, name)
+            depth = maps.estimate(picture, host().ready() if name == CHECKPOINT else None, name)
             devices.torch_gc()
         return depth, [depth.notice] if depth.notice else []
 

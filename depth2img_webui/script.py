@@ -13,10 +13,11 @@ from depth2img.options import OPTIONS
 
 from . import api, estimators, infotext, settings, xyz
 from .errors import stops_the_job
-from .hosts import a1111, compat, loader
+from .hosts import HOST, NO_HOST, compat, host
 from .hosts.base import Jobs
 from .jobs import batch_tab, denoise, hook, request, results, tiles
-from .page import checkpoints, fetching, form, preview, wiring
+from .page import checkpoints, fetching, preview, wiring
+from .page.canvas import HostComponents
 
 TITLE = OPTIONS["enabled"].label
 
@@ -35,8 +36,7 @@ class DepthToImage(scripts.Script):
 
     def __init__(self) -> None:
         super().__init__()
-        self._host: dict[str, Any] = {}
-        self._latest: str | None = None
+        self._host = HostComponents()
         self._connect: Any = None
 
     def title(self) -> str:
@@ -49,7 +49,7 @@ class DepthToImage(scripts.Script):
 
     def ui(self, is_img2img: bool) -> list[Any]:
         """Make the panel; its values become the arguments of the other methods, in the order of `OPTIONS`."""
-        if not compat.has_depth_models():
+        if HOST is None:
             return self._explain()
         tab = "img2img" if is_img2img else "txt2img"
         option = OPTIONS["enabled"]
@@ -79,21 +79,13 @@ class DepthToImage(scripts.Script):
     def _explain(self) -> list[Any]:
         """Make a sentence instead of the panel, without a toggle: nothing here could have an effect on this host."""
         with gr.Accordion(TITLE, open=False, elem_id=self.elem_id("enabled")):
-            gr.HTML(panel.note(compat.FORGE_SENTENCE, "bad", state="host"), elem_id=self.elem_id("status"))
+            gr.HTML(panel.note(NO_HOST, "bad", state="host"), elem_id=self.elem_id("status"))
         return []
 
     def after_component(self, component: Any, **kwargs: Any) -> None:
         """Collect the host's components of this tab, and connect the panel when the last of them exists."""
         tab = "img2img" if self.is_img2img else "txt2img"
-        elem_id = getattr(component, "elem_id", None)
-        if elem_id is None and self._latest == "inpaint_sketch":
-            elem_id = form.SKETCH_ORIGINAL  # the state that holds the picture without the strokes
-            self._host[elem_id] = component
-        self._latest = elem_id
-        if elem_id in wiring.HOST_IDS[tab]:
-            self._host[elem_id] = component
-        elif elem_id == f"generation_info_{tab}" and self._connect is not None:
-            self._host[elem_id] = component
+        if self._host.note(component) == f"generation_info_{tab}" and self._connect is not None:
             self._connect()
 
     def before_process(self, p: Any, *args: Any) -> None:
@@ -107,8 +99,8 @@ class DepthToImage(scripts.Script):
     @stops_the_job("process")
     def process(self, p: Any, *args: Any) -> None:
         """Begin the job: the host has chosen the checkpoint, and nothing is computed yet."""
-        if compat.has_depth_models():
-            loader.last_error.clear()
+        if HOST is not None:
+            compat.last_error.clear()
             hook.begin(p, args)
 
     @stops_the_job("postprocess_image")
@@ -128,21 +120,20 @@ def _switch(p: Any, args: tuple[Any, ...]) -> None:
     chosen = settings.depth_checkpoint()
     if chosen is None or p.override_settings.get("sd_model_checkpoint"):
         return
-    if request.wants_given_depth(hook.options_of(p, args)) and not loader.selected_is_depth():
+    if request.wants_given_depth(hook.options_of(p, args)) and not host().selected_is_depth():
         p.override_settings["sd_model_checkpoint"] = chosen
 
 
 def register() -> None:
     """Connect with the host, which executes the script file at its start and at each "Reload UI"."""
-    if not compat.has_depth_models():
-        compat.log.warning("Depth to image: %s", compat.FORGE_SENTENCE)
+    if HOST is None:
+        compat.log.warning("Depth to image: %s", NO_HOST)
         return
-    loader.apply()
     tiles.apply()
     batch_tab.apply()
     script_callbacks.on_script_unloaded(unregister)
     script_callbacks.on_ui_settings(settings.add)
-    a1111.apply(JOBS)
+    HOST.apply(JOBS)
     script_callbacks.on_before_ui(xyz.add)
     script_callbacks.on_app_started(api.add)
     xyz.add()  # with --nowebui there is no page, and the X/Y/Z script is loaded before extensions
@@ -150,8 +141,7 @@ def register() -> None:
 
 def unregister() -> None:
     """Give the host its functions back, before "Reload UI" executes the script file again."""
-    a1111.undo()
-    loader.undo()
+    host().undo()
     tiles.undo()
     estimators.POOL.unload()
     batch_tab.undo()

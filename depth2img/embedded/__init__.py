@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
     from ..checkpoints import CheckpointFile, Model
+    from ..checkpoints.layout.config import ModelConfig
 
 WEIGHTS: Final = Path(__file__).with_name("depth2img-tiny.safetensors")
 """File of the weights."""
@@ -38,6 +39,29 @@ def is_embedded(file: CheckpointFile) -> bool:
     return file.metadata.get("kind") == EMBEDDED
 
 
+def read_config(source: Path | CheckpointFile = WEIGHTS) -> ModelConfig:
+    """Read the configurations of the embedded model; only the file's header is read.
+
+    Args:
+        source: see `open_embedded`.
+
+    Raises:
+        CheckpointError: the file is missing, damaged or in another format.
+    """
+    from ..checkpoints.layout.config import FOLDERS, ModelConfig, checked, reading
+    from ..checkpoints.storage.opening import open_checkpoint
+    from ..errors import CheckpointError
+
+    file = open_checkpoint(source)
+    if not is_embedded(file):
+        raise CheckpointError(f"{file.path.name} is not the embedded model.", fix="Install the package again.")
+    with reading(f"embedded model {file.path.name}"):
+        configs: dict[str, dict[str, Any]] = {
+            name: json.loads(file.metadata[f"{name}_config"]) for name in (*FOLDERS, "scheduler")
+        }
+        return checked(ModelConfig(**configs, penultimate=False))
+
+
 def open_embedded(source: Path | CheckpointFile = WEIGHTS) -> Model:
     """Open the embedded model.
 
@@ -50,21 +74,14 @@ def open_embedded(source: Path | CheckpointFile = WEIGHTS) -> Model:
     Raises:
         CheckpointError: the file is missing, damaged or in another format.
     """
-    from ..checkpoints.layout.config import FOLDERS, ModelConfig, checked, reading
+    from ..checkpoints.layout.config import FOLDERS, reading
     from ..checkpoints.model import Model
     from ..checkpoints.storage.opening import open_checkpoint
     from ..checkpoints.storage.tensors import InMemory
-    from ..errors import CheckpointError
 
     tensors = open_checkpoint(source)
-    name = tensors.path.name
-    if not is_embedded(tensors):
-        raise CheckpointError(f"{name} is not the embedded model.", fix="Install the package again.")
-    with reading(f"embedded model {name}"):
-        configs: dict[str, dict[str, Any]] = {
-            name: json.loads(tensors.metadata[f"{name}_config"]) for name in (*FOLDERS, "scheduler")
-        }
-        config = checked(ModelConfig(**configs, penultimate=False))
+    config = read_config(tensors)
+    with reading(f"embedded model {tensors.path.name}"):
         parts = {
             name: {key[len(name) + 1 :]: tensors.get(key) for key in tensors.keys() if key.startswith(name + ".")}
             for name in FOLDERS

@@ -5,9 +5,11 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from typing import Any
+from typing import Any, Protocol
 
 import torch
+
+from depth2img import Estimator
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -64,3 +66,36 @@ class Jobs:
     img2img_conditioning: Callable[..., torch.Tensor]
     txt2img_conditioning: Callable[..., torch.Tensor]
     at_step: Callable[[Step], Halves | None]
+
+
+class Host(Protocol):
+    """What the extension asks of the WebUI that it runs in; nothing else knows which one it is.
+
+    A `model` is what the host calls a checkpoint: one in memory (`shared.sd_model`), or an entry of its list.
+    """
+
+    def apply(self, jobs: Jobs) -> None:
+        """Take part in the host's jobs, and make it load depth checkpoints. Safe to call twice."""
+
+    def undo(self) -> None:
+        """Undo the patches, if they are there; the host takes back its callbacks itself."""
+
+    def is_depth(self, model: Any | None) -> bool:
+        """Tell whether a model is a depth checkpoint."""
+
+    def own_estimator(self, model: Any) -> Estimator:
+        """Return the depth network of a depth checkpoint.
+
+        Raises:
+            NoDepthModelError: it is not a depth checkpoint.
+            CheckpointError: its depth network cannot be read.
+        """
+
+    def known(self) -> Any | None:
+        """Return the checkpoint that jobs will use, as far as that is known without loading one."""
+
+    def ready(self) -> Any:
+        """Return the checkpoint that estimates outside of a job; it is loaded where its network is part of it."""
+
+    def selected_is_depth(self) -> bool:
+        """Tell whether the checkpoint of the drop-down is a depth checkpoint."""

@@ -3,27 +3,20 @@
 from __future__ import annotations
 
 import contextlib
-import importlib.util
 import logging
 import os
 from collections.abc import Iterator
 from typing import Any
 
 import torch
-from modules import devices, sd_hijack, sd_models
+from modules import devices, sd_models
+
+from depth2img import NoDepthModelError
 
 log = logging.getLogger("depth2img")
 
-FORGE_SENTENCE = (
-    "Forge has no depth model: its Stable Diffusion 2 depth code was removed. "
-    "Use AUTOMATIC1111 1.6.0 to 1.10.1 with a depth checkpoint."
-)
-
-
-def has_depth_models() -> bool:
-    """Tell whether this host can build depth models: False in Forge, which comes without Stability's `ldm`."""
-    forge = importlib.util.find_spec("modules_forge") is not None and importlib.util.find_spec("backend") is not None
-    return not forge and importlib.util.find_spec("ldm") is not None
+last_error: dict[str, str] = {}
+"""`message`: why the latest load of a checkpoint failed, for the panel; empty after a good one."""
 
 
 def loaded_model() -> Any | None:
@@ -42,6 +35,8 @@ def depth_network(model: Any | None) -> torch.nn.Module | None:
 
 def network_key(model: Any) -> str:
     """Name the weights of a depth checkpoint and how they are run; changes when the file or "Tiling" does."""
+    from modules import sd_hijack  # Forge's relatives have none
+
     filename = model.sd_checkpoint_info.filename
     try:
         changed = os.stat(filename).st_mtime_ns
@@ -51,13 +46,24 @@ def network_key(model: Any) -> str:
 
 
 def checkpoint_name(model: Any) -> str:
-    """Return a checkpoint's name in the dropdown, without its hash."""
-    return str(model.sd_checkpoint_info.name_for_extra)
+    """Return the name in the dropdown, without its hash, of a checkpoint in memory or of an entry of the list."""
+    return str(getattr(model, "sd_checkpoint_info", model).name_for_extra)
+
+
+def no_depth_model(model: Any | None) -> NoDepthModelError:
+    """Make the error for a checkpoint without a depth network."""
+    return NoDepthModelError(
+        "Depth needs a depth checkpoint.",
+        got=f"the checkpoint '{checkpoint_name(model)}'" if model is not None else "no checkpoint",
+        fix="Select one such as 512-depth-ema, choose one under Settings > Depth to image to switch to, "
+        "or untick 'Depth to image'.",
+    )
 
 
 def conditioning_dtype() -> torch.dtype:
-    """Return the type that the UNet takes (`devices.dtype_unet`)."""
-    return getattr(devices, "dtype_unet", torch.float32)
+    """Return the type in which the UNet computes (`devices.dtype_unet`); one of 8 bits is for its weights alone."""
+    dtype: torch.dtype = getattr(devices, "dtype_unet", torch.float32)
+    return dtype if dtype.itemsize > 1 else torch.float32
 
 
 @contextlib.contextmanager

@@ -20,12 +20,11 @@ from modules import devices, patches, sd_hijack, sd_models, sd_models_config, sh
 from depth2img import CheckpointError
 
 from . import compat
+from .compat import last_error
+from .headers import DEPTH_CHANNELS, INPUT_CONVOLUTION
 
 KEY: Final = __name__
-INPUT_CONVOLUTION: Final = "model.diffusion_model.input_blocks.0.0.weight"
 DEPTH_PREFIX: Final = "depth_model."
-DEPTH_CHANNELS: Final = 5
-"""Channels of the UNet's input in a depth checkpoint: four of the latent, one of depth."""
 
 OWN_ARCH_PREFIX: Final = "depth2img-"
 """Text encoders whose names begin so are described by `depth2img.checkpoints.open_clip_config`."""
@@ -34,39 +33,40 @@ _loading = {"inside": 0, "depth": False}
 """`inside`: number of calls of the host's `load_model` that are under way; `depth`: true if the checkpoint that was
 examined last holds MiDaS weights."""
 
-last_error: dict[str, str] = {}
-"""`message`: why the latest load failed, for the panel; empty after a good one."""
-
 _is_depth: dict[str, bool] = {}
 """File name of each checkpoint that was examined -> whether it is a depth checkpoint."""
 
 
-def apply() -> None:
-    """Patch the host. Safe to call twice."""
-    import ldm.modules.midas.api as midas
+def apply(configuring: Any = sd_models_config, *, builds_midas: bool = True) -> None:
+    """Patch the host. Safe to call twice.
 
-    for target, field, replacement in (
-        (sd_models, "load_model", _load_model),
-        (sd_models, "read_state_dict", _read_state_dict),
-        (sd_models_config, "find_checkpoint_config", _find_checkpoint_config),
-        (midas, "load_model", _load_midas),
-    ):
+    Args:
+        configuring: the module whose `find_checkpoint_config` the host calls.
+        builds_midas: whether the host puts the checkpoint's weights into MiDaS; where not, none is built.
+    """
+    replacements = (_load_model, _read_state_dict, _find_checkpoint_config, _load_midas if builds_midas else _no_midas)
+    for (target, field), replacement in zip(_targets(configuring), replacements, strict=True):
         if patches.original(KEY, target, field) is None:
             patches.patch(KEY, target, field, replacement)
 
 
-def undo() -> None:
+def undo(configuring: Any = sd_models_config) -> None:
     """Take the patches off again. Safe to call twice."""
-    import ldm.modules.midas.api as midas
-
-    for target, field in (
-        (midas, "load_model"),
-        (sd_models_config, "find_checkpoint_config"),
-        (sd_models, "read_state_dict"),
-        (sd_models, "load_model"),
-    ):
+    for target, field in reversed(_targets(configuring)):
         if patches.original(KEY, target, field) is not None:
             patches.undo(KEY, target, field)
+
+
+def _targets(configuring: Any) -> list[tuple[Any, str]]:
+    """List what is patched: (module, function)."""
+    import ldm.modules.midas.api as midas
+
+    return [
+        (sd_models, "load_model"),
+        (sd_models, "read_state_dict"),
+        (configuring, "find_checkpoint_config"),
+        (midas, "load_model"),
+    ]
 
 
 def selected_is_depth() -> bool:
@@ -195,7 +195,12 @@ def _find_checkpoint_config(state_dict: dict[str, Any], info: Any) -> str:
     _loading["depth"] = any(key.startswith(DEPTH_PREFIX) for key in state_dict)
     if beside is not None:
         _register_text_encoder(beside)
-    return chosen or patches.original(KEY, sd_models_config, "find_checkpoint_config")(state_dict, info)
+    return chosen or _chosen_by_the_host(state_dict, info)
+
+
+def _chosen_by_the_host(state_dict: dict[str, Any], info: Any) -> str:
+    patched = patches.original(KEY, sd_models_config, "find_checkpoint_config")
+    return str((patched or sd_models_config.find_checkpoint_config)(state_dict, info))
 
 
 def _restore_previous() -> None:
@@ -237,3 +242,11 @@ def _load_midas(model_type: str) -> tuple[torch.nn.Module, Any]:
     compat.log.debug("MiDaS weights come from the checkpoint; no file is read.")
     network = DPTDepthModel(path=None, backbone="vitb_rn50_384", non_negative=True).eval()
     return network, midas.load_midas_transform(model_type)
+
+
+def _no_midas(model_type: str) -> tuple[torch.nn.Module, Any]:
+    import ldm.modules.midas.api as midas
+
+    if _loading["inside"]:
+        return torch.nn.Identity(), None
+    return patches.original(KEY, midas, "load_model")(model_type)

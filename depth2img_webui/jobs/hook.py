@@ -20,7 +20,7 @@ from depth2img.options import OPTIONS
 
 from .. import xyz
 from ..errors import job, stops_the_job
-from ..hosts import compat
+from ..hosts import compat, host
 from . import batch_tab, maps, tiles
 from .request import REQUEST, Request, frame_of, load, read_options, request_of, wants_given_depth
 from .second_pass import request_of_pass
@@ -88,10 +88,10 @@ def options_of(p: Any, args: tuple[Any, ...]) -> DepthOptions:
 
 def _request(p: Any, args: tuple[Any, ...]) -> Request | None:
     options = options_of(p, args)
-    has_network = compat.depth_network(p.sd_model) is not None
+    has_network = host().is_depth(p.sd_model)
     if not has_network and not _other_checkpoints(p):
         if wants_given_depth(options):
-            raise maps.no_depth_model(p.sd_model)
+            raise compat.no_depth_model(p.sd_model)
         return None
     if has_network:
         _check(p, options)
@@ -132,7 +132,7 @@ def img2img_conditioning(
     **kwargs: Any,
 ) -> torch.Tensor:
     """Stand for `img2img_image_conditioning`: img2img, inpaint, and the hires pass after a pixel upscaler."""
-    has_network = compat.depth_network(p.sd_model) is not None
+    has_network = host().is_depth(p.sd_model)
     request = request_of(p)
     if request is None and not has_network:
         return original(p, source_image, latent_image, *args, **kwargs)
@@ -155,7 +155,7 @@ def txt2img_conditioning(
     original: Callable[..., torch.Tensor], p: Any, x: torch.Tensor, *args: Any, **kwargs: Any
 ) -> torch.Tensor:
     """Stand for `txt2img_image_conditioning`: the first pass, and the hires pass after a latent upscaler."""
-    if compat.depth_network(p.sd_model) is None:
+    if not host().is_depth(p.sd_model):
         return original(p, x, *args, **kwargs)
     pictures: list[FloatPicture] = []
     hires = getattr(p, "is_hr_pass", False)

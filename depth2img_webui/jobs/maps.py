@@ -12,9 +12,6 @@ from depth2img import (
     DepthCache,
     DepthMap,
     DepthOptions,
-    Estimator,
-    MidasEstimator,
-    NoDepthModelError,
     conditioning,
     neutral,
 )
@@ -28,7 +25,7 @@ from depth2img.io.images import FloatPicture, Picture, to_float
 from depth2img.options import CHECKPOINT
 
 from .. import estimators, settings
-from ..hosts import compat
+from ..hosts import compat, host
 from .host_frame import HostFrame
 from .request import Request, frame_of
 
@@ -85,28 +82,11 @@ def estimate(picture: FloatPicture | Picture, model: Any, estimator: str = CHECK
         NoDepthModelError: the checkpoint has no depth network.
         OptionError, EstimatorError: there is no such estimator, or it failed.
     """
-    chosen: Estimator
-    if estimator == CHECKPOINT:
-        network = compat.depth_network(model)
-        if network is None:
-            raise no_depth_model(model)
-        chosen = MidasEstimator(network, key=compat.network_key(model))
-    else:
-        chosen = estimators.pool().get(estimator)
+    chosen = host().own_estimator(model) if estimator == CHECKPOINT else estimators.pool().get(estimator)
     # Here, since with --nowebui the host does not know the setting and would tell nobody of a change.
     CACHE.resize(settings.cache_bytes())
     with compat.plain_forward():
         return CACHE.get_or_estimate(to_float(picture), chosen)
-
-
-def no_depth_model(model: Any | None) -> NoDepthModelError:
-    """Make the error for a checkpoint without a depth network."""
-    return NoDepthModelError(
-        "Depth needs a depth checkpoint.",
-        got=f"the checkpoint '{compat.checkpoint_name(model)}'" if model is not None else "no checkpoint",
-        fix="Select one such as 512-depth-ema, choose one under Settings > Depth to image to switch to, "
-        "or untick 'Depth to image'.",
-    )
 
 
 def place_maps(p: Any, request: Request, pictures: list[FloatPicture], count: int, model: Any) -> list[PlacedMap]:

@@ -14,7 +14,7 @@ from depth2img.diffusion.results import MAP_ENDING
 from depth2img.options import CHECKPOINT
 
 from .. import settings
-from ..hosts import compat
+from ..hosts import host
 from . import maps
 from .request import Request, frame_of, request_of
 
@@ -35,7 +35,7 @@ def score(p: Any, picture: Any) -> None:
     if request is None or not request.options.score or not request.used:
         return
     estimator = request.options.estimator
-    if estimator == CHECKPOINT and compat.depth_network(p.sd_model) is None:
+    if estimator == CHECKPOINT and not host().is_depth(p.sd_model):
         return
     batch, position = divmod(request.scored, p.batch_size)
     used = request.used.get(batch, next(iter(request.used.values())))

@@ -17,7 +17,7 @@ from depth2img import CheckpointError
 from depth2img.errors import command
 from depth2img.gui import panel, panel_checkpoint, versions
 
-from ..hosts import loader
+from ..hosts import compat
 
 if TYPE_CHECKING:
     from depth2img.checkpoints import SetupPlan
@@ -114,7 +114,7 @@ def set_up(name: Any, planned: str) -> Shown:
     except CheckpointError as error:
         return gr.update(), panel.note(str(error), "bad"), panel_checkpoint.button(None), ""
     sd_models.list_models()
-    loader.last_error.clear()
+    compat.last_error.clear()
     text = f"Done: choose {plan.target.name} in the list of checkpoints."
     if plan.backup is not None:
         text += f" The old YAML is kept as {plan.backup.name}."

@@ -18,7 +18,7 @@ from depth2img import CheckpointError, Depth2ImgError
 from depth2img.gui import panel_fetch, versions
 from depth2img.io.atomic import refusing
 
-from ..hosts import loader
+from ..hosts import compat
 from ..hosts.compat import log
 from . import checkpoints
 
@@ -70,7 +70,7 @@ class Download:
             return panel_fetch.outcome_html(text, good=False)
         carry_out(plan, folders)
         sd_models.list_models()
-        loader.last_error.clear()
+        compat.last_error.clear()
         infos = sd_models.checkpoints_list.values()
         title = next((info.title for info in infos if Path(info.filename).absolute() == got.path.absolute()), "")
         return panel_fetch.outcome_html(f"{got.path.name} is here, checked and set up.", good=True, title=title)

@@ -14,13 +14,8 @@ from depth2img.depth.placement import Box, ResizeMode
 from depth2img.io.images import Picture, check_size, read_picture
 
 from ..jobs.host_frame import HostFrame
-
-TABS: Final = ("img2img_image", "img2img_sketch", "img2maskimg", "inpaint_sketch", "img_inpaint_base")
-"""The host's picture components, by the number of the tab (`get_tab_index('mode_img2img')`)."""
-
-SKETCH_TAB: Final = TABS.index("inpaint_sketch")
-SKETCH_ORIGINAL: Final = "inpaint_sketch_original"
-"""Our own name for the state behind `inpaint_sketch`, which has no id."""
+from . import canvas
+from .canvas import SKETCH_ORIGINAL
 
 SETTINGS: Final = {
     "img_inpaint_mask": "mask",
@@ -41,7 +36,10 @@ SETTINGS: Final = {
 
 @dataclasses.dataclass(frozen=True)
 class Form:
-    """The values of the img2img page besides the pictures of its tabs, as the host has them."""
+    """The values of the img2img page besides the pictures of its tabs, as the host has them.
+
+    `strokes` are what was drawn on the canvases of the first tabs, None in hosts without canvases.
+    """
 
     mask: Any = None
     mask_blur: float = 4
@@ -55,6 +53,7 @@ class Form:
     height: float = 512
     scale: float = 1
     original: Any = None
+    strokes: tuple[Image.Image | None, ...] | None = None
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -80,7 +79,8 @@ def frame(tab: int, scale_tab: int, pictures: tuple[Any, ...], form: Form) -> Fr
     image, mask = _opened(tab, held, form)
     width, height = int(form.width), int(form.height)
     if scale_tab == 1 and image is not None:
-        width, height = int(image.width * form.scale), int(image.height * form.scale)
+        multiple = 1 if form.strokes is None else 8  # as the host with canvases does
+        width, height = (int(side * form.scale) // multiple * multiple for side in image.size)
     check_size(width, height)
     mode = ResizeMode(int(form.resize_mode))
     if image is None:
@@ -110,9 +110,11 @@ def _largest_on_the_way(size: tuple[int, int], width: int, height: int) -> tuple
 def _opened(tab: int, held: Any, form: Form) -> tuple[Any, Any]:
     """Picture and mask (blurred, None without one) of the open tab."""
     image, mask = held, None
-    if isinstance(held, dict):
+    if form.strokes is not None and 0 <= tab < len(form.strokes):
+        image, mask = canvas.opened(tab, held, form.strokes[tab])
+    elif isinstance(held, dict):
         image, mask = held["image"], held["mask"]
-    elif tab == SKETCH_TAB and held is not None:
+    elif tab == canvas.INPAINT_SKETCH and held is not None:
         original = form.original if isinstance(form.original, Image.Image) else held
         drawn = np.any(np.array(held) != np.array(original), axis=-1) if original.size == held.size else None
         if drawn is not None:
@@ -121,11 +123,13 @@ def _opened(tab: int, held: Any, form: Form) -> tuple[Any, Any]:
             )
             blur = ImageFilter.GaussianBlur(form.mask_blur)
             image = Image.composite(held.filter(blur), original, mask.filter(blur))
-    elif tab == TABS.index("img_inpaint_base"):
+    elif tab == canvas.INPAINT_UPLOAD:
         mask = form.mask
     image, mask = images.fix_image(image), images.fix_image(mask)
     if mask is None or image is None:
         return image, None
+    if form.strokes is not None:
+        mask = canvas.without_greys(mask)
     mask = processing.create_binary_mask(mask)
     if form.mask_invert:
         mask = ImageOps.invert(mask)

@@ -22,6 +22,7 @@ from depth2img.gui import panel, view
 from depth2img.io.images import FloatPicture, Picture, read_picture
 from depth2img.options import ADJUSTMENTS, OPTIONS
 
+from ..hosts import host
 from ..jobs import maps
 from ..jobs.host_frame import HostFrame
 from ..jobs.request import frame_of, load, read_options, request_of
@@ -59,7 +60,7 @@ def _show(framed: Framed, args: tuple[Any, ...]) -> tuple[str, str]:
     if resolved is None or (framed.picture is None and resolved.basis in (Basis.ORIGINAL, Basis.ENTERING)):
         raise PictureError("There is no picture in the open tab.", fix="Put one there first.")
     pictures = [] if framed.picture is None else [_exact(framed.picture)]
-    [raw] = maps.depths_of(request, frame, resolved.basis, pictures, shared.sd_model)
+    [raw] = maps.depths_of(request, frame, resolved.basis, pictures, host().ready())
     placed = resolved.place(raw, request.sources.own, sequence_span(plain, [raw]))
     given = resolved.basis in (Basis.OWN_MAP, Basis.REFERENCE)
     remark = frame.placement.remark(raw, "depth map") if given else ""

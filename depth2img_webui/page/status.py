@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import functools
-import os
-from pathlib import Path
 from typing import Any, Final
 
 import gradio as gr
@@ -14,7 +11,8 @@ from depth2img import Depth2ImgError, embedded
 from depth2img.gui import panel
 
 from .. import estimators
-from ..hosts import compat, loader
+from ..hosts import HOST, NO_HOST, compat, host
+from ..hosts.headers import is_depth_file
 from . import checkpoints
 
 BUNDLED: Final = embedded.WEIGHTS.name
@@ -28,14 +26,16 @@ MISSING: Final = (
 
 def status() -> tuple[str, str]:
     """Return (state, sentence); state is `ready`, `wrong`, `missing`, `failed` or `host`. Nothing is loaded."""
-    if not compat.has_depth_models():
-        return "host", compat.FORGE_SENTENCE
-    if loader.last_error:
-        return "failed", loader.last_error["message"]
-    model = compat.loaded_model()
-    if compat.depth_network(model) is not None:
+    if HOST is None:
+        return "host", NO_HOST
+    if compat.last_error:
+        return "failed", compat.last_error["message"]
+    model = HOST.known()
+    if model is not None and HOST.is_depth(model):
         return "ready", f"Ready: {compat.checkpoint_name(model)}."
-    if sd_models.checkpoints_list and not any(_is_depth(info.filename) for info in sd_models.checkpoints_list.values()):
+    if sd_models.checkpoints_list and not any(
+        is_depth_file(info.filename) for info in sd_models.checkpoints_list.values()
+    ):
         return "missing", MISSING
     if model is None:
         return "wrong", "No checkpoint is loaded yet."
@@ -46,7 +46,7 @@ def status_html() -> str:
     """Return the status line of the panel, as HTML."""
     state, sentence = status()
     # Latent pixels; the autoencoder of every Stable Diffusion 2 model makes one of 8 x 8 pixels.
-    latent_side = getattr(compat.loaded_model(), "image_size", None) if state == "ready" else None
+    latent_side = getattr(host().known(), "image_size", None) if state == "ready" else None
     side = None if latent_side is None else 8 * int(latent_side)
     return panel.note(sentence, "good" if state == "ready" else "bad", state=state, side=side)
 
@@ -68,27 +68,3 @@ def install() -> tuple[str, Any]:
     sd_models.list_models()
     text = f"{BUNDLED} is installed: refresh the list of checkpoints and choose it."
     return panel.note(text, state="wrong"), gr.update(visible=False)
-
-
-def _is_depth(filename: str) -> bool:
-    try:
-        changed = os.stat(filename).st_mtime_ns
-    except OSError:
-        changed = 0
-    return _describes_depth(filename, changed)
-
-
-@functools.lru_cache(maxsize=4096)
-def _describes_depth(filename: str, changed: int) -> bool:
-    """Tell whether a file is a depth checkpoint, from its header; from its name for pickles and damaged files."""
-    from depth2img.checkpoints.storage.opening import open_checkpoint, sniff
-
-    path = Path(filename)
-    try:
-        with path.open("rb") as file:
-            form = sniff(path.name, file)
-        if form == "safetensors":
-            return bool(open_checkpoint(path).shape(loader.INPUT_CONVOLUTION)[1] == loader.DEPTH_CHANNELS)
-    except (Depth2ImgError, OSError, LookupError) as error:
-        compat.log.debug("%s: %s", filename, error)
-    return "depth" in path.name.lower()

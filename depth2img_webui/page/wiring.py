@@ -11,22 +11,28 @@ from depth2img.gui import panel, versions
 from .. import estimators, settings
 from ..jobs.host_frame import HostFrame
 from . import checkpoints, fetching, status
-from .form import SETTINGS, SKETCH_ORIGINAL, TABS, Form, Framed, frame
+from .canvas import SKETCH_ORIGINAL, STROKES, TABS, HostComponents
+from .form import SETTINGS, Form, Framed, frame
 from .preview import PREVIEWS, failed, recall, show
 
 HOST_IDS: Final = {
     "img2img": (*TABS, *(name for name in SETTINGS if name != SKETCH_ORIGINAL)),
     "txt2img": ("txt2img_width", "txt2img_height"),
 }
-"""The host's components that `connect` needs, by tab, apart from `generation_info_...`, which comes last."""
+"""The host's components that "Estimate depth" needs, by tab."""
 
-# The open tabs have no components: the page fills in the first two values. Only the open tab's picture is sent, since
-# pictures are sent as text with every event.
-COLLECT: Final = f"""(tab, by, ...rest) => {{
+NO_PICTURES: Final = NoDepthError(
+    "The picture fields of this WebUI's page are not known, so that there is nothing to estimate depth from.",
+    fix="Generate; 'Depth of the last job' shows the map.",
+)
+
+# The open tabs have no components: the page fills in the first two values. Only the open tab's picture and strokes are
+# sent, since pictures are sent as text with every event.
+COLLECT: Final = f"""(tab, by, ...rest) => {{{{
     const open = get_tab_index('mode_img2img');
-    const sent = rest.map((value, i) => i < {len(TABS)} && i !== open ? null : value);
+    const sent = rest.map((value, i) => i < {len(TABS)} + {{strokes}} && i % {len(TABS)} !== open ? null : value);
     return [open, get_tab_index('img2img_tabs_resize'), ...sent];
-}}"""
+}}}}"""
 
 PAGES: Final = {
     "img2img": panel.Surroundings(
@@ -63,7 +69,7 @@ def page(tab: str) -> panel.Surroundings:
     )
 
 
-def connect(*, tab: str, built: panel.Panel, toggle: Any, host: dict[str, Any]) -> None:
+def connect(*, tab: str, built: panel.Panel, toggle: Any, host: HostComponents) -> None:
     """Connect the panel's buttons, once all components of the tab exist.
 
     Args:
@@ -88,23 +94,33 @@ def connect(*, tab: str, built: panel.Panel, toggle: Any, host: dict[str, Any]) 
             return show(Framed(None, HostFrame((int(width), int(height)))), args)
 
         asked = built.estimate.click(fn=on_txt2img, inputs=[*size, *controls], outputs=outputs, show_progress="hidden")
+    elif any(name not in host for name in HOST_IDS[tab]):
+        asked = built.estimate.click(fn=lambda: failed(NO_PICTURES), inputs=[], outputs=outputs)
     else:
-        pictures = [host[elem_id] for elem_id in TABS]
-        names = [elem_id for elem_id in SETTINGS if elem_id in host]
-        count, end = len(pictures), len(pictures) + len(names)
+        pictures, strokes = host.named(*TABS), host.named(*STROKES)
+        names = [elem_id for elem_id in SETTINGS if elem_id in host]  # one is not there beside canvases
+        count = len(pictures) + len(strokes)
+        end = count + len(names)
 
         def on_img2img(mode: float, scale_tab: float, *values: Any) -> tuple[str, str]:
-            form = Form(**{SETTINGS[name]: value for name, value in zip(names, values[count:end], strict=True)})
+            form = Form(
+                **{SETTINGS[name]: value for name, value in zip(names, values[count:end], strict=True)},
+                strokes=values[len(pictures) : count] if strokes else None,
+            )
             try:
-                framed = frame(int(mode), int(scale_tab), values[:count], form)
+                framed = frame(int(mode), int(scale_tab), values[: len(pictures)], form)
             except Depth2ImgError as error:
                 return failed(error)
             return show(framed, values[end:])
 
         numbers = [host["img2img_width"], host["img2img_height"]]
-        inputs = [*numbers, *pictures, *(host[name] for name in names), *controls]
+        inputs = [*numbers, *pictures, *strokes, *(host[name] for name in names), *controls]
         asked = built.estimate.click(
-            fn=on_img2img, **versions.script(COLLECT), inputs=inputs, outputs=outputs, show_progress="hidden"
+            fn=on_img2img,
+            **versions.script(COLLECT.format(strokes=len(strokes))),
+            inputs=inputs,
+            outputs=outputs,
+            show_progress="hidden",
         )
     built.interrupt.click(fn=None, inputs=[], outputs=[], cancels=[asked])
     info = host[f"generation_info_{tab}"]

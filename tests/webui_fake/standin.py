@@ -17,7 +17,7 @@ from PIL import Image
 
 ROOT = Path(__file__).resolve().parents[2]
 STAND_IN = Path(__file__).parent / "host"
-OURS = ("modules", "ldm", "depth2img_webui", "modules_forge", "backend")
+OURS = ("modules", "ldm", "depth2img_webui", "modules_forge", "backend", "huggingface_guess", "ldm_patched")
 """Packages that exist only while a test runs; `ldm` may also be installed for other tiers."""
 
 WEIGHTS = (0.5, 0.3, 0.2)

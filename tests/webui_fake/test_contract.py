@@ -265,7 +265,7 @@ def test_elements_of_the_page(bare: Host) -> None:
     names = [name for ids in bare.ours("page.wiring").HOST_IDS.values() for name in ids]
     assert [name for name in names if not re.search(rf"""elem_id=["']{name}["']""", text)] == []
     assert "elem_id=f'generation_info_{tabname}'" in text
-    tabs = [text.index(f'elem_id="{name}"') for name in bare.ours("page.form").TABS]
+    tabs = [text.index(f'elem_id="{name}"') for name in bare.ours("page.canvas").TABS]
     assert tabs == sorted(tabs)
     assert repr([mode.label for mode in placement.ResizeMode]).replace("'", '"') in text
     assert '"Use same checkpoint"' in text

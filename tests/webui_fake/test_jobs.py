@@ -170,7 +170,7 @@ def test_how_often_a_pass_calls_the_network(
     host: Host, kind: type, fields: dict[str, Any], func: Any, calls: int
 ) -> None:
     denoiser = kind(total_steps=10, sampler=SimpleNamespace(func=func), **fields)
-    assert host.ours("hosts.a1111")._calls(denoiser) == calls
+    assert host.ours("hosts.sampling").calls(denoiser) == calls
 
 
 # --- who else is there -------------------------------------------------------------------------------------------

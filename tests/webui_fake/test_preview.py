@@ -19,6 +19,7 @@ from tests.webui_fake.page import Page
 from tests.webui_fake.standin import Host, blobs, depth_of, map_file, ramp, stretched
 
 HOST_TABS = 5
+SKETCH_TAB = 3
 """img2img, sketch, inpaint, inpaint sketch, inpaint upload; batch, the sixth, shows no picture."""
 
 
@@ -370,12 +371,10 @@ def test_inpaint_sketch_is_composited_like_in_a_job(host: Host) -> None:
     drawn = original.copy()
     drawn.paste((255, 0, 0), (30, 20, 60, 40))
     form = ours.Form(mask_blur=2, mask_alpha=0, original=original, width=96, height=64)
-    picture = ours.frame(ours.SKETCH_TAB, 0, (None, None, None, drawn), form).picture
+    picture = ours.frame(SKETCH_TAB, 0, (None, None, None, drawn), form).picture
     assert tuple(picture[30, 45]) == (255, 0, 0)
     assert np.abs(picture[30, 30].astype(int) - (255, 0, 0)).max() > 20  # the edge is soft
-    faint = ours.frame(
-        ours.SKETCH_TAB, 0, (None, None, None, drawn), ours.Form(**{**vars(form), "mask_alpha": 100})
-    ).picture
+    faint = ours.frame(SKETCH_TAB, 0, (None, None, None, drawn), ours.Form(**{**vars(form), "mask_alpha": 100})).picture
     assert np.array_equal(faint, np.asarray(original))
 
 

@@ -180,8 +180,8 @@ FORGE_FREE = ("ldm", "sgm")
 
 
 @pytest.fixture
-def forge(tmp_path: Path) -> Iterator[Host]:
-    """Forge: `modules_forge` and `backend` instead of `ldm`; its model data begins with a dummy."""
+def neo(tmp_path: Path) -> Iterator[Host]:
+    """Forge Neo, which has removed Stable Diffusion 2: `modules_forge` and `backend` instead of `ldm`."""
     extra = tmp_path / "forge"
     for name in ("modules_forge", "backend"):
         (extra / name).mkdir(parents=True)
@@ -193,38 +193,36 @@ def forge(tmp_path: Path) -> Iterator[Host]:
         yield host
 
 
-def test_forge_gets_one_line_and_no_traceback(forge: Host, caplog: pytest.LogCaptureFixture) -> None:
+def test_forge_neo_gets_one_line_and_no_traceback(neo: Host, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.DEBUG):
-        module = standin.load_script(forge)
+        module = standin.load_script(neo)
     (record,) = [record for record in caplog.records if record.name.startswith("depth2img")]
     assert record.levelno == logging.WARNING and record.exc_info is None
-    assert forge.ours("hosts.compat").FORGE_SENTENCE in record.getMessage() and "\n" not in record.getMessage()
-    assert kinds(forge) == [] and forge.patches.originals == {}
-    assert len(scripts_of(forge, module)) == 1
+    assert neo.ours("hosts").NO_HOST in record.getMessage() and "\n" not in record.getMessage()
+    assert kinds(neo) == [] and neo.patches.originals == {}
+    assert len(scripts_of(neo, module)) == 1
 
 
 @pytest.mark.parametrize("tab", [True, False])
-def test_forge_gets_an_explanation_instead_of_the_panel(
-    forge: Host, monkeypatch: pytest.MonkeyPatch, tab: bool
-) -> None:
-    """Without a toggle, and without components that Forge's gradio 4 refuses: `gr.File(type="file")`."""
-    module = standin.load_script(forge)
+def test_neo_gets_an_explanation_instead_of_the_panel(neo: Host, monkeypatch: pytest.MonkeyPatch, tab: bool) -> None:
+    """Without a toggle, and without components that gradio 4 refuses: `gr.File(type="file")`."""
+    module = standin.load_script(neo)
     monkeypatch.setattr(gr, "File", lambda **options: pytest.fail("gradio 4 has no type 'file'"))
-    (kind,) = scripts_of(forge, module)
+    (kind,) = scripts_of(neo, module)
     script = kind()
     script.is_img2img, script.is_txt2img = tab, not tab
     with gr.Blocks() as blocks:
         assert script.ui(tab) == []
         script.after_component(gr.Textbox(elem_id=f"generation_info_{'img2img' if tab else 'txt2img'}"))
     texts = [block.value for block in blocks.blocks.values() if isinstance(block, gr.HTML)]
-    assert any(forge.ours("hosts.compat").FORGE_SENTENCE in text and 'data-state="host"' in text for text in texts)
+    assert any(neo.ours("hosts").NO_HOST in text and 'data-state="host"' in text for text in texts)
     assert blocks.dependencies == []
 
 
-def test_forge_jobs_are_left_alone(forge: Host) -> None:
-    standin.load_script(forge)
-    script = forge.ours("script").DepthToImage()
-    model = forge.sd_models.model_data.sd_model
+def test_neo_jobs_are_left_alone(neo: Host) -> None:
+    standin.load_script(neo)
+    script = neo.ours("script").DepthToImage()
+    model = neo.sd_models.model_data.sd_model
     job = SimpleNamespace(sd_model=model, refiner_checkpoint_info=object(), override_settings={})
     job.extra_generation_params = {}
     before = dict(job.__dict__)
@@ -234,26 +232,26 @@ def test_forge_jobs_are_left_alone(forge: Host) -> None:
     assert job.__dict__ == before and job.extra_generation_params == {}
 
 
-def test_forge_status(forge: Host) -> None:
-    assert forge.ours("page.status").status() == ("host", forge.ours("hosts.compat").FORGE_SENTENCE)
+def test_neo_status(neo: Host) -> None:
+    assert neo.ours("page.status").status() == ("host", neo.ours("hosts").NO_HOST)
 
 
 def test_a_host_without_ldm(tmp_path: Path) -> None:
     with standin.running(tmp_path, without=FORGE_FREE) as host:
-        assert not host.ours("hosts.compat").has_depth_models()
+        assert host.ours("hosts").HOST is None
 
 
-def test_this_host_has_depth_models(bare: Host) -> None:
-    assert bare.ours("hosts.compat").has_depth_models()
+def test_this_host_is_automatic1111(bare: Host) -> None:
+    assert bare.ours("hosts").HOST is bare.ours("hosts.a1111")
 
 
-def test_reforge_has_depth_models(tmp_path: Path) -> None:
-    """reForge brings `modules_forge`, but keeps `ldm` and has no `backend`."""
-    extra = tmp_path / "reforge"
+def test_modules_of_forge_alone_change_nothing(tmp_path: Path) -> None:
+    """An extension may bring a package of that name."""
+    extra = tmp_path / "relative"
     (extra / "modules_forge").mkdir(parents=True)
     (extra / "modules_forge" / "__init__.py").write_text("")
     with standin.running(tmp_path, extra=extra) as host:
-        assert host.ours("hosts.compat").has_depth_models()
+        assert host.ours("hosts").HOST is host.ours("hosts.a1111")
 
 
 def test_choices_that_gradio_has_paired_are_names_again(host: Host) -> None:

@@ -22,6 +22,12 @@ from PIL import Image
 
 ROOT = Path(__file__).resolve().parents[2]
 TOOL = ROOT / "tools" / "random_checkpoint.py"
+RELATIVE = Path(os.environ.get("WEBUI_DIR", ""), "modules_forge").is_dir()
+"""Whether the host is Forge or a relative of it."""
+
+CPU = ["--use-cpu", "all", "--no-half", "--precision", "full", "--no-download-sd-model"]
+CPU += ["--disable-console-progressbars"]
+CPU_RELATIVE = ["--always-cpu", "--skip-python-version-check"]
 START_SECONDS = 240
 JOB_SECONDS = 600
 
@@ -135,6 +141,7 @@ class Host:
     def use(self, checkpoint: str) -> None:
         """Load a checkpoint by its file name without suffix."""
         self.post("/sdapi/v1/options", sd_model_checkpoint=checkpoint)
+        self.run("probe.settled()")
 
     @contextlib.contextmanager
     def native(self) -> Iterator[None]:
@@ -210,15 +217,19 @@ def running(
     (folder / "temporary").mkdir()  # of its own, so that what it leaves there can be counted
     if midas is not None:
         (folder / "models" / "midas" / "dpt_hybrid-midas-501f0c75.pt").symlink_to(midas)
+    if RELATIVE:
+        (extensions / "small").symlink_to(Path(__file__).parent / "small", target_is_directory=True)
+        settings = {"live_previews_enable": False, "sd_model_checkpoint": checkpoint}  # a preview wants a download
+        (folder / "config.json").write_text(json.dumps(settings))
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     log = folder / "log.txt"
     command = [os.environ.get("WEBUI_PYTHON", sys.executable), "launch.py", "--skip-prepare-environment"]
-    command += ["--use-cpu", "all", "--no-half", "--precision", "full", "--skip-torch-cuda-test", "--api"]
-    command += ["--skip-version-check", "--no-download-sd-model", "--disable-console-progressbars"]
-    command += ["--data-dir", str(folder), "--ckpt-dir", str(checkpoints), "--ckpt", str(checkpoints / checkpoint)]
-    command += ["--port", str(port), *([] if interface else ["--nowebui"]), *flags]
+    command += CPU_RELATIVE if RELATIVE else [*CPU, "--ckpt", str(checkpoints / checkpoint)]
+    command += ["--skip-torch-cuda-test", "--api", "--skip-version-check"]
+    command += ["--data-dir", str(folder), "--ckpt-dir", str(checkpoints), "--port", str(port)]
+    command += [*([] if interface else ["--nowebui"]), *flags]
     variables = {**os.environ, **OFFLINE, **NO_NETWORK, "TMPDIR": str(folder / "temporary"), **(environment or {})}
     variables.pop("COMMANDLINE_ARGS", None)
     with log.open("wb") as output:

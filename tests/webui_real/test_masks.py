@@ -37,7 +37,7 @@ def starts(depth_host: Host) -> Any:
         "from modules import script_callbacks as sc\n"
         "probe.starts = []\n"
         "def look(params):\n"
-        "    den = getattr(params, 'denoiser', None) or sys.modules['depth2img_webui.hosts.a1111']._denoiser.get()\n"
+        "    den = getattr(params, 'denoiser', None) or sys.modules['depth2img_webui.hosts.sampling'].DENOISER.get()\n"
         "    if den.step == 0: probe.starts.append([params.x[:1].tolist(), den.init_latent[:1].tolist()])\n"
         "probe.look = look; sc.on_cfg_denoiser(look)"
     )

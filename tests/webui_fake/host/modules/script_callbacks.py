@@ -57,3 +57,7 @@ def on_app_started(callback, *, name=None):
 
 def on_cfg_denoiser(callback, *, name=None):
     fake_callbacks.append(("cfg_denoiser", callback))
+
+
+def on_model_loaded(callback, *, name=None):
+    fake_callbacks.append(("model_loaded", callback))

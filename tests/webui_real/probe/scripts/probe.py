@@ -45,13 +45,21 @@ class Probe:
         script.DepthToImage.process = (lambda *args: None) if on else process
 
     def settled(self) -> bool:
-        """Tell whether a checkpoint is loaded, after loading has ended (reading the attribute waits for it)."""
+        """Tell whether a checkpoint is loaded, after loading has ended (reading the attribute waits for it).
+
+        Forge loads one at the first job; here, at once.
+        """
+        reload = getattr(sd_models, "forge_model_reload", None)
+        if reload is not None:
+            reload()
         return shared.sd_model is not None
 
     def watch(self) -> None:
         """Count the runs of the loaded checkpoint's depth network and VAE encoder."""
         model = shared.sd_model
-        network = getattr(model, "depth_model", None)
+        hosts = sys.modules.get("depth2img_webui.hosts")
+        estimates = hosts is not None and hosts.HOST is not None and hosts.HOST.is_depth(model)
+        network = hosts.HOST.own_estimator(model).network if estimates else None
         if network is not None and "forward" not in network.__dict__:
             inner = network.forward
 
@@ -62,7 +70,7 @@ class Probe:
                 return inner(x)
 
             network.forward = forward
-        vae = model.first_stage_model
+        vae = model.forge_objects.vae if hasattr(model, "forge_objects") else model.first_stage_model
         if "encode" not in vae.__dict__:
             encode = vae.encode
 
@@ -91,12 +99,43 @@ class ProbeScript(scripts.Script):
 def on_cfg_denoiser(params: Any) -> None:
     if probe.on_step is not None:
         probe.on_step(params)
+    if not RELATIVE:
+        record(params.image_cond, params.x)
+
+
+def record(cond: torch.Tensor, x: torch.Tensor) -> None:
+    """Keep the conditioning of a step, (rows, 1, h, w), and the latent's shape."""
     if probe.quiet:
         return
-    cond = params.image_cond.detach().float().cpu()
-    probe.steps.append(
-        [list(cond.shape), cond.flatten().tolist() if cond.numel() < 40000 else [], list(params.x.shape)]
-    )
+    cond = cond.detach().float().cpu()
+    probe.steps.append([list(cond.shape), cond.flatten().tolist() if cond.numel() < 40000 else [], list(x.shape)])
+
+
+def watch_network(kind: Any) -> None:
+    """Record what a relative's UNet gets, since its callbacks come before the two halves have theirs."""
+    inner = kind.apply_model
+
+    def apply_model(self: Any, x: torch.Tensor, t: Any, c_concat: Any = None, *args: Any, **kwargs: Any) -> Any:
+        if c_concat is not None:
+            kinds = kwargs["transformer_options"]["cond_or_uncond"]  # one for each part of the batch; 1: unconditional
+            parts = sorted(zip(kinds, c_concat.chunk(len(kinds)), strict=True), key=lambda part: part[0])
+            record(torch.cat([part for _, part in parts]), x)
+        return inner(self, x, t, c_concat, *args, **kwargs)
+
+    kind.apply_model = apply_model
+
+
+try:
+    from backend.modules.k_model import KModel as Network
+except ImportError:
+    try:
+        from ldm_patched.modules.model_base import BaseModel as Network
+    except ImportError:
+        Network = None
+RELATIVE = Network is not None
+if RELATIVE and not hasattr(Network, "depth2img_watched"):
+    Network.depth2img_watched = True
+    watch_network(Network)
 
 
 def on_app_started(demo: Any, app: Any) -> None:

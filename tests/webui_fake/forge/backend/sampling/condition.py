@@ -1,0 +1,3 @@
+class Condition:
+    def __init__(self, cond):
+        self.cond = cond
