@@ -20,8 +20,8 @@ FLOORS = [
     "options",
     "io",
     "depth",
-    "estimators",
     "checkpoints",
+    "estimators",
     "embedded",
     "diffusion",
     "gui",
@@ -55,6 +55,7 @@ ROOMS = {
     "diffusers": {"diffusion"},
     "transformers": {"diffusion", "checkpoints", "estimators"},
     "ray": {"batch"},
+    "timm": {"estimators"},
     "click": {"cli"},
     "huggingface_hub": {"io"},
     "OpenEXR": {"depth"},
@@ -78,7 +79,6 @@ NOWHERE = {
     "depth2img_webui",
     "skimage",
     "matplotlib",
-    "timm",
     "torchvision",
 }
 """What the library never imports."""
