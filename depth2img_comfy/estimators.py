@@ -15,11 +15,10 @@ from depth2img import DepthMap, Estimator
 from depth2img.checkpoints import Model
 from depth2img.diffusion.networks import build_estimator
 from depth2img.errors import OptionError
-from depth2img.estimators import base
-from depth2img.estimators.transformers import TransformersEstimator, family_of, open_folder
+from depth2img.estimators import base, files
 
 FOLDER: Final = "depth2img"
-"""Below the host's folder of models, as in the WebUI; each folder in it with a depth model is an estimator."""
+"""Below the host's folder of models, as in the WebUI; each depth model in it is an estimator by its name."""
 
 WORKING_MEMORY: Final = 2**30
 """Bytes that the host is asked to keep free beside the weights: DPT-hybrid takes about as much for 384 x 384."""
@@ -63,7 +62,7 @@ def of_checkpoint(model: Model) -> Managed:
 
 def names() -> list[str]:
     """List the estimators that can be loaded by name."""
-    return [*base.names(), *(name for name in sorted(_folders()) if name not in base.names())]
+    return [*base.names(), *(name for name in sorted(_found()) if name not in base.names())]
 
 
 def by_name(name: str) -> Managed:
@@ -75,25 +74,23 @@ def by_name(name: str) -> Managed:
     """
     if name in base.names():
         return Managed(base.get(name))
-    folder = _folders().get(name)
-    if folder is None:
+    path = _found().get(name)
+    if path is None:
         raise OptionError(
             "estimator",
             "There is no such depth estimator.",
             got=f"'{name[:60]}'",
-            fix=f"Put the folder of a depth model, such as Depth Anything V2, into models/{FOLDER}.",
+            fix=f"Put a depth model, such as Depth-Anything-V2-Small.safetensors, into models/{FOLDER}.",
         )
     with torch.inference_mode(False):
-        estimator: TransformersEstimator = open_folder(folder, device="cpu", name=name)
+        estimator = files.open_estimator(path, device="cpu", name=name)
     return Managed(estimator, _patcher(estimator.network))
 
 
-def _folders() -> dict[str, Path]:
+def _found() -> dict[str, Path]:
     import folder_paths
 
-    folder = Path(folder_paths.models_dir) / FOLDER
-    inside = [path for path in folder.iterdir() if path.is_dir()] if folder.is_dir() else []
-    return {path.name: path for path in inside if family_of(path) is not None}
+    return files.found_in(Path(folder_paths.models_dir) / FOLDER)
 
 
 def _patcher(network: torch.nn.Module) -> Any:

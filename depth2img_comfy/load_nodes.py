@@ -69,12 +69,12 @@ class LoadDepthCheckpoint:
 
 
 class LoadDepthEstimator:
-    """A depth model of `transformers` in models/depth2img -> an estimator."""
+    """A depth model in models/depth2img -> an estimator."""
 
     CATEGORY = CATEGORY
     DESCRIPTION = (
-        "Loads another depth estimator than the checkpoint's own, such as Depth Anything V2: a folder in "
-        "models/depth2img with config.json, preprocessor_config.json and model.safetensors."
+        "Loads another depth estimator than the checkpoint's own, such as Depth Anything V2: a published file in "
+        "models/depth2img, or a folder with config.json, preprocessor_config.json and model.safetensors."
     )
     RETURN_TYPES = ("DEPTH_ESTIMATOR",)
     FUNCTION = "load"
@@ -84,7 +84,7 @@ class LoadDepthEstimator:
         """List the inputs, as the host asks for them."""
         from . import estimators
 
-        return {"required": {"estimator": (estimators.names(), {"tooltip": "A folder in models/depth2img."})}}
+        return {"required": {"estimator": (estimators.names(), {"tooltip": "A depth model in models/depth2img."})}}
 
     def load(self, estimator: str) -> tuple[Any]:
         """Load the network.

@@ -14,7 +14,7 @@ from depth2img.table import Option
 from . import settings
 
 FOLDER: Final = "depth2img"
-"""Below the folder of models; each folder in it with a depth model of `transformers` is an estimator."""
+"""Below the folder of models; each depth model in it, a folder or a file, is an estimator."""
 
 POOL: Final = EstimatorPool(Path(paths.models_path) / FOLDER, device=lambda: devices.device)
 """Without paths, since names come from pages, requests and infotexts here."""

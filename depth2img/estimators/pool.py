@@ -15,10 +15,10 @@ from ..depth.depth_map import DepthMap
 from ..errors import EstimatorError, OptionError
 from ..io import hub
 from ..options import CHECKPOINT
-from . import base
-from . import transformers as depth_models
+from . import base, files
 from .base import Estimator
 from .devices import release_memory
+from .hub_folder import PATTERNS
 
 if TYPE_CHECKING:
     import torch
@@ -52,8 +52,8 @@ class EstimatorPool:
     Safe to use from several threads: one map is estimated at a time.
 
     Args:
-        folder: each folder in it with a depth model of `transformers` is an estimator by the folder's name.
-        paths: whether a name may also be the path of such a folder. Only for names from the user's own command line or
+        folder: each depth model in it, a folder or a file, is an estimator by its name; see `files`.
+        paths: whether a name may also be the path of such a model. Only for names from the user's own command line or
             program, never for names from a page, a request or a picture's infotext.
         downloads: whether a name may also be `owner/name` on the hub, to be fetched at its first use.
         device: called for the device when an estimator is loaded.
@@ -85,7 +85,7 @@ class EstimatorPool:
         """List `checkpoint`, then the registered ones, then those in the folder; nothing is loaded."""
         registered = base.names()
         found = [CHECKPOINT, *registered]
-        return found + [name for name in sorted(self._folders()) if name not in found]
+        return found + [name for name in sorted(files.found_in(self.folder)) if name not in found]
 
     @property
     def loaded(self) -> bool:
@@ -105,15 +105,14 @@ class EstimatorPool:
                 made = self._take(slot, lambda: base.get(name))
                 self._rest()
             return _Pooled(self, slot, made.key, lambda: base.get(name))
-        folder = self._folders().get(name)
-        if folder is None and self.paths and (Path(name) / depth_models.CONFIG).is_file():
-            folder = Path(name)
-        if folder is None:
-            folder = self._from_hub(name)
-        key, found = depth_models.key_of(folder), folder
-        return _Pooled(
-            self, key, key, lambda: depth_models.open_folder(found, device=self._device(), name=Path(name).name)
-        )
+        path = files.found_in(self.folder).get(name)
+        if path is None and self.paths and files.is_given(Path(name)):
+            path = Path(name)
+        if path is None:
+            path = self._from_hub(name)
+        key, found = files.key_of(path), path
+        title = path.stem if path.is_file() else Path(name).name
+        return _Pooled(self, key, key, lambda: files.open_estimator(found, device=self._device(), name=title))
 
     def run(self, name: Hashable, open_: Open, picture: npt.NDArray[np.float32]) -> DepthMap:
         """Estimate a map with the estimator of that name, which replaces the one in memory."""
@@ -158,17 +157,9 @@ class EstimatorPool:
             if used == self._used:  # else it was used while this timer waited for the lock
                 self.unload()
 
-    def _folders(self) -> dict[str, Path]:
-        """Map the name of each depth model to its folder; names are compared with these, never made into paths."""
-        try:
-            inside = [] if self.folder is None else [path for path in self.folder.iterdir() if path.is_dir()]
-        except OSError:
-            return {}
-        return {path.name: path for path in inside if depth_models.family_of(path) is not None}
-
     def _from_hub(self, name: str) -> Path:
         if not hub.NAME.fullmatch(name):
-            where = "" if self.folder is None else f" Put the folder of a depth model into {self.folder.name}."
+            where = "" if self.folder is None else f" Put the folder or file of a depth model into {self.folder.name}."
             raise OptionError(
                 "estimator",
                 "There is no such depth estimator.",
@@ -183,5 +174,5 @@ class EstimatorPool:
                 fix="Allow it in the settings, or use one of: " + ", ".join(self.names()) + ".",
             )
         if name not in self._fetched:
-            self._fetched[name] = hub.fetch(name, depth_models.PATTERNS, EstimatorError, what="depth estimator")
+            self._fetched[name] = hub.fetch(name, PATTERNS, EstimatorError, what="depth estimator")
         return self._fetched[name]

@@ -1,4 +1,4 @@
-"""Depth models of transformers from a folder: the same maps as transformers' own pipeline, and what is refused."""
+"""Depth models from a folder of the hub: the same maps as transformers' own pipeline, and what is refused."""
 
 from __future__ import annotations
 
@@ -19,15 +19,18 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from depth2img import EstimatorError
-from depth2img.estimators import transformers as depth_models
+from depth2img.estimators import hub_folder
 from depth2img.estimators.devices import ON_CPU
-from depth2img.estimators.transformers import TransformersEstimator, family_of, is_metric, open_folder, prepared
+from depth2img.estimators.files import key_of, kind_of, open_estimator
+from depth2img.estimators.hub_folder import is_metric
+from depth2img.estimators.network import NEAREST, NetworkEstimator, prepared
+from depth2img.estimators.transformers import FAMILIES, UNUSED_WEIGHTS
 from tests import depth_models as small
 
 transformers = pytest.importorskip("transformers", reason="the extra 'estimators' is not installed")
 
-KINDS = ("dpt", "depth_anything", "depth_anything_metric", "zoedepth")
-METRIC = ("depth_anything_metric", "zoedepth")
+KINDS = ("dpt", "dpt_dinov2", "depth_anything", "depth_anything_metric", "zoedepth")
+METRIC = ("dpt_dinov2", "depth_anything_metric", "zoedepth")
 
 pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning")
 
@@ -58,8 +61,8 @@ def scene(height: int = 90, width: int = 140) -> np.ndarray:
     return np.round(unit * 255).astype(np.uint8)
 
 
-def opened(folder: Path) -> TransformersEstimator:
-    return open_folder(folder, device="cpu", name=folder.name)
+def opened(folder: Path) -> NetworkEstimator:
+    return open_estimator(folder, device="cpu", name=folder.name)
 
 
 def change(path: Path, **values: Any) -> None:
@@ -100,7 +103,7 @@ def test_nothing_is_nearer_than_the_nearest(folders: dict[str, Path]) -> None:
     metres[:, 20:40, 30:60] = 0.001
     estimator._network.forward = lambda _: SimpleNamespace(predicted_depth=metres)
     values = estimator.estimate(scene()).values
-    assert values.max() == pytest.approx(1 / depth_models.NEAREST)
+    assert values.max() == pytest.approx(1 / NEAREST)
     assert np.median(values) == pytest.approx(1 / 10)
 
 
@@ -166,18 +169,19 @@ def test_extreme_pictures(folders: dict[str, Path], kind: str, size: tuple[int, 
 
 def test_key_follows_the_files(copy: Callable[..., Path]) -> None:
     folder = copy()
-    before = depth_models.key_of(folder)
+    before = key_of(folder)
     assert opened(folder).key == before
     change(folder / "preprocessor_config.json", size={"height": 96, "width": 96})
-    assert depth_models.key_of(folder) != before
+    assert key_of(folder) != before
 
 
 def test_what_a_folder_holds(folders: dict[str, Path], tmp_path: Path) -> None:
-    assert [family_of(folders[kind]) for kind in KINDS] == ["dpt", "depth_anything", "depth_anything", "zoedepth"]
-    assert family_of(tmp_path) is None
+    found = [kind_of(folders[kind]) for kind in KINDS]
+    assert found == ["dpt", "dpt", "depth_anything", "depth_anything", "zoedepth"]
+    assert kind_of(tmp_path) is None
     for text in ("[]", "{", '{"model_type": "llama"}', '{"model_type": []}', "[" * 5000):
         (tmp_path / "config.json").write_text(text)
-        assert family_of(tmp_path) is None
+        assert kind_of(tmp_path) is None
 
 
 # --- what is refused ---------------------------------------------------------------------------------------------
@@ -258,7 +262,7 @@ def test_damaged_json(copy: Callable[..., Path], file: str, content: bytes) -> N
 
 def test_json_of_any_size_is_not_read(copy: Callable[..., Path], monkeypatch: pytest.MonkeyPatch) -> None:
     folder = copy()
-    monkeypatch.setattr(depth_models, "LARGEST_JSON", 100)
+    monkeypatch.setattr(hub_folder, "LARGEST_JSON", 100)
     with pytest.raises(EstimatorError, match=r"config\.json of a depth estimator is damaged"):
         opened(folder)
 
@@ -284,7 +288,7 @@ def test_weights_that_are_missing(copy: Callable[..., Path]) -> None:
     path = folder / "model.safetensors"
     weights = load_file(path)
     before = opened(folder).estimate(scene())
-    kept = {key: value for key, value in weights.items() if not key.startswith(depth_models.UNUSED_WEIGHTS)}
+    kept = {key: value for key, value in weights.items() if not key.startswith(UNUSED_WEIGHTS)}
     assert len(kept) < len(weights)
     save_file(kept, path, {"format": "pt"})
     np.testing.assert_array_equal(opened(folder).estimate(scene()).values, before.values)
@@ -311,14 +315,13 @@ def test_weights_in_parts(copy: Callable[..., Path]) -> None:
         opened(folder)
 
 
-@pytest.mark.parametrize("kind", ["zoedepth", "depth_anything"])
-def test_an_older_transformers(folders: dict[str, Path], monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
-    family = depth_models.FAMILIES[kind]
+def test_an_older_transformers(folders: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    family = FAMILIES["zoedepth"]
     monkeypatch.setitem(sys.modules, "transformers", SimpleNamespace(__version__="4.30.2"))
     with pytest.raises(
         EstimatorError, match=rf"needs transformers {family.since} or newer\. Got transformers 4\.30\.2"
     ):
-        opened(folders[kind])
+        opened(folders["zoedepth"])
 
 
 def test_without_transformers(folders: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -19,8 +19,8 @@ from depth2img.depth.scores import structure
 from depth2img.diffusion import Engine, Settings
 from depth2img.diffusion.networks import build
 from depth2img.estimators import base
+from depth2img.estimators.files import open_estimator
 from depth2img.estimators.pool import EstimatorPool
-from depth2img.estimators.transformers import open_folder
 from depth2img.options import OPTIONS
 from tests import depth_models
 from tests.engine import small
@@ -67,7 +67,7 @@ def picture(seed: int = 0) -> np.ndarray:
 
 
 def test_a_depth_model_conditions(engine: Engine, folder: Path) -> None:
-    estimator = open_folder(folder / "dpt-small", device="cpu", name="dpt-small")
+    estimator = open_estimator(folder / "dpt-small", device="cpu", name="dpt-small")
     [made] = engine.generate([picture()], SETTINGS, DepthOptions(estimator="dpt-small"))
     expected = conditioning([estimator.estimate(picture())], height=8, width=12)
     torch.testing.assert_close(made.conditioning, expected, rtol=0, atol=0)
@@ -157,7 +157,7 @@ def test_estimate_by_a_folder(run: Run, folder: Path, tmp_path: Path) -> None:
     done = run("estimate", "picture.png", "-m", "nowhere", "--estimator", folder / "dpt-small", "-o", "a.npy", "--json")
     assert done.code == 0, done.err
     assert done.json()["maps"][0]["width"] == 64
-    expected = open_folder(folder / "dpt-small", device="cpu", name="x").estimate(picture())
+    expected = open_estimator(folder / "dpt-small", device="cpu", name="x").estimate(picture())
     np.testing.assert_array_equal(np.load(tmp_path / "a.npy"), expected.values)
 
 

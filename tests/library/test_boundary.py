@@ -22,8 +22,8 @@ FLOORS = [
     "options",
     "io",
     "depth",
-    "estimators",
     "checkpoints",
+    "estimators",
     "embedded",
     "diffusion",
     "gui",
@@ -58,6 +58,7 @@ ROOMS = {
     "diffusers": {"diffusion"},
     "transformers": {"diffusion", "checkpoints", "estimators"},
     "ray": {"batch"},
+    "timm": {"estimators"},
     "click": {"cli"},
     "huggingface_hub": {"io"},
     "OpenEXR": {"depth"},
@@ -81,7 +82,6 @@ NOWHERE = {
     "depth2img_webui",
     "skimage",
     "matplotlib",
-    "timm",
     "torchvision",
 }
 """What the library never imports."""

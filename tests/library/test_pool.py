@@ -15,8 +15,7 @@ import numpy as np
 import pytest
 
 from depth2img import DepthCache, DepthMap, EstimatorError, OptionError, register_estimator
-from depth2img.estimators import base
-from depth2img.estimators import transformers as depth_models
+from depth2img.estimators import base, files
 from depth2img.estimators.pool import EstimatorPool
 from depth2img.options import CHECKPOINT
 
@@ -53,15 +52,15 @@ def folder(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def opened(monkeypatch: pytest.MonkeyPatch) -> list[weakref.ref[Fake]]:
-    """Record what is loaded, with a fake of `depth_models.open_folder`."""
+    """Record what is loaded, with a fake of `files.open_estimator`."""
     made: list[weakref.ref[Fake]] = []
 
-    def open_folder(folder: Path, *, device: Any, name: str) -> Fake:
+    def open_estimator(folder: Path, *, device: Any, name: str) -> Fake:
         fake = Fake(f"{folder.name} on {device}")
         made.append(weakref.ref(fake))
         return fake
 
-    monkeypatch.setattr(depth_models, "open_folder", open_folder)
+    monkeypatch.setattr(files, "open_estimator", open_estimator)
     return made
 
 
@@ -103,7 +102,7 @@ def test_the_same_pool_on_another_device(pool: EstimatorPool, opened: list[Any])
 def test_it_is_loaded_for_the_first_map_and_once(pool: EstimatorPool, opened: list[Any]) -> None:
     estimator = pool.get("small")
     assert opened == []
-    assert estimator.key == depth_models.key_of(pool.folder / "small")
+    assert estimator.key == files.key_of(pool.folder / "small")
     assert estimator.estimate(PICTURE).origin == "small on cpu"
     pool.get("small").estimate(PICTURE)
     assert len(opened) == 1 and opened[0]().calls == 2
@@ -171,7 +170,7 @@ def test_a_failure_leaves_nothing_loaded(pool: EstimatorPool, monkeypatch: pytes
     def fail(*_: Any, **__: Any) -> Any:
         raise EstimatorError("It is damaged.")
 
-    monkeypatch.setattr(depth_models, "open_folder", fail)
+    monkeypatch.setattr(files, "open_estimator", fail)
     with pytest.raises(EstimatorError, match="damaged"):
         pool.get("small").estimate(PICTURE)
     assert not pool.loaded
@@ -267,7 +266,7 @@ def test_one_map_at_a_time(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Non
             busy.pop()
             return super().estimate(picture)
 
-    monkeypatch.setattr(depth_models, "open_folder", lambda folder, **_: Slow(folder.name))
+    monkeypatch.setattr(files, "open_estimator", lambda folder, **_: Slow(folder.name))
     pool = EstimatorPool(folder, idle=0)
     found: list[str] = []
     threads = [
