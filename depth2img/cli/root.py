@@ -44,6 +44,7 @@ EXTRAS: Final = {
     "diffusers": "diffusers",
     "transformers": "diffusers",
     "huggingface_hub": "diffusers",
+    "lark": "diffusers",
     "gradio": "app",
     "ray": "ray",
 }

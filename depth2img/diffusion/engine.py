@@ -30,6 +30,7 @@ from .networks import Networks
 from .passes import Prepared, run_passes
 from .sampling import Step
 from .settings import LARGEST_SEED, Settings
+from .text import read_passes
 
 
 class Engine:
@@ -164,10 +165,15 @@ class Engine:
             Depth2ImgError: something that was given cannot be used; the message says what to do.
         """
         estimated = rows or self._estimated_together
-        prepared = self._prepared(jobs, estimated, span)
+        prompts = [read_passes(job.settings, {}) for job in jobs]
+        prepared = [
+            dataclasses.replace(one, prompts=tokens)
+            for one, tokens in zip(self._prepared(jobs, estimated, span), prompts, strict=True)
+        ]
         groups: dict[Hashable, list[int]] = {}
         for index, one in enumerate(prepared):
-            groups.setdefault((one.job.kind, one.frame.size), []).append(index)
+            shapes = tuple(tokens.shape for tokens in one.prompts)
+            groups.setdefault((one.job.kind, one.frame.size, shapes), []).append(index)
         done: dict[int, Generated] = {}
         for indices in groups.values():
             most = rows or len(indices)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -37,7 +37,7 @@ class Networks:
         side: the side in pixels that it was trained at.
         cfg_scale: its default guidance.
         device, dtype: of the UNet, the autoencoder and the text encoder.
-        texts: prompt -> its states (1, 77, width), the cache of `sampling.text_states`.
+        texts: chunk of a prompt -> its states (1, 77, width), the cache of `text.encode_text`.
     """
 
     name: str
@@ -51,7 +51,7 @@ class Networks:
     cfg_scale: float
     device: torch.device
     dtype: torch.dtype
-    texts: dict[str, torch.Tensor] = field(default_factory=dict, init=False, repr=False, compare=False)
+    texts: dict[Hashable, torch.Tensor] = field(default_factory=dict, init=False, repr=False, compare=False)
 
 
 class DptNetwork(nn.Module):

@@ -20,12 +20,14 @@ from ..depth.sources import Sources
 from ..errors import Depth2ImgError
 from ..estimators.devices import out_of_device_memory
 from ..io.images import Picture, to_float
+from ..prompts.tokens import PromptTokens
 from . import levers, sampling
 from .frames import Frame, latent_mask, resize
 from .job import Generated, Job
 from .networks import LATENT_FACTOR, Networks
 from .sampling import Batch, Step
 from .settings import Settings
+from .text import encode_text
 
 Estimate: TypeAlias = Callable[[Mapping[int, tuple[Picture, str]], int], dict[int, DepthMap]]
 """Index -> (picture, estimator), and rows as in `Engine.run` -> index -> map."""
@@ -40,12 +42,14 @@ class Prepared:
         frame: its picture as it enters the sampler.
         sources: the payloads of its options.
         placed: its map in the frame; None where depth is off.
+        prompts: as tokens, of each pass.
     """
 
     job: Job
     frame: Frame
     sources: Sources
     placed: PlacedMap | None
+    prompts: tuple[PromptTokens, ...] = ()
 
 
 def run_passes(
@@ -127,7 +131,9 @@ def _enlarged(
         group = _placed_again(group, [*estimate(wanted, len(latents)).values()])
     depth = _conditioning(group, (width, height))
     rows = sampling.repeated(depth.to(latents.device, latents.dtype), len(latents))
-    return dataclasses.replace(batch, latents=latents, depth=rows, from_noise=False), group, depth
+    text = [encode_text(networks, one.prompts[-1]) for one in group]
+    text += text[-1:] * (len(latents) - len(text))
+    return dataclasses.replace(batch, latents=latents, depth=rows, text=text, from_noise=False), group, depth
 
 
 def _placed_again(group: Sequence[Prepared], depths: Sequence[DepthMap]) -> list[Prepared]:
@@ -170,10 +176,9 @@ def _batch(networks: Networks, group: Sequence[Prepared], depth: torch.Tensor) -
             latents = latents * keep + sampling.noise_like(latents, generators) * (1 - keep)
         elif settings.masked_content == "latent nothing":
             latents = latents * keep
-    text = sampling.text_states(networks, [one.job.settings.prompt for one in group])
-    negative = sampling.text_states(networks, [one.job.settings.negative_prompt for one in group])
+    text = [encode_text(networks, one.prompts[0]) for one in group]
     noise = options.enabled and options.ignore_colours and settings.denoising_strength == 1
-    return Batch(latents, depth.to(device, dtype), keep, (text, negative), generators, options, noise)
+    return Batch(latents, depth.to(device, dtype), keep, text, generators, options, noise)
 
 
 def _stacked(networks: Networks, pictures: Sequence[Picture]) -> torch.Tensor:

@@ -10,19 +10,16 @@ from typing import Any, Final
 
 import torch
 
-from ..checkpoints.layout.tokenizer import token_ids
 from ..depth.schedule import conditional, unconditional
 from ..errors import Depth2ImgError
 from ..options import DepthOptions
 from . import libraries
 from .networks import Networks
 from .settings import SAMPLERS, Settings, Steps
+from .text import StepText, Text, Texts
 
 Step = Callable[[int, int], None]
 """Progress callback: called with the steps done and the steps in all."""
-
-MOST_TEXTS: Final = 64
-"""Prompts whose states are cached; those of Stable Diffusion 2 in float16 take 160 kB each."""
 
 SCHEDULE: Final = ("beta_start", "beta_end", "beta_schedule", "num_train_timesteps", "prediction_type", "steps_offset")
 """Settings that every sampler takes over from the model's own scheduler."""
@@ -36,7 +33,7 @@ class Batch:
         latents: float (B, 4, h, w), of the pictures, scaled; "masked content" has been applied to them.
         depth: float (B, 1, h, w), the conditioning at full strength.
         keep: float (B, 1, h, w), 1 where the picture stays; None without masks.
-        text: states of the prompts and of the negative prompts, float (B, 77, width) each.
+        text: one per picture.
         generators: one per picture, on the CPU, so that a seed means the same on every device.
         options: decide the conditioning at each step; see `schedule`.
         from_noise: start from noise alone, except where `keep` is not 0.
@@ -45,7 +42,7 @@ class Batch:
     latents: torch.Tensor
     depth: torch.Tensor
     keep: torch.Tensor | None
-    text: tuple[torch.Tensor, torch.Tensor]
+    text: Sequence[Text]
     generators: Sequence[torch.Generator]
     options: DepthOptions = dataclasses.field(default_factory=DepthOptions)
     from_noise: bool = False
@@ -64,7 +61,7 @@ class Batch:
             latents=repeated(self.latents, rows),
             depth=repeated(self.depth, rows),
             keep=None if self.keep is None else repeated(self.keep, rows),
-            text=(repeated(self.text[0], rows), repeated(self.text[1], rows)),
+            text=[*self.text, *[self.text[-1]] * more],
             generators=[*self.generators, *(torch.Generator() for _ in range(more))],
         )
 
@@ -142,24 +139,6 @@ def decode(networks: Networks, latents: torch.Tensor) -> torch.Tensor:
     return pictures
 
 
-def text_states(networks: Networks, prompts: Sequence[str]) -> torch.Tensor:
-    """Encode prompts for the UNet, (B, 77, width); words beyond 75 tokens are cut off.
-
-    Each prompt is encoded once and alone, so that its states do not depend on the others, and cached for later calls.
-    """
-    states: dict[str, torch.Tensor] = {}
-    for prompt in dict.fromkeys(prompts):
-        found = networks.texts.get(prompt)
-        if found is None:
-            ids = token_ids([prompt]).to(networks.device)
-            found = networks.text_encoder(ids).last_hidden_state.to(networks.dtype)
-        states[prompt] = found
-    networks.texts.update(states)
-    for prompt in list(networks.texts)[:-MOST_TEXTS]:
-        networks.texts.pop(prompt, None)
-    return torch.cat([states[prompt] for prompt in prompts])
-
-
 def sample(
     networks: Networks, batch: Batch, settings: Settings, steps: Steps, on_step: Step | None = None
 ) -> torch.Tensor:
@@ -188,13 +167,14 @@ def sample(
     latents = scheduler.add_noise(start, noise, timesteps[:1].repeat(len(start)))
     extra = _step_arguments(scheduler, batch.generators)
     guidance = settings.cfg_scale if settings.cfg_scale is not None else networks.cfg_scale
+    texts = Texts(batch.text)
     for index, timestep in enumerate(timesteps):
         scaled = scheduler.scale_model_input(latents, timestep)
         depth = (
             conditional(batch.depth, batch.options, index, len(timesteps)),
             unconditional(batch.depth, batch.options, index, len(timesteps), guidance),
         )
-        predicted = _predict(networks, scaled, of_unet[index], batch.text, depth, guidance)
+        predicted = _predict(networks, scaled, of_unet[index], texts.at(index), depth, guidance)
         latents = scheduler.step(predicted, timestep, latents, return_dict=False, **extra)[0]
         if batch.keep is not None:
             original = batch.latents
@@ -236,20 +216,43 @@ def _predict(
     networks: Networks,
     latents: torch.Tensor,
     timestep: torch.Tensor,
-    text: tuple[torch.Tensor, torch.Tensor],
+    text: StepText,
     depth: tuple[torch.Tensor, torch.Tensor],
     guidance: float,
 ) -> torch.Tensor:
-    """Run the UNet with classifier-free guidance; `text` and `depth` are conditional, then unconditional."""
-    (text_rows, negative), (depth_rows, other_depth) = text, depth
-    conditioned = torch.cat([latents, depth_rows], dim=1)
-    if guidance <= 1:
-        plain: torch.Tensor = networks.unet(conditioned, timestep, encoder_hidden_states=text_rows).sample
-        return plain
-    unconditioned = torch.cat([latents, other_depth], dim=1)
-    both = networks.unet(
-        torch.cat([unconditioned, conditioned]), timestep, encoder_hidden_states=torch.cat([negative, text_rows])
-    ).sample
-    without, with_text = both.chunk(2)
-    guided: torch.Tensor = without + guidance * (with_text - without)
+    """Run the UNet with classifier-free guidance; `depth` is conditional, then unconditional.
+
+    Each part of a prompt pulls away from the negative prompt with its own weight (`combine_denoised`,
+    modules/sd_samplers_cfg_denoiser.py, 1.10.1; Liu et al. 2022, Compositional Visual Generation).
+    """
+    count = len(text.weights[0])
+    conditioned = torch.cat([latents, depth[0]], dim=1).repeat_interleave(count, dim=0)
+    plain = all(weights == (1.0,) for weights in text.weights)
+    if guidance <= 1 and plain:
+        alone: torch.Tensor = networks.unet(conditioned, timestep, encoder_hidden_states=text.prompts).sample
+        return alone
+    unconditioned = torch.cat([latents, depth[1]], dim=1)
+    without, with_text = _both(networks, (unconditioned, conditioned), timestep, (text.negative, text.prompts))
+    if plain:
+        return without + guidance * (with_text - without)
+    pulls = with_text.reshape(-1, count, *with_text.shape[1:]) - without[:, None]
+    factors = guidance * torch.tensor(text.weights, dtype=without.dtype, device=without.device)
+    guided: torch.Tensor = without + (pulls * factors[..., None, None, None]).sum(dim=1)
     return guided
+
+
+def _both(
+    networks: Networks,
+    inputs: tuple[torch.Tensor, torch.Tensor],
+    timestep: torch.Tensor,
+    text: tuple[torch.Tensor, torch.Tensor],
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Run the UNet on two sets of rows: together, if their texts have one length."""
+    if text[0].shape[1] == text[1].shape[1]:
+        made = networks.unet(torch.cat(inputs), timestep, encoder_hidden_states=torch.cat(text)).sample
+        return made[: len(inputs[0])], made[len(inputs[0]) :]
+    first, second = (
+        networks.unet(rows, timestep, encoder_hidden_states=states).sample
+        for rows, states in zip(inputs, text, strict=True)
+    )
+    return first, second

@@ -33,11 +33,13 @@ class Sampler:
         label: its name in the WebUI.
         scheduler: its class in diffusers.
         arguments: arguments for the class, besides the model's noise schedule.
+        calls: calls of the UNet for a step; schedules in prompts count these, as in the WebUI.
     """
 
     label: str
     scheduler: str
     arguments: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    calls: int = 1
 
 
 SAMPLERS: Final[Mapping[str, Sampler]] = {
@@ -234,6 +236,11 @@ class Settings:
             given, checked = getattr(self, name), option.check(getattr(self, name))
             if checked != given:  # equal values stay as they are given: an infotext tells 1 from 1.0
                 object.__setattr__(self, name, checked)
+
+    @property
+    def calls_per_step(self) -> int:
+        """Calls of the UNet that the sampler makes for a step."""
+        return SAMPLERS[self.sampler].calls
 
     @property
     def first_steps(self) -> Steps:

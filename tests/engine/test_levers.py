@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from depth2img import Depth2ImgError, OptionError
-from depth2img.diffusion import Engine, Settings, berth, levers, load, replay, sampling
+from depth2img.diffusion import Engine, Settings, berth, levers, load, replay, sampling, text
 from depth2img.diffusion.job import Job
 from depth2img.diffusion.networks import Networks, build
 from depth2img.estimators.devices import without_tf32
@@ -215,10 +215,11 @@ def test_prompts_are_encoded_once_for_an_engine(networks: Networks, monkeypatch:
     assert np.array_equal(pictures(networks), first) and len(encoded) == 2
     pictures(networks, "a blue box")
     assert len(encoded) == 3
-    for number in range(sampling.MOST_TEXTS + 3):
-        sampling.text_states(networks, [str(number)])
-    assert len(networks.texts) == sampling.MOST_TEXTS
-    assert list(networks.texts)[-1] == str(sampling.MOST_TEXTS + 2)
+    for number in range(text.MOST_TEXTS + 3):
+        [tokens] = text.read_passes(Settings(prompt=str(number)), {})
+        text.encode_text(networks, tokens)
+    assert len(networks.texts) == text.MOST_TEXTS
+    assert tokens.negative.chunks[0][0].tokens in {tokens for tokens, _ in networks.texts}
 
 
 def test_tf32_is_off_only_within() -> None:

@@ -9,6 +9,7 @@ import gzip
 import html
 import importlib.util
 import json
+import re
 import tempfile
 from collections.abc import Sequence
 from functools import lru_cache
@@ -28,6 +29,8 @@ VOCABULARY: Final = 49408
 START, END = "<|startoftext|>", "<|endoftext|>"
 PAD: Final = "!"
 """The entry with id 0."""
+SPECIAL: Final = {"<start_of_text>": VOCABULARY - 2, "<end_of_text>": VOCABULARY - 1}
+"""How OpenCLIP writes start and end."""
 
 
 def _merges() -> list[str]:
@@ -82,6 +85,22 @@ def _tokenizer() -> CLIPTokenizer:
         # With "!" for padding, as the published folder has it, a "!" in a prompt would become padding too.
         loaded: CLIPTokenizer = CLIPTokenizer.from_pretrained(folder, pad_token=END, local_files_only=True)
     return loaded
+
+
+def text_tokens(text: str) -> list[int]:
+    """Encode a text of any length as OpenCLIP does, without start and end.
+
+    Raises:
+        CheckpointError: the open_clip package is not installed.
+    """
+    ids: list[int] = []
+    for part in re.split("(<(?:start|end)_of_text>)", html.unescape(html.unescape(text)).lower()):
+        if part in SPECIAL:
+            ids.append(SPECIAL[part])
+        elif part:
+            plain = re.sub(r"<\|(start|end)oftext\|>", r"<| \1oftext |>", part)  # to OpenCLIP no word of its own
+            ids += _tokenizer()(plain, add_special_tokens=False, verbose=False).input_ids
+    return ids
 
 
 def token_ids(prompts: Sequence[str]) -> torch.Tensor:
