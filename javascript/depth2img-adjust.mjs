@@ -71,11 +71,29 @@ export function colourise(values, table, rgba = new Uint8ClampedArray(values.len
   return rgba;
 }
 
-/** Bytes for the viewer: near areas grown by `radius` pixels and softened, so that no halo of the far side shows. */
+/** Values 0..1 -> the map as the server sends it, at 16 bits; what `decode` reads. */
+export function encode(values) {
+  const rgba = new Uint8ClampedArray(values.length * 4);
+  for (let i = 0, j = 0; i < values.length; i += 1, j += 4) {
+    const code = Math.round(values[i] * 65535);
+    rgba[j] = code >> 8;
+    rgba[j + 1] = code & 255;
+    rgba[j + 2] = code >> 8; // what 16 bits of full scale are in 24
+    rgba[j + 3] = 255;
+  }
+  return rgba;
+}
+
+/** Depth for the viewer, two bytes per value: near areas grown by `radius` pixels and softened, so that no halo shows. */
 export function dilated(values, width, height, radius = 2) {
   const wider = maximum(maximum(values, width, height, radius, 1, width), width, height, radius, width, height, true);
-  const soft = blurred(wider, width, height, 0.7);
-  return Uint8Array.from(soft, (value) => Math.round(value * 255));
+  const bytes = new Uint8Array(2 * values.length);
+  blurred(wider, width, height, 0.7).forEach((value, i) => {
+    const code = Math.round(value * 65535);
+    bytes[2 * i] = code >> 8;
+    bytes[2 * i + 1] = code & 255;
+  });
+  return bytes;
 }
 
 function maximum(values, width, height, radius, stride, length, vertical = false) {

@@ -22,6 +22,8 @@ varying vec2 at;
 uniform sampler2D colour, depth;
 uniform vec2 shift;
 uniform float focus, blend, steps, zoom, wall;
+// Two bytes, of which the filter makes means: the mean of the whole is the same sum of theirs.
+float nearness(vec2 place) { return dot(texture2D(depth, place).ra, vec2(65280.0, 255.0) / 65535.0); }
 void main() {
   vec2 here = (at - 0.5) / zoom + 0.5;
   here.y = 1.0 - here.y;
@@ -31,7 +33,7 @@ void main() {
     if (float(i) > steps) break;
     height = 1.0 - float(i) / steps;
     vec2 q = here - shift * (height - focus);
-    float under = texture2D(depth, q).r - height;
+    float under = nearness(q) - height;
     if (under >= 0.0) {
       if (i == 0) { place = q; break; }
       float part = under > wall ? 0.0 : gap / (gap + under);
@@ -42,7 +44,7 @@ void main() {
     before = height;
     place = q;
   }
-  vec3 near = vec3(texture2D(depth, place).r);
+  vec3 near = vec3(nearness(place));
   gl_FragColor = vec4(mix(texture2D(colour, place).rgb, near, blend), 1.0);
 }`;
 
@@ -109,7 +111,7 @@ export class Viewer extends EventTarget {
     return Boolean(this.gl) && !this.lost;
   }
 
-  /** A picture (anything that texImage2D takes, with width and height) and bytes of depth, 255 = near. */
+  /** A picture (anything that texImage2D takes, with width and height) and its depth, as `dilated` gives it. */
   load(picture, depth, width, height) {
     this.scene = { picture, depth, width, height };
     this.upload();
@@ -224,7 +226,7 @@ export class Viewer extends EventTarget {
     gl.activeTexture(gl.TEXTURE0);
     gl.texImage2D(gl.TEXTURE_2D, 0, gl.RGB, gl.RGB, gl.UNSIGNED_BYTE, picture);
     gl.activeTexture(gl.TEXTURE1);
-    gl.texImage2D(gl.TEXTURE_2D, 0, gl.LUMINANCE, width, height, 0, gl.LUMINANCE, gl.UNSIGNED_BYTE, depth);
+    gl.texImage2D(gl.TEXTURE_2D, 0, gl.LUMINANCE_ALPHA, width, height, 0, gl.LUMINANCE_ALPHA, gl.UNSIGNED_BYTE, depth);
   }
 
   fit() {

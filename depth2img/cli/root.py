@@ -1,4 +1,4 @@
-"""The command line: `depth2img estimate | generate | batch | compare | checkpoint | convert | app | demo`.
+"""The command line: `depth2img estimate | generate | view | batch | compare | checkpoint | convert | app | demo`.
 
 Usage and input errors end with one sentence and exit code 2. torch, diffusers, transformers and gradio are imported by
 the commands that need them, when they need them.
@@ -34,6 +34,7 @@ from .flags import (
     report,
     speed_flags,
 )
+from .view import view_command
 
 if TYPE_CHECKING:
     from ..diffusion import Engine
@@ -45,6 +46,7 @@ EXTRAS: Final = {
     "transformers": "diffusers",
     "huggingface_hub": "diffusers",
     "lark": "diffusers",
+    "av": "film",
     "gradio": "app",
     "ray": "ray",
 }
@@ -293,6 +295,7 @@ app.add_command(adjust_command)
 app.add_command(batch)
 app.add_command(checkpoint)
 app.add_command(convert)
+app.add_command(view_command)
 
 
 @app.command(

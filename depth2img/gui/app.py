@@ -26,6 +26,7 @@ from ..errors import Depth2ImgError, NoDepthError, OptionError
 from ..io.images import Picture, read_picture
 from ..io.uploads import uploaded
 from ..options import ADJUSTMENTS, OPTIONS, WEBUI_ONLY, DepthOptions
+from ..sharing.page import ASSETS
 from . import panel, view
 from .components import component
 
@@ -37,10 +38,6 @@ HOST: Final = "127.0.0.1"
 TITLE: Final = "Depth to image"
 PICTURE_HEIGHT: Final = 420
 """Height of picture and results, in CSS pixels."""
-ROOT: Final = Path(__file__).parents[2]
-ASSETS: Final = next((folder for folder in (ROOT, ROOT / "depth2img_page") if (folder / "style.css").is_file()), ROOT)
-"""Folder of `javascript/` and `style.css`: the top of a checkout, or a folder of their own in an installation."""
-
 FOLDED: Final = {"Sampling": "sampling", "Frame": "frame", "Inpainting": "mask", "Hires": "hires"}
 """Title of an accordion -> the section of the settings in it."""
 

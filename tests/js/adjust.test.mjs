@@ -90,8 +90,16 @@ test("the near side grows, the far side does not", () => {
   const values = new Float32Array(49).fill(0);
   values[24] = 1; // the middle of 7 x 7
   const bytes = maths.dilated(values, 7, 7, 2);
-  assert.ok(bytes[24] > 200 && bytes[23] > 200 && bytes[17] > 200);
-  assert.ok(bytes[0] < bytes[8] && bytes[8] < bytes[16]);
+  const near = (i) => (bytes[2 * i] * 256 + bytes[2 * i + 1]) / 65535;
+  assert.ok(near(24) > 0.8 && near(23) > 0.8 && near(17) > 0.8);
+  assert.ok(near(0) < near(8) && near(8) < near(16));
+});
+
+test("what is written as a map is read as one, at 16 bits", () => {
+  const values = Float32Array.from({ length: 1000 }, (_, i) => i / 999);
+  maths.decode(maths.encode(values)).forEach((value, i) => {
+    assert.ok(Math.abs(value - Math.round(values[i] * 65535) / 65535) < 1e-6); // float32
+  });
 });
 
 test("colours come from the table", () => {
