@@ -13,7 +13,8 @@ from ..depth.placement import Placement, ResizeMode
 from ..errors import OptionError
 from ..io.atomic import write_file
 from ..io.images import Picture, read_picture, to_float
-from ..io.saving import PICTURE_KINDS, save_picture
+from ..io.pairing import PICTURE_KINDS
+from ..io.saving import save_picture
 from ..options import ADJUSTMENTS, OPTIONS, DepthOptions
 from ..sharing import film, page, relief
 from ..sharing.stereo import KINDS, stereo
