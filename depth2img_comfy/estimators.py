@@ -14,11 +14,8 @@ import torch
 from depth2img import DepthMap, Estimator
 from depth2img.checkpoints import Model
 from depth2img.diffusion.networks import build_estimator
-from depth2img.errors import OptionError
+from depth2img.errors import OptionError, command
 from depth2img.estimators import base, files
-
-FOLDER: Final = "depth2img"
-"""Below the host's folder of models, as in the WebUI; each depth model in it is an estimator by its name."""
 
 WORKING_MEMORY: Final = 2**30
 """Bytes that the host is asked to keep free beside the weights: DPT-hybrid takes about as much for 384 x 384."""
@@ -80,7 +77,8 @@ def by_name(name: str) -> Managed:
             "estimator",
             "There is no such depth estimator.",
             got=f"'{name[:60]}'",
-            fix=f"Put a depth model, such as Depth-Anything-V2-Small.safetensors, into models/{FOLDER}.",
+            fix=f"Put a depth model, such as Depth-Anything-V2-Small.safetensors, into models/{files.FOLDER}; "
+            f"{command('estimator', 'fetch', '-o', f'models/{files.FOLDER}')} gets it.",
         )
     with torch.inference_mode(False):
         estimator = files.open_estimator(path, device="cpu", name=name)
@@ -90,7 +88,7 @@ def by_name(name: str) -> Managed:
 def _found() -> dict[str, Path]:
     import folder_paths
 
-    return files.found_in(Path(folder_paths.models_dir) / FOLDER)
+    return files.found_in(Path(folder_paths.models_dir) / files.FOLDER)
 
 
 def _patcher(network: torch.nn.Module) -> Any:

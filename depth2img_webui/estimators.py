@@ -7,16 +7,17 @@ from typing import Final
 
 from modules import devices, paths
 
+from depth2img.estimators import files
 from depth2img.estimators.pool import EstimatorPool
 from depth2img.options import CHECKPOINT
 from depth2img.table import Option
 
 from . import settings
 
-FOLDER: Final = "depth2img"
-"""Below the folder of models; each depth model in it, a folder or a file, is an estimator."""
+FOLDER: Final = Path(paths.models_path) / files.FOLDER
+"""The folder of estimators."""
 
-POOL: Final = EstimatorPool(Path(paths.models_path) / FOLDER, device=lambda: devices.device)
+POOL: Final = EstimatorPool(FOLDER, device=lambda: devices.device)
 """Without paths, since names come from pages, requests and infotexts here."""
 
 

@@ -63,7 +63,10 @@ class DepthToImage(scripts.Script):
                 page=wiring.page(tab),
                 directories=directories,
                 below=lambda: panel_checkpoint.build(
-                    self.elem_id, checkpoints.names(), lambda: fetching.build(self.elem_id)
+                    self.elem_id,
+                    checkpoints.names(),
+                    lambda: fetching.build(self.elem_id, fetching.CHECKPOINTS),
+                    lambda: fetching.build(self.elem_id, fetching.ESTIMATORS),
                 ),
             )
         components = {"enabled": toggle, **built.controls}

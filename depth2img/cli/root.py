@@ -1,4 +1,4 @@
-"""The command line: `depth2img estimate | generate | view | batch | compare | checkpoint | convert | app | demo`.
+"""The command line: estimate | generate | view | batch | compare | checkpoint | estimator | convert | app | demo.
 
 Usage and input errors end with one sentence and exit code 2. torch, diffusers, transformers and gradio are imported by
 the commands that need them, when they need them.
@@ -23,6 +23,7 @@ from . import flags
 from .adjust import adjust_command
 from .batch import batch
 from .checkpoint import checkpoint, convert
+from .estimator import estimator
 from .flags import (
     device_flag,
     dtype_flag,
@@ -295,6 +296,7 @@ app.add_command(adjust_command)
 app.add_command(batch)
 app.add_command(checkpoint)
 app.add_command(convert)
+app.add_command(estimator)
 app.add_command(view_command)
 
 

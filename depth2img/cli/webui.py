@@ -18,7 +18,16 @@ if TYPE_CHECKING:
 
 def webui_flags(command: Callable[..., None]) -> Callable[..., None]:
     """Decorate a command with `--webui`, `--data-dir`, `--models-dir` and `--ckpt-dir`."""
-    for name in ("--ckpt-dir", "--models-dir", "--data-dir"):
+    return _flags(command, "--ckpt-dir", "--models-dir", "--data-dir")
+
+
+def models_flags(command: Callable[..., None]) -> Callable[..., None]:
+    """Decorate a command with `--webui`, `--data-dir` and `--models-dir`."""
+    return _flags(command, "--models-dir", "--data-dir")
+
+
+def _flags(command: Callable[..., None], *names: str) -> Callable[..., None]:
+    for name in names:
         command = click.option(name, type=PATH, help="The WebUI's own flag, if it is started with one.")(command)
     where = "The WebUI's folder.  [default: the one that this is an extension of]"
     return click.option("--webui", type=PATH, help=where)(command)

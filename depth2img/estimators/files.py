@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from ..errors import EstimatorError
 from . import depth_anything, hub_folder, transformers
@@ -17,6 +17,10 @@ if TYPE_CHECKING:
     import torch
 
     from .network import NetworkEstimator
+
+
+FOLDER: Final = "depth2img"
+"""Below a host's folder of models; each depth model in it, a folder or a file, is an estimator by its name."""
 
 
 def runs_on_timm(config: Mapping[str, Any]) -> bool:

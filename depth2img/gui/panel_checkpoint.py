@@ -33,6 +33,7 @@ class Section:
         plan: HTML: the steps of setting it up, or the outcome.
         planned: state: the sentences of the shown plan; nothing else is carried out.
         fetching: the part that downloads a published checkpoint.
+        estimators: the part that downloads a published depth estimator.
     """
 
     chosen: Any
@@ -42,20 +43,27 @@ class Section:
     plan: Any
     planned: Any
     fetching: Fetching
+    estimators: Fetching
 
     @property
     def parts(self) -> tuple[Any, ...]:
         """All components; none of them is an option."""
-        return self.chosen, self.inspect, self.setup, self.planned, *self.fetching.parts
+        return self.chosen, self.inspect, self.setup, self.planned, *self.fetching.parts, *self.estimators.parts
 
 
-def build(elem_id: Callable[[str], str], choices: Sequence[str], fetching: Callable[[], Fetching]) -> Section:
+def build(
+    elem_id: Callable[[str], str],
+    choices: Sequence[str],
+    fetching: Callable[[], Fetching],
+    estimators: Callable[[], Fetching],
+) -> Section:
     """Make the section inside the current Gradio context.
 
     Args:
         elem_id: short name -> element id, unique on the page.
         choices: names of the installed checkpoints.
         fetching: makes the part that downloads one.
+        estimators: makes the part that downloads a depth estimator.
     """
     with gr.Accordion("Depth checkpoint", open=False, elem_id=elem_id("checkpoint")):
         with gr.Row(elem_classes=["depth2img-row", "depth2img-checkpoint"]):
@@ -73,8 +81,8 @@ def build(elem_id: Callable[[str], str], choices: Sequence[str], fetching: Calla
         plan = gr.HTML("", elem_id=elem_id("plan"), elem_classes=["depth2img-report"])
         setup = gr.Button("Set up", size="sm", visible=False, variant="primary", elem_id=elem_id("setup"))
         planned = gr.State("")
-        getting = fetching()
-    return Section(chosen, inspect, setup, report, plan, planned, getting)
+        getting, further = fetching(), estimators()
+    return Section(chosen, inspect, setup, report, plan, planned, getting, further)
 
 
 def report_html(report: Report) -> str:

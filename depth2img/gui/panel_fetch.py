@@ -1,4 +1,4 @@
-"""The panel's part that downloads a published checkpoint; independent of the WebUI."""
+"""The panel's part that downloads a published checkpoint or depth estimator; independent of the WebUI."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Fetching:
     """The components.
 
     Attributes:
-        file: the published checkpoint.
+        file: the published checkpoint or estimator.
         fetch: the button that starts the download.
         stop: the button that stops it; hidden unless a download is running.
         poll: hidden button that asks for the progress.
@@ -44,24 +44,33 @@ class Fetching:
         return self.file, self.fetch, self.stop, self.poll
 
 
-def build(elem_id: Callable[[str], str], files: Sequence[str], offer: str) -> Fetching:
+def build(
+    elem_id: Callable[[str], str],
+    files: Sequence[str],
+    offer: str,
+    *,
+    label: str = "Published checkpoint",
+    button: str = "Download and select",
+) -> Fetching:
     """Make the part inside the current Gradio context.
 
     Args:
         elem_id: short name -> element id, unique on the page.
-        files: names of the published checkpoints, the recommended one first.
+        files: names of the published files, the recommended one first.
         offer: HTML for the first of them.
+        label: of the list.
+        button: title of the button that starts the download.
     """
     with gr.Row(elem_classes=["depth2img-row", "depth2img-checkpoint"]):
         file = gr.Dropdown(
             list(files),
             value=next(iter(files), None),
-            label="Published checkpoint",
+            label=label,
             info=ABOUT,
             elem_id=elem_id("published"),
             scale=1,
         )
-        fetch = gr.Button("Download and select", size="sm", scale=0, min_width=200, elem_id=elem_id("fetch"))
+        fetch = gr.Button(button, size="sm", scale=0, min_width=200, elem_id=elem_id("fetch"))
         stop = gr.Button(
             "Stop", size="sm", scale=0, min_width=80, variant="stop", visible=False, elem_id=elem_id("stop")
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from typing import Any, Final
 
 from depth2img import OPTIONS, Depth2ImgError, NoDepthError
@@ -136,4 +137,6 @@ def _connect_checkpoints(built: panel.Panel) -> None:
     built.refresh.click(fn=status.show, inputs=[], outputs=known, show_progress="hidden", queue=False)
     built.install.click(fn=status.install, inputs=[], outputs=line)
     checkpoints.connect(built.below)
-    fetching.connect(built.below.fetching)
+    fetching.connect(built.below.fetching, fetching.CHECKPOINTS, checkpoints.REFRESH)
+    press = f"() => gradioApp().querySelector({json.dumps(f'#{built.refresh.elem_id}')}).click()"
+    fetching.connect(built.below.estimators, fetching.ESTIMATORS, press)

@@ -432,6 +432,61 @@ def test_fetch_refuses(run: Run, mirrors: mirror.Mirror, tmp_path: Path) -> None
     assert (tmp_path / "depth.safetensors").read_bytes() == mirrors.data
 
 
+@pytest.fixture
+def small_estimator(mirrors: mirror.Mirror, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Name of an estimator that a table of the user's names on the mirror."""
+    data, name = mirrors.data, "depth_anything_v2_tiny.safetensors"
+    entry = {"kind": "estimator", "size": len(data), "sha256": mirror.published(data=data).sha256}
+    further = {"about": "Tiny", "licence": "CC0", "urls": [mirrors.url]}
+    (tmp_path / "estimators.yaml").write_text(json.dumps({name: {**entry, **further}}), encoding="utf-8")
+    monkeypatch.setenv("DEPTH2IMG_MIRRORS", str(tmp_path / "estimators.yaml"))
+    return name
+
+
+def test_estimators_are_listed(run: Run, small_estimator: str, mirrors: mirror.Mirror, tmp_path: Path) -> None:
+    result = run("estimator", "list")
+    assert result.code == 0 and result.out.startswith("File          Depth-Anything-V2-Small.safetensors")
+    for words in ("Apache-2.0", "CC-BY-NC-4.0 (not for commercial use)", "3152477ce0d8", "not known: the file cannot"):
+        assert words in result.out
+    assert "512-depth-ema" not in result.out and "Tiny" in result.out
+    (tmp_path / "models").mkdir()
+    (tmp_path / "models" / small_estimator).touch()
+    assert run("estimator", "list", "--folder", "models").out.strip().endswith("In models: depth_anything_v2_tiny.")
+    found = run("estimator", "list", "--folder", "models", "--json").json()
+    assert found["installed"] == ["depth_anything_v2_tiny"] and found["files"][-1]["file"] == small_estimator
+    assert mirrors.requests == []
+
+
+def test_an_estimator_is_fetched(run: Run, small_estimator: str, mirrors: mirror.Mirror, tmp_path: Path) -> None:
+    (tmp_path / "webui" / "models").mkdir(parents=True)
+    (tmp_path / "webui" / "webui.py").touch()
+    command = ("estimator", "fetch", "depth_anything_v2_tiny")
+    asked = run(*command, "--webui", "webui")
+    assert asked.code == 2 and "no terminal to ask" in asked.err and mirrors.requests == []
+    assert "Licence       CC0" in asked.err
+    mirrors.plan = [mirror.stop_after(70_000)]
+    done = run(*command, "--webui", "webui", "--yes")
+    assert done.code == 0, done.err
+    assert "The SHA-256 is the published one." in done.out and "Choose depth_anything_v2_tiny as the" in done.out
+    assert [one.get("range") for one in mirrors.requests] == [None, "bytes=70000-"], "resumed"
+    folder = tmp_path / "webui/models/depth2img"
+    assert (folder / small_estimator).read_bytes() == mirrors.data and left(folder) == {small_estimator}
+    there = run(*command, "--webui", "webui", "--yes", "--json").json()
+    assert (there["received"], there["estimator"]) == (0, "depth_anything_v2_tiny")
+    (tmp_path / "models").mkdir()
+    said = run(*command, "-o", "models", "--yes")
+    assert f"--estimator {Path('models') / small_estimator}" in said.out
+
+
+def test_estimators_that_are_refused(run: Run, small_estimator: str, tmp_path: Path) -> None:
+    refused(run("estimator", "fetch", "512-depth-ema.ckpt", "-o", ".", "--yes"), "No such estimator is in the table")
+    unknown = ("estimator", "fetch", "Depth-Anything-V2-Metric-Indoor-Small", "-o", ".", "--yes")
+    refused(run(*unknown), "No SHA-256 of Depth-Anything-V2-Metric-Indoor-Small.safetensors is known")
+    refused(run("estimator", "fetch", "--yes"), "It is not known where the WebUI is")
+    both = run("estimator", "fetch", "--webui", "webui", "-o", ".", "--yes")
+    assert both.code == 2 and "Say either" in both.err
+
+
 def test_fetch_into_a_webui(run: Run, mirrors: mirror.Mirror, model: Path, tmp_path: Path) -> None:
     """From nothing to a checkpoint that can be chosen: the file and its YAML where the WebUI looks."""
     (tmp_path / "webui" / "models").mkdir(parents=True)

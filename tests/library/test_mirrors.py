@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from depth2img import CheckpointError
 from depth2img.checkpoints.download import mirrors
 from depth2img.checkpoints.download.mirrors import Size, find, location, table
+from depth2img.estimators.dinov2_layout import version_of
 
 FP16 = "512-depth-ema-fp16.safetensors"
 HASH = "ab" * 32
@@ -48,10 +49,47 @@ def test_the_packages_table():
     assert len({one.sha256 for one in entries.values()}) == len(entries)
 
 
+def test_the_packages_estimators():
+    """Names tell the model, licences are said, and a SHA-256 is left out where no source states it, never made up."""
+    entries = table(kind="estimator")
+    assert next(iter(entries)) == "Depth-Anything-V2-Small.safetensors"
+    assert not set(entries) & set(table())
+    for file, one in entries.items():
+        assert (one.file, one.kind) == (file, "estimator") and one.about and one.precision in ("fp16", "fp32")
+        assert version_of(Path(file).stem) == (2 if "-V2-" in file else 1)
+        assert all(str(source).startswith("https://huggingface.co/") for source in one.sources)
+        # V1 is Apache-2.0 in all sizes, V2 in the small one alone.
+        free = "-V2-" not in file or "Small" in file
+        assert one.licence == ("Apache-2.0" if free else "CC-BY-NC-4.0 (not for commercial use)")
+        assert one.size.low <= one.size.high < 1.03 * one.size.low
+    unknown = {file for file, one in entries.items() if one.sha256 is None}
+    assert unknown == {f"Depth-Anything-V2-Metric-{place}-Small.safetensors" for place in ("Indoor", "Outdoor")}
+    hashes = [one.sha256 for one in entries.values() if one.sha256]
+    assert len(set(hashes)) == len(hashes)
+
+
+def test_a_table_of_ones_own_names_estimators(tmp_path):
+    path = own(
+        tmp_path,
+        f"""
+mine.safetensors: {{kind: estimator, size: 3, sha256: '{HASH}', urls: ['https://a.example/']}}
+Depth-Anything-V2-Small.safetensors: {{urls: ['https://b.example/small']}}
+depth.ckpt: {{size: 3, sha256: '{HASH}', urls: ['https://a.example/']}}
+""",
+    )
+    estimators = table([path], kind="estimator")
+    assert "mine.safetensors" in estimators and "depth.ckpt" not in estimators
+    assert estimators["Depth-Anything-V2-Small.safetensors"].sources[0] == "https://b.example/small"
+    assert "depth.ckpt" in table([path]) and "mine.safetensors" not in table([path])
+    with pytest.raises(CheckpointError, match="No such estimator is in the table"):
+        find("depth.ckpt", estimators)
+
+
 def test_it_is_a_table_like_any_other(tmp_path):
     """Nothing in it is special: a user may begin from a copy."""
     copy = own(tmp_path, mirrors.PACKAGE_TABLE.read_text(encoding="utf-8"))
     assert table([copy]) == table()
+    assert table([copy], kind="estimator") == table(kind="estimator")
 
 
 @pytest.mark.parametrize(
@@ -140,6 +178,8 @@ def test_an_entry_of_ones_own(tmp_path):
         ("a.ckpt: {size: 3, urls: ['https://[::1/']}", "not an address"),
         ("a.ckpt: {size: 3, urls: [http://a.example/b]}", "needs a sha256"),
         ("a.ckpt: {size: 3, urls: ['file://other/b']}", "of another machine"),
+        ("a.ckpt: {size: 3, kind: lora, urls: [https://a.example/]}", "kind 'lora'; it is checkpoint or estimator"),
+        (f"{FP16}: {{kind: estimator}}", "kind 'estimator'"),
         (f"{FP16}: {{sha256: '{HASH}'}}", "another sha256 than the package's"),
     ],
 )

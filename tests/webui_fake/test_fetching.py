@@ -168,6 +168,67 @@ def test_what_else_fails_is_said(ours: ModuleType, host: Host, caplog: pytest.Lo
     assert "The list cannot be read" in caplog.text
 
 
+ESTIMATOR = "depth_anything_v2_small.safetensors"
+
+
+@pytest.fixture
+def estimators(ours: ModuleType, host: Host, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The folder of estimators."""
+    there = folder.parent / "depth2img"
+    monkeypatch.setattr(host.ours("estimators"), "FOLDER", there)
+    monkeypatch.setattr(host.ours("estimators").POOL, "folder", there)
+    return there
+
+
+@pytest.fixture
+def small_estimator(source: mirror.Mirror, tmp_path: Path) -> str:
+    """Name of an estimator that the owner's table names on the mirror."""
+    path = tmp_path / "own.yaml"
+    table = json.loads(path.read_text())
+    table[ESTIMATOR] = {**table[NAME], "kind": "estimator", "licence": "CC0"}
+    path.write_text(json.dumps(table))
+    return ESTIMATOR
+
+
+def test_an_estimator_comes_to_its_list(
+    ours: ModuleType, host: Host, estimators: Path, small_estimator: str, source: mirror.Mirror
+) -> None:
+    goods = ours.ESTIMATORS
+    offer = ours.offer(small_estimator, goods)
+    assert "CC0" in offer and str(estimators) in offer
+    assert "depth_anything_v2_small" not in host.ours("estimators").POOL.names()
+    source.block, source.delay = len(source.data) // 20, 0.05
+    assert "running" in ours.start(small_estimator, goods)[0]
+    assert ours.poll()[0] == "", "the other part shows nothing of it"
+    busy = ours.start(NAME)[0]
+    assert "failed" in busy and f"{small_estimator} is being downloaded" in busy
+    ours.stop()  # the other part's button does not reach it
+    while source.sent < len(source.data) // 4:
+        time.sleep(0.01)
+    ours.stop(goods)
+    while "running" in (shown := ours.poll(goods)[0]):
+        time.sleep(0.02)
+    assert "Stopped." in shown and not (estimators / small_estimator).exists()
+    source.delay = 0
+    ours.start(small_estimator, goods)
+    while "running" in (shown := ours.poll(goods)[0]):
+        time.sleep(0.02)
+    assert 'data-fetch="done"' in shown and "choose it under &#x27;Estimator&#x27;" in shown
+    assert source.requests[-1]["range"].startswith("bytes=")
+    assert (estimators / small_estimator).read_bytes() == source.data
+    assert "depth_anything_v2_small" in host.ours("estimators").POOL.names()
+
+
+def test_estimators_that_cannot_be_checked_are_not_on_the_page(ours: ModuleType, host: Host) -> None:
+    page = Page(host, "img2img")
+    names = str(component(page, "img2img", "estimator_published").choices)
+    assert "Depth-Anything-V2-Large.safetensors" in names and "512-depth" not in names
+    assert "Depth-Anything-V2-Metric-Indoor-Small" not in names
+    assert "Apache-2.0" in component(page, "img2img", "estimator_offer").value
+    assert page.event("Download estimator")[1]["queue"] is False
+    assert "No such estimator" in ours.start(NAME, ours.ESTIMATORS)[0]
+
+
 def component(page: Page, tab: str, name: str) -> Any:
     elem_id = f"script_{tab}_depth_to_image_{name}"
     return next(one for one in page.blocks.blocks.values() if getattr(one, "elem_id", None) == elem_id)

@@ -1,4 +1,4 @@
-"""The table of published checkpoints and their mirrors: the package's, extended by the user's own.
+"""The table of published checkpoints and depth estimators and their mirrors: the package's, and the user's own.
 
 A table is YAML: file name -> known facts about the file. See `mirrors.yaml` beside this module, and
 docs/checkpoints.md. A table of the user's may also name local folders, `file://` and plain `http://`.
@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from decimal import Decimal
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Literal, get_args
 from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
@@ -36,7 +36,9 @@ HUB_VARIABLE: Final = "HF_ENDPOINT"
 FILE_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9 _.+-]{0,120}\.(?:safetensors|ckpt)")
 SIZE: Final = re.compile(r"(\d{1,6}(?:\.\d{1,6})?) ?(kB|MB|GB)")
 UNITS: Final[Mapping[str, int]] = {"kB": 10**3, "MB": 10**6, "GB": 10**9}
-FIELDS: Final = ("about", "precision", "size", "sha256", "licence", "urls")
+FIELDS: Final = ("kind", "about", "precision", "size", "sha256", "licence", "urls")
+
+Kind = Literal["checkpoint", "estimator"]
 
 MIDAS_FILES: Final[Mapping[str, str]] = {
     "501f0c75b3bca7daec6b3682c5054c09b366765aef6fa3a09d03a5cb4b230853": MIDAS_FILE,
@@ -79,6 +81,7 @@ class RemoteFile:
         sha256: 64 hexadecimal digits in lower case, None where no source states them.
         licence: may be empty.
         sources: addresses and files to get it from, tried in this order.
+        kind: what it is used as.
     """
 
     file: str
@@ -88,6 +91,7 @@ class RemoteFile:
     sha256: str | None
     licence: str
     sources: tuple[Source, ...]
+    kind: Kind = "checkpoint"
 
     def to_json(self) -> dict[str, Any]:
         """Return it as plain data; `bytes` are at least and at most."""
@@ -116,12 +120,13 @@ def location(source: Source) -> str:
     return str(source) if isinstance(source, Path) else urlsplit(source).netloc
 
 
-def table(own: Sequence[Path] = ()) -> dict[str, RemoteFile]:
-    """Return all published checkpoints by file name, the recommended one first.
+def table(own: Sequence[Path] = (), *, kind: Kind = "checkpoint") -> dict[str, RemoteFile]:
+    """Return all published files of a kind by file name, the recommended one first.
 
     Args:
         own: tables of the user's, or folders. What they say of a file in the package's table is tried first; a folder
             is one more source of each file that lies in it.
+        kind: checkpoints, or depth estimators.
 
     Raises:
         CheckpointError: a table is missing, malformed, or contradicts the package's.
@@ -137,6 +142,7 @@ def table(own: Sequence[Path] = ()) -> dict[str, RemoteFile]:
     return {
         name: dataclasses.replace(entry, sources=tuple(map(_other_hub, entry.sources)))
         for name, entry in entries.items()
+        if entry.kind == kind
     }
 
 
@@ -155,13 +161,14 @@ def find(name: str | None, entries: Mapping[str, RemoteFile]) -> RemoteFile:
     """
     if name is None:
         return next(iter(entries.values()))
+    kind = next((entry.kind for entry in entries.values()), "checkpoint")
     if name in entries:
         return entries[name]
     matching = [entry for file, entry in entries.items() if Path(file).stem == name]
     if matching:
         return matching[0]
     raise CheckpointError(
-        "No such checkpoint is in the table.", got=f"'{name[:80]}'", fix=f"Choose one of {', '.join(entries)}."
+        f"No such {kind} is in the table.", got=f"'{name[:80]}'", fix=f"Choose one of {', '.join(entries)}."
     )
 
 
@@ -219,6 +226,9 @@ def _entry(path: Path, name: Any, fields: Any, known: RemoteFile | None, *, own:
     if sha256 is not None and re.fullmatch(r"[0-9a-f]{64}", sha256) is None:
         raise _bad(path, f"{name}: sha256 is not 64 hexadecimal digits")
     sources = [source for url in urls for source in _source(path, name, url, own=own, hashed=bool(sha256 or known))]
+    kind = text("kind", "checkpoint" if known is None else known.kind)
+    if kind not in get_args(Kind) or (known is not None and kind != known.kind):
+        raise _bad(path, f"{name}: kind {kind[:40]!r}; it is {' or '.join(get_args(Kind))}")
     if known is not None:
         if sha256 not in (None, known.sha256):
             raise _bad(path, f"{name}: another sha256 than the package's; give the file another name")
@@ -233,6 +243,7 @@ def _entry(path: Path, name: Any, fields: Any, known: RemoteFile | None, *, own:
         sha256=sha256,
         licence=text("licence"),
         sources=tuple(dict.fromkeys(sources)),
+        kind="estimator" if kind == "estimator" else "checkpoint",
     )
 
 
