@@ -66,6 +66,7 @@ ROOMS = {
     "huggingface_hub": {"io"},
     "OpenEXR": {"depth"},
     "tifffile": {"depth"},
+    "imagecodecs": {"depth"},
     "pillow_heif": {"io"},
     "pillow_avif": {"io"},
     "av": {"sharing"},
