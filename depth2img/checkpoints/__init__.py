@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from .model import Model as Model
     from .model import open_midas as open_midas
     from .model import open_model as open_model
+    from .parts import with_parts as with_parts
     from .setup import SetupPlan as SetupPlan
     from .setup import carry_out as carry_out
     from .setup import plan_setup as plan_setup
@@ -52,6 +53,7 @@ _MODULES: Final = {
         "open_midas",
         "open_model",
     ),
+    "parts": ("with_parts",),
     "setup": (
         "SetupPlan",
         "carry_out",

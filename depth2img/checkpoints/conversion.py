@@ -27,11 +27,12 @@ from .layout.key_map import Entry
 from .layout.ldm_yaml import METADATA, to_yaml
 from .layout.tokenizer import write_tokenizer
 from .model import ASIDE, RECREATED, WEIGHTS, Model, ToLdm, open_model
+from .parts import with_parts
 from .storage.opening import SUFFIXES, CheckpointFile
 from .storage.tensors import Lazy, Progress, Tensors, as_type, part_of, selected
 from .storage.writing import write_safetensors
 
-NETWORKS: Final = (keys.UNET, keys.VAE, "cond_stage_model.", keys.DEPTH, "model_ema.")
+NETWORKS: Final = (keys.UNET, keys.VAE, "cond_stage_model.", keys.DEPTH, keys.EMA)
 """Prefixes of what is stored in half precision where that is asked for; rounding the noise schedule would change every
 picture."""
 
@@ -88,20 +89,28 @@ def convert(
     *,
     half: bool = False,
     midas: Path | None = None,
+    base: Path | None = None,
+    ema: bool = False,
 ) -> Ledger:
     """Convert a single file to a folder, or a folder to a single file.
 
     Args:
-        source: a folder in the diffusers layout, or a file, safetensors or pickle.
+        source: a folder in the diffusers layout, or a file, safetensors or pickle; with `base` see `with_parts`.
         target: a `.safetensors` file (its YAML is written beside it) or a folder that does not exist yet.
         progress: called with the bytes done and the bytes in all.
         half: store the networks in float16; the noise schedule keeps its precision.
         midas: take the depth network from here; see `open_midas`.
+        base: the whole model into which the parts in `source` are put.
+        ema: take the averaged weights; see `open_model`.
 
     Raises:
         CheckpointError: the source is not a depth model, or the target cannot be written.
     """
-    return convert_model(open_model(source, midas), target, progress, half=half)
+    if base is None:
+        model = open_model(source, midas, ema=ema)
+    else:
+        model = with_parts(open_model(base, midas), source if isinstance(source, Path) else source.path, ema=ema)
+    return convert_model(model, target, progress, half=half)
 
 
 def convert_model(model: Model, target: Path, progress: Progress | None = None, *, half: bool = False) -> Ledger:

@@ -34,7 +34,7 @@ Fate = Literal["merged", "merged but for depth", "kept", "left out"]
 Letter = Literal["A", "B", "C"]
 
 PLAIN_CHANNELS: Final = 4
-MERGED: Final = (keys.UNET, keys.TEXT, "model_ema.")
+MERGED: Final = (keys.UNET, keys.TEXT, keys.EMA)
 """Prefixes of what the formula is applied to; all else is kept."""
 
 PRECISIONS: Final = {"float16": torch.float16, "float32": torch.float32}

@@ -14,12 +14,13 @@ import torch
 from ..errors import CheckpointError
 from ..io.atomic import refusing
 from .layout import keys, ldm_only
-from .layout.config import FOLDERS, VIT_H, ModelConfig, from_folder, read_json, reading
+from .layout.config import FOLDERS, VIT_H, ModelConfig, from_folder, put_into_whole, read_json, reading
 from .layout.key_map import VAE_OLD_NAMES, Entry, dpt_entries
 from .layout.keys import MIDAS_FILE, Component, Shape
 from .layout.ldm_yaml import dpt_config, from_single_file
 from .storage.opening import CheckpointFile, open_checkpoint
 from .storage.tensors import InMemory, Lazy, Tensors, joined, renamed, selected
+from .storage.weights import find_unet
 
 log: Final = logging.getLogger(__name__)
 
@@ -152,23 +153,25 @@ class ToLdm(Tensors):
         return entry.to_ldm([self._parts[entry.component].get(name) for name in entry.names])
 
 
-def open_model(source: Path | CheckpointFile, midas: Path | None = None) -> Model:
+def open_model(source: Path | CheckpointFile, midas: Path | None = None, *, ema: bool = False) -> Model:
     """Open a depth model: a folder in the diffusers layout or a single file.
 
     Args:
         source: the folder, or the file in `ldm`'s layout, safetensors or pickle.
         midas: take the depth network from here; see `open_midas`.
+        ema: take the UNet's averaged weights; see `open_checkpoint`. Those of a folder are in `unet_ema`.
 
     Raises:
-        CheckpointError: it is neither, it is incomplete, or it is not a depth model.
+        CheckpointError: it is neither, it is incomplete, it is not a depth model, or there are no averaged weights.
     """
     depth = None if midas is None else open_midas(midas)
-    if isinstance(source, CheckpointFile) or not _is_folder(source):
-        return open_single_file(source, depth)
-    return open_folder(source, depth)
+    if isinstance(source, CheckpointFile) or not is_folder(source):
+        return open_single_file(open_checkpoint(source, ema=ema), depth)
+    return open_folder(source, depth, ema=ema)
 
 
-def _is_folder(path: Path) -> bool:
+def is_folder(path: Path) -> bool:
+    """Tell whether a path is a folder; raises `CheckpointError` where it cannot be read."""
     with refusing(f"{path.name} cannot be read.", CheckpointError):
         return path.is_dir()
 
@@ -183,9 +186,9 @@ def open_midas(path: Path) -> Tensors:
     Raises:
         CheckpointError: there is no whole MiDaS in it.
     """
-    if _is_folder(path):
+    if is_folder(path):
         folder = path / "depth_estimator" if (path / "depth_estimator").is_dir() else path
-        part = _part(folder, "depth_estimator")
+        part = open_part(folder, "depth_estimator")
         with reading(f"configuration in {folder.name}"):
             entries = list(dpt_entries(read_json(folder / "config.json")))
         _complete(path.name, [name for entry in entries for name in entry.names], part.keys())
@@ -225,6 +228,8 @@ def open_single_file(source: Path | CheckpointFile, depth: Tensors | None = None
 
 def _from_single_file(path: Path, tensors: Tensors, depth: Tensors | None) -> Model:
     names = tensors.keys()
+    if find_unet(names) and not any(name.startswith((keys.VAE, "cond_stage_model.", "vae.")) for name in names):
+        raise CheckpointError(f"{path.name} is not a whole checkpoint.", got="a UNet alone", fix=put_into_whole(path))
     if keys.INPUT not in names:
         raise CheckpointError(
             f"{path.name} is not a Stable Diffusion checkpoint.",
@@ -247,7 +252,7 @@ def _from_single_file(path: Path, tensors: Tensors, depth: Tensors | None) -> Mo
         name: FromLdm(tensors, [entry for entry in entries if entry.component == name]) for name in FOLDERS
     }
     _same_widths(path.name, config, parts["unet"])
-    _same_shapes(path.name, entries, tensors)
+    check_shapes(path.name, entries, tensors)
     mapped = {entry.ldm for entry in entries}
     rest = selected(tensors, lambda name: name not in mapped)
     there = set(rest.keys())
@@ -255,43 +260,34 @@ def _from_single_file(path: Path, tensors: Tensors, depth: Tensors | None) -> Mo
     return Model(path.name, config, parts, entries, rest, noted=noted)
 
 
-def open_folder(folder: Path, depth: Tensors | None = None) -> Model:
+def open_folder(folder: Path, depth: Tensors | None = None, *, ema: bool = False) -> Model:
     """Open a depth model in a folder in the diffusers layout; weights may be sharded, safetensors or pickles.
 
     Args:
         folder: holds `model_index.json`; full precision is preferred to the variant `fp16`, safetensors to pickles.
         depth: a depth network that takes the place of its own, if it has one; see `open_midas`.
+        ema: take the UNet in `unet_ema`, where training programs save an average of its weights.
 
     Raises:
         CheckpointError: a part is missing or incomplete, or it is not a depth model.
     """
     with reading(f"folder {folder.name}"):
-        return _from_parts(folder, depth)
+        return _from_parts(folder, depth, ema)
 
 
-def _from_parts(folder: Path, depth: Tensors | None) -> Model:
+def _from_parts(folder: Path, depth: Tensors | None, ema: bool) -> Model:
     config = from_folder(folder, None if depth is None else dpt_config(depth))
     own = [name for name in FOLDERS if depth is None or name != "depth_estimator"]
-    parts: dict[Component, Tensors] = {name: _part(folder / name, name) for name in own}
+    parts: dict[Component, Tensors] = {name: open_part(place_of(folder, name, ema), name) for name in own}
     if depth is not None:
         parts["depth_estimator"] = FromLdm(depth, dpt_entries(config.depth_estimator))
     constants = [f"text_encoder/{n}" for n in CONSTANT_NAMES if n in parts["text_encoder"].keys()]
-    for name in CONSTANT_NAMES:
-        _check_constant(parts["text_encoder"], name)
-    parts["text_encoder"] = selected(parts["text_encoder"], lambda name: name not in CONSTANT_NAMES)
-    parts["vae"] = _current_names(parts["vae"])
+    parts = {component: current_form(part, component) for component, part in parts.items()}
     entries = config.key_map(parts["depth_estimator"].keys())
     for component, part in parts.items():
-        wanted = [name for entry in entries if entry.component == component for name in entry.names]
-        _complete(f"{folder.name}/{component}", wanted, part.keys())
-        if extra := set(part.keys()).difference(wanted):
-            raise CheckpointError(
-                f"{folder.name}/{component} holds tensors that the single-file layout has no place for.",
-                got=f"{len(extra)}, such as '{min(extra)[:80]}'",
-                fix="Use the model as it was published, without added parts.",
-            )
+        check_names(f"{folder.name}/{component}", [entry for entry in entries if entry.component == component], part)
     _same_widths(folder.name, config, parts["unet"])
-    _same_shapes(folder.name, entries, ToLdm(parts, entries))
+    check_shapes(folder.name, entries, ToLdm(parts, entries))
     aside_file = folder / ASIDE
     aside: Tensors = open_checkpoint(aside_file) if aside_file.is_file() else InMemory({})
     if depth is not None:
@@ -304,7 +300,60 @@ def _from_parts(folder: Path, depth: Tensors | None) -> Model:
     return Model(folder.name, dataclasses.replace(config, penultimate=penultimate), parts, entries, aside, constants)
 
 
-def _part(folder: Path, component: Component) -> Tensors:
+def place_of(folder: Path, component: Component, ema: bool) -> Path:
+    """Return the folder of one part.
+
+    Raises:
+        CheckpointError: averaged weights are asked for, and there are none.
+    """
+    if not ema or component != "unet":
+        return folder / component
+    if not (folder / "unet_ema").is_dir():
+        raise CheckpointError(
+            f"The folder {folder.name} holds no averaged weights (EMA).",
+            got="no 'unet_ema' folder in it",
+            fix="Leave out --ema, to take the plain ones.",
+        )
+    return folder / "unet_ema"
+
+
+def current_form(part: Tensors, component: Component) -> Tensors:
+    """Return a part of a folder under today's names, without what is the same in every model.
+
+    Raises:
+        CheckpointError: that is not the same in it.
+    """
+    if component == "vae":
+        return _current_names(part)
+    if component != "text_encoder":
+        return part
+    for name in CONSTANT_NAMES:
+        _check_constant(part, name)
+    return selected(part, lambda name: name not in CONSTANT_NAMES)
+
+
+def check_names(what: str, entries: Sequence[Entry], part: Tensors) -> None:
+    """Check that a part in the diffusers layout has the tensors of its key map, and no others.
+
+    Raises:
+        CheckpointError: it has not.
+    """
+    wanted = [name for entry in entries for name in entry.names]
+    _complete(what, wanted, part.keys())
+    if extra := set(part.keys()).difference(wanted):
+        raise CheckpointError(
+            f"{what} holds tensors that the single-file layout has no place for.",
+            got=f"{len(extra)}, such as '{min(extra)[:80]}'",
+            fix="Use the model as it was published, without added parts.",
+        )
+
+
+def open_part(folder: Path, component: Component) -> Tensors:
+    """Open the weights of one part of a folder in the diffusers layout, whole or sharded, safetensors or pickles.
+
+    Raises:
+        CheckpointError: there are none, or they cannot be read.
+    """
     stem = WEIGHTS[component]
     for base, suffix in ((stem, "safetensors"), (PICKLED.get(stem, stem), "bin")):
         for variant in ("", ".fp16"):
@@ -369,8 +418,8 @@ def _same_widths(what: str, config: ModelConfig, unet: Tensors) -> None:
             )
 
 
-def _same_shapes(what: str, entries: Sequence[Entry], tensors: Tensors) -> None:
-    """Check that every tensor that is run has the shape that the configurations give."""
+def check_shapes(what: str, entries: Sequence[Entry], tensors: Tensors) -> None:
+    """Check that every tensor that is run has the shape that the configurations give; raises `CheckpointError`."""
     for entry in entries:
         if entry.shape is not None and tensors.shape(entry.ldm) != entry.shape:
             raise CheckpointError(

@@ -100,26 +100,41 @@ Examples:
   depth2img convert 512-depth-ema.ckpt stable-diffusion-2-depth
   depth2img convert stable-diffusion-2-depth 512-depth-ema.safetensors
   depth2img convert my-fine-tuning 512-depth-mine.safetensors --half --midas dpt_hybrid-midas-501f0c75.pt
+  depth2img convert checkpoint-500 512-depth-mine.safetensors --base 512-depth-ema.safetensors
   depth2img convert tiny depth2img-tiny.safetensors"""
 )
 @click.argument("source")
 @click.argument("target", type=PATH)
 @click.option("--half", is_flag=True, help="Store the networks in float16: half the size.")
 @click.option("--midas", type=PATH, help="Take MiDaS from this checkpoint, folder or dpt_hybrid-midas-501f0c75.pt.")
+@click.option("--base", help="Put a trained UNet, alone in SOURCE, into this whole model.")
+@click.option(
+    "--ema", is_flag=True, help="Take the averaged weights (EMA); without it the plain ones, if there are any."
+)
 @click.option("--ledger", type=PATH, help="Also write what became of every tensor, as JSON.")
 @json_flag
-def convert(source: str, target: Path, half: bool, midas: Path | None, ledger: Path | None, as_json: bool) -> None:
+def convert(
+    source: str,
+    target: Path,
+    half: bool,
+    midas: Path | None,
+    base: str | None,
+    ema: bool,
+    ledger: Path | None,
+    as_json: bool,
+) -> None:
     """Convert between a diffusers folder and a single file with its YAML, MiDaS included.
 
     SOURCE is 'tiny', a folder, or a .safetensors or .ckpt file; TARGET ends in .safetensors, or is a folder that does
     not exist yet. Every tensor is carried over bit for bit, both ways; with --half the networks' are rounded. What was
     written is read back and compared before it gets its name.
     """
-    from ..checkpoints import convert_model
+    from ..checkpoints import convert_model, with_parts
     from ..diffusion import find
 
     with progress("Converting", quiet=as_json) as tell:
-        done = convert_model(find(source, midas), target, tell, half=half)
+        model = find(source, midas, ema=ema) if base is None else with_parts(find(base, midas), Path(source), ema=ema)
+        done = convert_model(model, target, tell, half=half)
     values = {"target": str(target), "bytes": done.bytes, "counts": done.counts()}
     report(values, [f"{source} -> {_written(done, target, ledger)}"], as_json=as_json)
 

@@ -24,7 +24,7 @@ READERS: Final[tuple[tuple[Callable[[bytes], bool], Callable[[bytes, str], Raw]]
     (exr.matches, exr.read),
     (pfm.matches, pfm.read),
 )
-"""Whether a content is of a format, and its reader; all others are pictures."""
+"""Test for a format, and its reader; all other contents are pictures."""
 
 
 def read_depth_map(source: object, holds: Holds = "nearness", channel: str = "") -> DepthMap:

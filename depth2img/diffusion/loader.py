@@ -75,12 +75,13 @@ def own_pool() -> EstimatorPool:
     return EstimatorPool(paths=True, downloads=True)
 
 
-def find(source: str | Path, midas: Path | None = None) -> Model:
+def find(source: str | Path, midas: Path | None = None, *, ema: bool = False) -> Model:
     """Open the model of that name; no weights are read yet.
 
     Args:
         source: see `load`.
         midas: another source of the depth network; see `checkpoints.open_midas`.
+        ema: take the averaged weights of a folder or file; see `checkpoints.open_model`.
 
     Raises:
         CheckpointError: there is no such model, or it cannot be used.
@@ -91,9 +92,9 @@ def find(source: str | Path, midas: Path | None = None) -> Model:
     with refusing(f"{path.name} cannot be read.", CheckpointError):
         exists, is_folder = path.exists(), path.is_dir()
     if is_folder:
-        return open_model(path, midas)
+        return open_model(path, midas, ema=ema)
     if exists:
-        file = open_checkpoint(path)
+        file = open_checkpoint(path, ema=ema)
         return open_embedded(file) if is_embedded(file) else open_model(file, midas)
     if hub.NAME.fullmatch(str(source)) and path.suffix.lower() not in (".safetensors", ".ckpt"):
         return open_model(_download(str(source)), midas)

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 MAP_ENDING: Final = f"{MAPS.ending}.png"
 VIEW_ENDING: Final = f"{MAPS.ending}-view.png"
-"""What follows the picture's stem: in the name of its 16-bit map, and of the map as a picture."""
+"""Endings behind the picture's stem, of its 16-bit map and of the map as a picture."""
 
 
 def view(depth: DepthMap, like: Picture, colour_map: str = "grey") -> Image.Image:

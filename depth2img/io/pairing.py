@@ -25,7 +25,7 @@ PICTURE_KINDS: Final = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp":
 """Suffix -> Pillow's name of the format, of the pictures that are written; see `saving.save_picture`."""
 
 SHOWN: Final = 10
-"""How many names a sentence lists."""
+"""Most names that a sentence lists."""
 
 
 @dataclasses.dataclass(frozen=True)

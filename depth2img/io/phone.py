@@ -24,7 +24,7 @@ AVIF_BRANDS: Final = frozenset((b"avif", b"avis"))
 
 XMP: Final = b"http://ns.adobe.com/xap/1.0/\0"
 EXTENDED: Final = b"http://ns.adobe.com/xmp/extension/\0"
-"""How the segments of a JPEG begin that hold XMP, and its continuation."""
+"""First bytes of a JPEG's segments that hold XMP, and its continuation."""
 
 MOST_ITEMS: Final = 64
 UNIFORM_Z: Final = 2

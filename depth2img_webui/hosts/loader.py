@@ -12,7 +12,7 @@ import json
 import os
 import tempfile
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import torch
 from modules import devices, patches, sd_hijack, sd_models, sd_models_config, shared
@@ -23,6 +23,9 @@ from . import compat
 from .compat import last_error
 from .headers import DEPTH_CHANNELS, INPUT_CONVOLUTION
 
+if TYPE_CHECKING:
+    from depth2img.checkpoints.storage.tensors import Tensors
+
 KEY: Final = __name__
 DEPTH_PREFIX: Final = "depth_model."
 
@@ -30,8 +33,7 @@ OWN_ARCH_PREFIX: Final = "depth2img-"
 """Text encoders whose names begin so are described by `depth2img.checkpoints.open_clip_config`."""
 
 _loading = {"inside": 0, "depth": False}
-"""`inside`: number of calls of the host's `load_model` that are under way; `depth`: true if the checkpoint that was
-examined last holds MiDaS weights."""
+"""Number of calls of the host's `load_model` under way; whether the checkpoint examined last holds MiDaS weights."""
 
 _is_depth: dict[str, bool] = {}
 """File name of each checkpoint that was examined -> whether it is a depth checkpoint."""
@@ -153,21 +155,29 @@ def _add_midas(state_dict: dict[str, Any], name: str) -> None:
 
 
 def _read_state_dict(checkpoint_file: str, print_global_state: bool = False, map_location: Any = None) -> Any:
-    """Read a checkpoint that is named like another kind of file as what it is; leave all others to the host."""
-    from depth2img.checkpoints.storage.opening import is_named_like, open_checkpoint, sniff
+    """Read a checkpoint that the host would not find its weights in; leave all others to the host.
+
+    The former are named like another kind of file, or are depth checkpoints as training programs leave them: with
+    their names behind others, with objects besides, or with averaged weights alone.
+    """
+    from depth2img.checkpoints import open_checkpoint
 
     path = Path(checkpoint_file)
+    original = patches.original(KEY, sd_models, "read_state_dict")
     try:
-        with path.open("rb") as file:
-            named_right = is_named_like(path, sniff(path.name, file))
-    except (CheckpointError, OSError):
-        named_right = True  # the host says what is wrong with it
-    if named_right:
-        return patches.original(KEY, sd_models, "read_state_dict")(checkpoint_file, print_global_state, map_location)
-    opened = open_checkpoint(path)
-    compat.log.warning("%s", opened.misnamed)
+        opened = open_checkpoint(path)
+    except CheckpointError:
+        return original(checkpoint_file, print_global_state, map_location)  # it says what is wrong with it
+    if not (opened.misnamed or (not opened.is_plain and _takes_depth(opened))):
+        return original(checkpoint_file, print_global_state, map_location)
+    if opened.misnamed:
+        compat.log.warning("%s", opened.misnamed)
     device = map_location or shared.weight_load_location or "cpu"
     return sd_models.get_state_dict_from_checkpoint({key: opened.get(key).to(device) for key in opened.keys()})
+
+
+def _takes_depth(checkpoint: Tensors) -> bool:
+    return INPUT_CONVOLUTION in checkpoint.keys() and checkpoint.shape(INPUT_CONVOLUTION)[1] == DEPTH_CHANNELS
 
 
 def _load_model(*args: Any, **kwargs: Any) -> Any:
@@ -204,8 +214,11 @@ def _chosen_by_the_host(state_dict: dict[str, Any], info: Any) -> str:
 
 
 def _restore_previous() -> None:
-    """Make the checkpoint usable that is still loaded: `reload_model_weights` has taken it apart before it looked at
-    the new file, and puts it together again only after errors of its own (modules/sd_models.py)."""
+    """Make the checkpoint usable that is still loaded.
+
+    `reload_model_weights` has taken it apart before it looked at the new file, and puts it together again only after
+    errors of its own (modules/sd_models.py).
+    """
     model = sd_models.model_data.sd_model
     if model is None:
         return

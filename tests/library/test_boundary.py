@@ -35,7 +35,7 @@ FLOORS = [
 ]
 """The library's modules and packages from the ground up: each imports only from those before it."""
 
-CHECKPOINT_FLOORS = ["storage", "layout", "download", "inspection", "model", "conversion", "merging", "setup"]
+CHECKPOINT_FLOORS = ["storage", "layout", "download", "inspection", "model", "parts", "conversion", "merging", "setup"]
 """The same inside `checkpoints`."""
 
 ADAPTER_FLOORS = ["errors", "hosts", "settings", "estimators", "infotext", "xyz", "jobs", "page", "api", "script"]
@@ -66,6 +66,7 @@ ROOMS = {
     "huggingface_hub": {"io"},
     "OpenEXR": {"depth"},
     "tifffile": {"depth"},
+    "imagecodecs": {"depth"},
     "pillow_heif": {"io"},
     "pillow_avif": {"io"},
     "av": {"sharing"},

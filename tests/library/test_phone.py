@@ -196,3 +196,21 @@ def test_the_largest_depth_inside(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("depth2img.io.images.MAX_SIDE", 63)
     with refused(DepthMapError, got="64 x 48 pixels"):
         read_depth_map(content)
+
+
+@pytest.mark.parametrize("orientation", [1, 6])
+def test_avif_is_decoded(orientation: int) -> None:
+    """By Pillow's own decoder or by pillow-avif-plugin; upright."""
+    Image.init()
+    if "AVIF" not in Image.OPEN:
+        pytest.importorskip("pillow_avif", reason="Pillow has no AVIF decoder of its own before 11.3")
+    file, exif = io.BytesIO(), Image.Exif()
+    exif[274] = orientation
+    colours = np.zeros((48, 64, 3), np.uint8)
+    colours[:, :32], colours[:, 32:] = (200, 40, 30), (20, 60, 190)
+    Image.fromarray(colours).save(file, "AVIF", quality=95, exif=exif)
+    picture = read_picture(file.getvalue())
+    wanted = colours if orientation == 1 else np.rot90(colours, -1)
+    assert picture.shape == wanted.shape
+    # AVIF is lossy: 8 of 255 is far below the step between the two colours, and above what quality 95 loses.
+    assert np.abs(picture.astype(int) - wanted).mean() < 8

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import struct
+import sys
+import tracemalloc
 import zipfile
 import zlib
 from pathlib import Path
@@ -159,27 +161,70 @@ def test_grey_in_three_channels_of_tiff(planar: str, dtype: Any, smooth: np.ndar
     assert np.array_equal(depth.values, values.astype(np.float32))
 
 
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64, np.uint16])
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"compression": "zstd"},
+        {"compression": "zstd", "predictor": True},
+        {"compression": "lzw"},
+        {"compression": "lzw", "predictor": True},
+        {"compression": "packbits"},
+        {"compression": "zlib", "predictor": True},
+    ],
+    ids=lambda more: " ".join(map(str, more.values())),
+)
+def test_packed_tiff_with_imagecodecs(dtype: Any, more: dict[str, Any], smooth: np.ndarray) -> None:
+    pytest.importorskip("imagecodecs", reason="the optional package that unpacks these kinds, and packs them here")
+    values = (smooth * 50).astype(dtype)
+    assert np.array_equal(read_depth_map(tiff(values, **more)).values, values.astype(np.float32))
+
+
+@pytest.mark.parametrize("compression", ["zstd", "lzw", "packbits"])
+def test_a_packed_tiff_that_unpacks_to_more_than_it_says(compression: str, smooth: np.ndarray) -> None:
+    codecs = pytest.importorskip("imagecodecs", reason="the optional package that unpacks these kinds")
+    content = tiff(smooth.astype(np.float16), compression=compression, rowsperstrip=23)
+    packed = {  # 50 MB of zeros; packing them by PackBits takes minutes
+        "zstd": lambda: codecs.zstd_encode(bytes(50_000_000)),
+        "lzw": lambda: codecs.lzw_encode(bytes(50_000_000)),
+        "packbits": lambda: b"\x81\0" * 400_000,
+    }[compression]()
+    tracemalloc.start()
+    try:
+        with pytest.raises(DepthMapError, match=r"too much data|is damaged"):
+            read_depth_map(longer(content, packed))
+        assert tracemalloc.get_traced_memory()[1] < 20_000_000
+    finally:
+        tracemalloc.stop()
+
+
 def test_a_kind_of_tiff_that_nothing_reads_is_named(smooth: np.ndarray, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "imagecodecs", None)
     content = bytearray(tiff(smooth.astype(np.float16), compression="zlib"))
     compression = struct.pack("<HHI", 259, 3, 1)
     at = content.index(compression) + len(compression)
     content[at : at + 2] = struct.pack("<H", 50000)
     with refused(DepthMapError, got="16 bits float, 1 channels, compression ZSTD") as caught:
         read_depth_map(bytes(content))
-    assert "32-bit float" in caught.value.fix
+    assert "32-bit float" in caught.value.fix and "pip install imagecodecs" in caught.value.fix
 
 
 def test_a_tiff_that_unpacks_to_more_than_it_says(smooth: np.ndarray) -> None:
     packed = zlib.compress(bytes(50_000_000), 9)
-    content = bytearray(tiff(smooth.astype(np.float16), compression="zlib", rowsperstrip=23))
+    with pytest.raises(DepthMapError, match="too much data"):
+        read_depth_map(longer(tiff(smooth.astype(np.float16), compression="zlib", rowsperstrip=23), packed))
+
+
+def longer(file: bytes, packed: bytes) -> bytes:
+    """The TIFF file of one strip with another strip behind it, which it names."""
+    content = bytearray(file)
     for tag, value in ((273, len(content)), (279, len(packed))):
         at = next(
             i for i in range(len(content)) if content[i : i + 2] == struct.pack("<H", tag) and content[i + 3] == 0
         )
         kind = content[at + 2]
         content[at + 8 : at + 12] = struct.pack("<I" if kind == 4 else "<HH", *((value,) if kind == 4 else (value, 0)))
-    with pytest.raises(DepthMapError, match="too much data"):
-        read_depth_map(bytes(content) + packed)
+    return bytes(content) + packed
 
 
 @pytest.mark.parametrize("sides", [(2**20, 2**20), (2**32 - 1, 2**32 - 1), (70_000, 1)])

@@ -247,12 +247,37 @@ def test_a_file_with_the_right_name_is_left_to_the_host(
 ) -> None:
     path = tmp_path / "plain.safetensors"
     save_file(state_dict(4, midas=False), path)
-    monkeypatch.setattr("depth2img.checkpoints.storage.opening.open_checkpoint", None)
+    monkeypatch.setattr("depth2img.checkpoints.storage.opening.CheckpointFile.get", None)  # of it no tensor is read
     assert set(host.sd_models.read_state_dict(str(path))) == {FIRST_CONVOLUTION}
     for content in (b"", b"anything"):
         path.write_bytes(content)
         with pytest.raises(SafetensorError):
             host.sd_models.read_state_dict(str(path))
+
+
+class Config:
+    """Of a training program; the host refuses or misses its class."""
+
+
+def test_a_trained_depth_checkpoint_is_read_for_the_host(host: Host, tmp_path: Path) -> None:
+    """Behind a prefix, with objects besides: the host by itself finds no weights in it."""
+    path, weights = tmp_path / "trained.ckpt", with_midas()
+    wrapped = {f"module.{key}": value for key, value in weights.items()}
+    torch.save({"state_dict": wrapped, "hyper_parameters": {"config": Config()}}, path)
+    host.sd_models.CheckpointInfo(str(path)).register()
+    host.select(path.stem)
+    assert host.model.sd_checkpoint_info.filename == str(path) and host.ours("hosts.loader").selected_is_depth()
+    found = host.sd_models.read_state_dict(str(path), map_location="cpu")
+    assert found.keys() == weights.keys() and all(torch.equal(found[key], weights[key]) for key in found)
+    host.ours("hosts.loader").undo()
+    with pytest.raises((AttributeError, pickle.UnpicklingError)):
+        host.sd_models.read_state_dict(str(path), map_location="cpu")
+
+
+def test_a_trained_checkpoint_that_takes_no_depth_is_left_to_the_host(host: Host, tmp_path: Path) -> None:
+    path = tmp_path / "plain.safetensors"
+    save_file({f"module.{key}": value for key, value in state_dict(4, midas=False).items()}, path)
+    assert set(host.sd_models.read_state_dict(str(path))) == {f"module.{FIRST_CONVOLUTION}"}
 
 
 def test_a_checkpoint_without_midas_loads_with_the_file(host: Host) -> None:

@@ -113,7 +113,7 @@ def _a(text: str) -> str:
 
 
 def _wear(rng: np.random.Generator, its: ItemLook) -> str:
-    """What a figure wears, after its noun; empty for robots and statues."""
+    """Name what a figure wears, to follow its noun; empty for robots and statues."""
     above, below = (_colour(rng, colour) for colour in its.colours)
     if its.outfit == "clothes":
         trousers = ("trousers", "pants")[int(rng.integers(2))]
@@ -157,7 +157,7 @@ def _solid(rng: np.random.Generator, item: Item, its: ItemLook) -> str:
 
 
 def _group(rng: np.random.Generator, scene: Scene, look: Look) -> str:
-    """ "two wrestlers, one in red and one in blue": for figures of one outfit."""
+    """Name figures of one outfit together, as "two wrestlers, one in red and one in blue"."""
     outfit, count = look.items[0].outfit, len(scene.items)
     women = {item.woman for item in scene.items}
     if outfit in ("clothes", "dress"):
@@ -219,7 +219,7 @@ def _surroundings(rng: np.random.Generator, scene: Scene, look: Look) -> list[st
 
 
 def plain_caption(scene: Scene, look: Look) -> str:
-    """The caption without synonyms, used by the evaluation."""
+    """Write the caption without synonyms, for the evaluation."""
 
     def one(item: Item, its: ItemLook) -> str:
         above, below = (COLOUR_NAMES[colour] for colour in its.colours)

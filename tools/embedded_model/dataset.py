@@ -60,8 +60,10 @@ class Rendered:
     joints: Tensor
 
     def relative_depth(self, which: Tensor | slice) -> Tensor:
-        """Inverse depth (B, S, S) divided by its largest value in each scene, 0..1: a single picture does not show
-        the scene's scale, so neither the estimator nor the scores are asked for it."""
+        """Divide inverse depth (B, S, S) by its largest value in each scene, to 0..1.
+
+        A single picture does not show the scene's scale, so neither the estimator nor the scores are asked for it.
+        """
         depth = self.inverse_depth[which].float()
         return depth / depth.amax(dim=(1, 2), keepdim=True)
 
@@ -74,12 +76,12 @@ class Rendered:
         return (mean + mean.flip(1)) / 2
 
     def visible_joints(self, which: Tensor | slice) -> Tensor:
-        """bool (B, MOST_ITEMS, 14), see `visible_joints`."""
+        """Find the visible joints, bool (B, MOST_ITEMS, 14); see the function `visible_joints`."""
         return visible_joints(self.joints[which], self.inverse_depth[which].float())
 
 
 def visible_joints(joints: Tensor, depth: Tensor) -> Tensor:
-    """bool (B, F, 14): joints in the picture with nothing much in front of them.
+    """Find the joints in the picture with nothing much in front of them, bool (B, F, 14).
 
     Args:
         joints: (B, F, 14, 3) as in `Rendered`.
@@ -122,7 +124,7 @@ def _chunk(task: tuple[range, int, int]) -> Chunk:
 
 @contextmanager
 def _chunks(seeds: range, looks: int, captions: int, workers: int) -> Iterator[Iterator[Chunk]]:
-    """The chunks of all seeds in order; the workers start here, before the device is touched."""
+    """Yield the chunks of all seeds in order; the workers start here, before the device is touched."""
     tasks = ((seeds[start : start + CHUNK], looks, captions) for start in range(0, len(seeds), CHUNK))
     if workers <= 1:
         yield map(_chunk, tasks)
@@ -152,7 +154,7 @@ def draw(packed: Packed, looks: Looks, side: int, generator: torch.Generator) ->
 
 
 def showing(packed: Packed, items: Tensor) -> Tensor:
-    """bool (B,): scenes in which no item is hidden; `items` (B, S, S)."""
+    """Find the scenes in which no item is hidden, bool (B,); `items` is (B, S, S)."""
     wanted = torch.zeros(len(items), dtype=torch.int64, device=items.device)
     wanted.scatter_reduce_(0, packed.scene, packed.item, "amax")
     shares = torch.stack([(items == n).float().mean(dim=(1, 2)) for n in range(1, MOST_ITEMS + 1)], dim=1)

@@ -171,7 +171,7 @@ def _made(networks: Networks, latents: Tensor, depth: Tensor, captions: list[str
 def build_cases(
     networks: Networks, main: HeldOut, pairs: HeldOut, guidance: float
 ) -> tuple[list[Case], Tensor, Tensor]:
-    """The rows of the table, and the depth conditioning (N, 1, h, w) of both sets."""
+    """Make the rows of the table, and the depth conditioning (N, 1, h, w) of both sets."""
     pictures, own, new = main.seen["pictures"], main.looks["own"], main.looks["new"]
     latents, depth, rebuilt = _prepare(networks, pictures)
     few = min(OTHER_LIGHT, len(pictures))
@@ -198,7 +198,7 @@ def build_cases(
 
 
 def format_table(table: dict[str, dict[str, tuple[float, float]]], quality: tuple[float, float]) -> str:
-    """The table as Markdown."""
+    """Format the table as Markdown."""
     lines = ["| case | " + " | ".join(KEYS) + " |", "| --- " * (len(KEYS) + 1) + "|"]
     for name, row in table.items():
         cells = [f"{row[key][0]:.3f} ± {row[key][1]:.3f}" if key in row else "" for key in KEYS]

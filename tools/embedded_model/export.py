@@ -67,7 +67,7 @@ class Networks:
     scaling_factor: float
 
     def to(self, device: torch.device) -> Networks:
-        """The same on another device."""
+        """Move the networks to another device."""
         for net in (self.unet, self.vae, self.text, self.depth):
             net.to(device)
         return self
@@ -155,7 +155,7 @@ def _take(state: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
 
 
 def read(path: Path) -> Networks:
-    """The networks of a file, in fp32, in eval mode, the token table at its full 49408 rows."""
+    """Read the networks of a file, in fp32, in eval mode, the token table at its full 49408 rows."""
     with safe_open(path, framework="pt") as file:
         metadata = file.metadata()
         state = {key: file.get_tensor(key) for key in file.keys()}

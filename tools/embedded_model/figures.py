@@ -209,13 +209,13 @@ def lowest(primitive: Primitive) -> float:
 
 
 def moved(primitive: Primitive, turn: Array, shift: Array) -> Primitive:
-    """The primitive turned by the rotation (3, 3), then shifted."""
+    """Turn a primitive by the rotation (3, 3), then shift it."""
     p = primitive
     return Primitive(p.kind, p.size, turn @ p.centre + shift, p.axes @ turn.T, p.slot, p.item)
 
 
 def build_body(build: Build, pose: Pose, slots: dict[str, int], item: int, *, raised: float = 0.0) -> Body:
-    """A figure at the origin that faces +z, its lowest point at y = `raised`."""
+    """Build a figure at the origin that faces +z, its lowest point at y = `raised`."""
     p = _joints(build, pose)
     primitives = _trunk(p, build, slots, item) + _limbs(p, build, slots, item) + _head(p, build, slots, item)
     order = [

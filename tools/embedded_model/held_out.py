@@ -42,8 +42,11 @@ class HeldOut:
 
 @dataclass(frozen=True)
 class Case:
-    """One row of the table: pictures uint8 (N, S, S, 3) of the first N scenes, the looks they should show, and the
-    scores that make no sense for it."""
+    """One row of the table.
+
+    It has pictures uint8 (N, S, S, 3) of the first N scenes, the looks that they should show, and the scores that make
+    no sense for it.
+    """
 
     name: str
     scenes: HeldOut
@@ -62,7 +65,7 @@ def _kept(
 
 
 def held_out(count: int, side: int, device: torch.device) -> HeldOut:
-    """The first `count` scenes of the held-out seeds that show all their items."""
+    """Render the first `count` scenes of the held-out seeds that show all their items."""
     scenes, own = [], []
     for seed in HELD_OUT_SEEDS[: round(count * SPARE) + 4]:
         rng = np.random.default_rng(seed)

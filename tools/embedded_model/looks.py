@@ -88,7 +88,7 @@ def sample_look(rng: Rng, scene: Scene, *, light: str | None = None, style: str 
 
 
 def recolour(rng: Rng, scene: Scene, look: Look) -> Look:
-    """The same clothes, light and style, every colour another one."""
+    """Change every colour of a look; clothes, light and style stay."""
     old = [look.floor, look.back, *(c for item in look.items for c in item.colours)]
     while True:
         other = sample_look(rng, scene, light=look.light, style=look.style)
@@ -143,7 +143,7 @@ def _dressed(woman: bool, item: ItemLook) -> dict[str, int | tuple[float, float,
 
 
 def tabulate(scene: Scene, look: Look) -> Table:
-    """The look's colours by slot."""
+    """List the look's colours by slot."""
     colour, name = np.zeros((SLOTS, 3), np.float32), np.full(SLOTS, NO_COLOUR, np.int8)
     material = np.zeros(SLOTS, np.int8)
     leaf, hill, furniture = look.others

@@ -74,7 +74,7 @@ def walking(rng: Rng) -> Pose:
 
 
 def running(rng: Rng) -> Pose:
-    """A long stride, elbows bent."""
+    """Draw a running pose: a long stride, elbows bent."""
     step = float(rng.uniform(40, 58))
     thighs, shins = ((step, 2.0), (-step + 10, 2.0)), ((step - 45, 2.0), (-step - 45, 2.0))
     arms, lower = ((-50.0, 12.0), (40.0, 12.0)), ((35.0, 2.0), (125.0, 2.0))
@@ -105,7 +105,7 @@ def kneeling(rng: Rng) -> Pose:
 
 
 def dancing(rng: Rng) -> Pose:
-    """An arm up and one out, a leg lifted or the knees bent."""
+    """Draw a dancing pose: an arm up and one out, a leg lifted or the knees bent."""
     arms = _sided(rng, _near(rng, 0, 150, play=14), _near(rng, 0, 85, play=18))
     forearms: Two = tuple((_near(rng, 8, a[1] + rng.uniform(-5, 45))) for a in arms)  # type: ignore[assignment]
     kind = rng.random()
@@ -183,7 +183,7 @@ POSE_NAMES: Final = tuple(POSES)
 
 
 def sample_build(rng: Rng) -> Build:
-    """A man or a woman; some women wear a skirt."""
+    """Draw the build of a man or a woman; some women wear a skirt."""
     woman = rng.random() < 0.5
     height = float(rng.uniform(1.6, 1.8)) - (0.08 if woman else 0.0)
     return Build(

@@ -91,7 +91,7 @@ class Buffers:
 
 
 def pack_arrays(scenes: Sequence[Scene]) -> dict[str, Array]:
-    """What `Packed` holds, as numpy arrays: this half needs no device and runs in the workers."""
+    """Pack scenes into the arrays of `Packed`, in numpy: this half needs no device and runs in the workers."""
     prims = [(index, scene, p) for index, scene in enumerate(scenes) for p in scene.primitives]
     cameras, eyes = [scene.camera() for scene in scenes], [np.array([0, scene.height, 0]) for scene in scenes]
     count = len(scenes)
@@ -238,7 +238,7 @@ def trace(packed: Packed, side: int) -> Buffers:
 
 
 def _world(packed: Packed, seen: Tensor) -> tuple[Tensor, Tensor]:
-    """x and z in the world of points (B, H, W, 3) in the camera's frame."""
+    """Compute x and z in the world of points (B, H, W, 3) in the camera's frame."""
     across = (seen * packed.axes[:, None, None, 0]).sum(-1)
     along = (seen * packed.axes[:, None, None, 2]).sum(-1)
     return across, along
@@ -267,7 +267,7 @@ def _ground_shade(packed: Packed, seen: Tensor, slot: Tensor) -> Tensor:
 
 
 def _edges(slot: Tensor, item: Tensor, index: Tensor, hit: Tensor, normal: Tensor, inverse: Tensor) -> Tensor:
-    """True on the nearer side of an outline: where colour, item or depth break, or the surface folds."""
+    """Mark the nearer side of outlines: where colour, item or depth break, or the surface folds."""
     label = slot.long() * 8 + item.long()
     edge = torch.zeros_like(hit)
     for axis in (1, 2):

@@ -13,7 +13,7 @@ from tools.embedded_model.tokens import encode
 
 
 def noise_like(latents: Tensor, seed: int) -> Tensor:
-    """Standard normal noise, one seed per sample: the same whatever the batch."""
+    """Draw standard normal noise, one seed per sample: the same whatever the batch."""
     parts = [
         torch.randn(latents.shape[1:], generator=torch.Generator().manual_seed(seed + i)) for i in range(len(latents))
     ]

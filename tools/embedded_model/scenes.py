@@ -91,7 +91,7 @@ class Scene:
         return np.stack([(flat[..., 0] + 1) / 2, (1 - flat[..., 1]) / 2], axis=-1)
 
     def first(self, count: int) -> Scene:
-        """The same without the items, with their shadows, after the first `count` from the left."""
+        """Leave out the items, with their shadows, after the first `count` from the left."""
         figures = sum(item.kind == "figure" for item in self.items[:count])
         primitives = tuple(p for p in self.primitives if p.item <= count)
         blobs = tuple(blob for blob in self.blobs if blob[3] <= count)
@@ -109,7 +109,7 @@ class Subject:
     joints: Array | None = None
 
     def placed(self, yaw: float, x: float, z: float) -> Subject:
-        """Turned by `yaw` about the vertical and moved."""
+        """Turn the subject by `yaw` about the vertical and move it."""
         c, s = np.cos(yaw), np.sin(yaw)
         turn, shift = np.array([[c, 0, s], [0, 1, 0], [-s, 0, c]]), np.array([x, 0, z])
         blobs = [(c * bx + s * bz + x, -s * bx + c * bz + z, r) for bx, bz, r in self.blobs]
@@ -143,7 +143,7 @@ def _solid(rng: Rng, kind: str, item: int, scale: float = 1.0) -> Subject:
 
 
 def _seat(rng: Rng, height: float, depth: float) -> list[Primitive]:
-    """A chair or a stool under a figure that sits at the origin, facing +z."""
+    """Build a chair or a stool under a figure that sits at the origin, facing +z."""
     slot = SLOT["furniture"]
     out = [Primitive("box", (0.27, height / 2, 0.27), np.array([0, height / 2, depth]), UPRIGHT, slot, 0)]
     if rng.random() < 0.5:
@@ -319,7 +319,7 @@ def _landscape(rng: Rng, nearest: float) -> tuple[list[Primitive], int, int]:
 
 
 def sample_scene(rng: Rng, together: str = "") -> Scene:
-    """A random scene, or a pair that acts together; may hide an item (see `dataset.showing`)."""
+    """Draw a scene, or a pair that acts together; it may hide an item (see `dataset.showing`)."""
     subjects, together = _subjects(rng, together)
     tan_half_view = float(rng.uniform(0.42, 0.60))
     figures = any(subject.item.kind == "figure" for subject in subjects)
@@ -349,7 +349,7 @@ def sample_scene(rng: Rng, together: str = "") -> Scene:
 
 
 def _renumbered(subject: Subject, item: int) -> list[Primitive]:
-    """The subject's primitives with the slots of another place in the row."""
+    """Return the subject's primitives with the slots of another place in the row."""
     out = []
     for p in subject.primitives:
         if p.item:

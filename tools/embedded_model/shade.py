@@ -23,8 +23,15 @@ Array = npt.NDArray[Any]
 
 @dataclass(frozen=True)
 class Looks:
-    """N looks as tensors: `scene` int64 (N,) which of the buffers' scenes, `colour` (N, SLOTS, 3), `name` int8 and
-    `material` int64 (N, SLOTS), `light` int64 (N,), `style` int64 (N,), `mirrored` bool (N,)."""
+    """N looks as tensors.
+
+    Attributes:
+        scene: int64 (N,), which of the buffers' scenes.
+        colour: (N, SLOTS, 3).
+        name, material: int8 and int64 (N, SLOTS).
+        light, style: int64 (N,).
+        mirrored: bool (N,).
+    """
 
     scene: Tensor
     colour: Tensor
@@ -40,14 +47,14 @@ class Looks:
         return cls(**{key: torch.from_numpy(value).to(device) for key, value in arrays.items()})
 
     def take(self, which: Tensor) -> Looks:
-        """Some of them."""
+        """Select some of the looks."""
         return Looks(**{key: value[which] for key, value in vars(self).items()})
 
 
 def look_arrays(
     scenes: Sequence[Scene], looks: Sequence[Sequence[Look]], mirrored: Sequence[Sequence[bool]]
 ) -> dict[str, Array]:
-    """What `Looks` holds, scene by scene, as numpy arrays."""
+    """Make the arrays of `Looks`, scene by scene, in numpy."""
     flat = [(n, scene, look, flip) for n, (scene, its, flips) in enumerate(zip(scenes, looks, mirrored, strict=True))
             for look, flip in zip(its, flips, strict=True)]  # fmt: skip
     tables = [tabulate(scene, look) for _, scene, look, _ in flat]
@@ -65,7 +72,7 @@ def look_arrays(
 def stack_looks(
     scenes: Sequence[Scene], looks: Sequence[Sequence[Look]], mirrored: Sequence[Sequence[bool]], device: torch.device
 ) -> Looks:
-    """The looks of several scenes, scene by scene, as tensors on a device."""
+    """Make the looks of several scenes, scene by scene, as tensors on a device."""
     return Looks.of(look_arrays(scenes, looks, mirrored), device)
 
 

@@ -92,21 +92,21 @@ def joint_loss(data: Rendered, batch: int) -> StepLoss:
 
 
 def train_depth(data: Rendered, plan: Plan, folder: Path, seconds: float) -> TinyDepthNet:
-    """The trained estimator."""
+    """Train the estimator."""
     schedule = Schedule("depth", seconds, 3e-3, plan.seed + 2, constant=0.3, weight_decay=1e-4, mean_decay=0.99)
     net = build_depth().to(data.pictures.device)
     return cast(TinyDepthNet, train(net, depth_loss(data, plan.judge_batch), schedule, folder))
 
 
 def train_style(data: Rendered, plan: Plan, folder: Path, seconds: float) -> StyleNet:
-    """The trained judge of style and light."""
+    """Train the judge of style and light."""
     schedule = Schedule("style", seconds, 3e-3, plan.seed + 4, constant=0.3, weight_decay=1e-4, mean_decay=0.98)
     net = StyleNet().to(data.pictures.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     return cast(StyleNet, train(net, style_loss(data, plan.judge_batch), schedule, folder))
 
 
 def train_joints(data: Rendered, plan: Plan, folder: Path, seconds: float) -> JointNet:
-    """The trained judge of poses."""
+    """Train the judge of poses."""
     schedule = Schedule("joints", seconds, 3e-3, plan.seed + 5, constant=0.3, weight_decay=1e-4, mean_decay=0.99)
     net = JointNet().to(data.pictures.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     return cast(JointNet, train(net, joint_loss(data, plan.judge_batch), schedule, folder))

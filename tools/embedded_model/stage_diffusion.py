@@ -51,15 +51,19 @@ def cumulative_signal() -> Tensor:
 
 
 def v_weight(signal: Tensor) -> Tensor:
-    """Weight that turns the eps-loss into the v-loss, 1 + 1/SNR (Salimans and Ho 2022), held to 150 and, where
-    the noise is weak, damped by 5/SNR (Hang et al. 2023)."""
+    """Compute the weight that turns the eps-loss into the v-loss, 1 + 1/SNR (Salimans and Ho 2022).
+
+    It is held to 150 and, where the noise is weak, damped by 5/SNR (Hang et al. 2023).
+    """
     ratio = signal / (1 - signal)
     return (5.0 / ratio).clamp_max(1.0) * (1 + 1 / ratio).clamp_max(150.0)
 
 
 def _depth_input(encoded: Encoded, which: Tensor, generator: torch.Generator) -> Tensor:
-    """Conditioning (B, 1, h, w): 70 % estimated, 30 % exact; some of it bent by a power or slightly noisy;
-    16 % neutral (zeros)."""
+    """Draw conditioning (B, 1, h, w): 70 % estimated, 30 % exact.
+
+    Some of it is bent by a power or slightly noisy, 16 % is neutral (zeros).
+    """
     device = which.device
     rolls = torch.rand(len(which), 4, 1, 1, 1, generator=generator, device=device)
     estimated = encoded.estimated_elsewhere(which, generator)
@@ -71,9 +75,12 @@ def _depth_input(encoded: Encoded, which: Tensor, generator: torch.Generator) ->
 
 
 def denoising_loss(encoded: Encoded, plan: Plan) -> StepLoss:
-    """v-weighted error of the predicted noise; half the steps from 650..999; noise with a random mean per channel
-    for the first 87 % of the training, so that a region's colour cannot be read from the noisy latent and has to
-    be taken from the caption; captions dropped for 10 %."""
+    """Make the loss, the v-weighted error of the predicted noise.
+
+    Half the steps are from 650..999. Noise has a random mean per channel for the first 87 % of the training, so that a
+    region's colour cannot be read from the noisy latent and has to be taken from the caption. Captions are dropped for
+    10 %.
+    """
     device, batch = encoded.latents.device, plan.unet_batch
     signal = cumulative_signal().to(device)
     empty = torch.from_numpy(row_of_id()[encode_array([""])]).long().to(device)
@@ -106,7 +113,7 @@ def denoising_loss(encoded: Encoded, plan: Plan) -> StepLoss:
 
 
 def train_denoiser(denoiser: Denoiser, encoded: Encoded, plan: Plan, folder: Path, seconds: float) -> Denoiser:
-    """The trained UNet and text encoder (running mean of the weights)."""
+    """Train the UNet and the text encoder, and return the running mean of their weights."""
     schedule = Schedule(
         "unet", seconds, plan.unet_rate, plan.seed + 3, warm_up=100, constant=0.4, mean_decay=0.998,
         compiled=plan.compiled,

@@ -35,8 +35,10 @@ class Encoded:
     scaling_factor: float
 
     def estimated_elsewhere(self, which: Tensor, generator: torch.Generator) -> Tensor:
-        """The map (B, 1, h, w) that was estimated from some look of the same scenes, turned as `which` are: so nothing
-        of a picture's own style can be read from the flaws of its map."""
+        """Pick the map (B, 1, h, w) that was estimated from some look of the same scenes, turned as `which` are.
+
+        So nothing of a picture's own style can be read from the flaws of its map.
+        """
         device = which.device
         look = torch.randint(self.looks, which.shape, generator=generator, device=device)
         other = which.div(self.looks, rounding_mode="floor") * self.looks + look
@@ -46,8 +48,10 @@ class Encoded:
 
 
 def conditioning(inverse_depth: Tensor, size: tuple[int, int]) -> Tensor:
-    """Inverse depth (B, 1, H, W) -> (B, 1, *size) in -1..1, +1 near: bicubic, then min-max per sample;
-    zeros for a flat map. The same as the package's own conditioning."""
+    """Make conditioning (B, 1, *size) in -1..1, +1 near, of inverse depth (B, 1, H, W).
+
+    Bicubic, then min-max per sample; zeros for a flat map, as the package's own `conditioning`.
+    """
     small = functional.interpolate(inverse_depth.float(), size=size, mode="bicubic", align_corners=False)
     low, high = small.amin(dim=(1, 2, 3), keepdim=True), small.amax(dim=(1, 2, 3), keepdim=True)
     span = high - low
@@ -58,8 +62,10 @@ def conditioning(inverse_depth: Tensor, size: tuple[int, int]) -> Tensor:
 def encode_set(
     data: Rendered, vae: AutoencoderKL, depth: TinyDepthNet, seconds: float, factor: float | None = None
 ) -> Encoded:
-    """Encode the pictures of a rendered set, as many as the seconds allow (at least a batch); latents are scaled to
-    unit standard deviation, or by `factor`."""
+    """Encode the pictures of a rendered set, as many as the seconds allow, at least a batch.
+
+    Latents are scaled to unit standard deviation, or by `factor`.
+    """
     count, looks, side = data.pictures.shape[:3]
     device, size = data.pictures.device, (side // LATENT_FACTOR, side // LATENT_FACTOR)
     batch = looks * (4 if device.type == "cpu" else 32)

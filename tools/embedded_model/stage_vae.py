@@ -52,8 +52,10 @@ def difference(decoded: Tensor, drawn: Tensor, square_weight: float) -> tuple[Te
 
 
 def vae_loss(pictures: Tensor, plan: Plan) -> StepLoss:
-    """Reconstruction of sampled latents plus a light KL term (1e-4 per latent element); pictures of half the side until
-    `vae_small` of the training."""
+    """Make the loss, the reconstruction of sampled latents plus a light KL term (1e-4 per latent element).
+
+    Pictures have half the side until `vae_small` of the training.
+    """
 
     def step(model: nn.Module, generator: torch.Generator, progress: float) -> tuple[Tensor, dict[str, Tensor]]:
         vae = cast(AutoencoderKL, model)
@@ -70,8 +72,10 @@ def vae_loss(pictures: Tensor, plan: Plan) -> StepLoss:
 
 
 def decoder_loss(pictures: Tensor, latents: Tensor, factor: float, plan: Plan) -> StepLoss:
-    """Reconstruction of uint8 (N, S, S, 3) from the fixed encoder's mean latents (N, 4, h, w), scaled by `factor` and
-    slightly noisy as the UNet's are; little of squares, which blur."""
+    """Make the loss, the reconstruction of uint8 (N, S, S, 3) from the fixed encoder's mean latents (N, 4, h, w).
+
+    The latents are scaled by `factor` and slightly noisy, as the UNet's are; squares, which blur, count little.
+    """
 
     def step(model: nn.Module, generator: torch.Generator, progress: float) -> tuple[Tensor, dict[str, Tensor]]:
         vae = cast(AutoencoderKL, model)

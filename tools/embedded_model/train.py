@@ -78,7 +78,7 @@ def _memory() -> str:
 
 
 def _kept(folder: Path, name: str, fresh: Net) -> Net:
-    """What a stage that failed kept last, or the network as it was."""
+    """Load what a stage that failed kept last, or return the network as it was."""
     path = folder / f"{name}.ckpt"
     if path.exists():
         fresh.load_state_dict(torch.load(path, weights_only=True, map_location="cpu")["mean"])
@@ -96,20 +96,20 @@ class Run:
     workers: int
 
     def seconds(self, name: str) -> float:
-        """What stage `name` may use: its share of what is left for it and for those after it."""
+        """Return the seconds that a stage may use: its share of what is left for it and for those after it."""
         names = list(SHARES)
         later = sum(SHARES[other] for other in names[names.index(name) :])
         return max(0.0, self.clock.left) * SHARES[name] / later
 
     def rendered(self) -> Rendered:
-        """The training set; nothing else can be done without it."""
+        """Render the training set; nothing else can be done without it."""
         plan = self.plan
         return render_set(
             TRAINING_SEEDS[: plan.scenes], plan, self.device, workers=self.workers, seconds=self.seconds("render")
         )
 
     def estimator(self, data: Rendered, start: Networks | None) -> TinyDepthNet:
-        """The depth estimator; that of an earlier model stays as it is, since its UNet knows its maps."""
+        """Train the depth estimator; that of an earlier model stays as it is, since its UNet knows its maps."""
         if start is not None:
             return start.depth
         net: TinyDepthNet = self.clock.stage(
@@ -119,7 +119,7 @@ class Run:
         return net
 
     def judges(self, data: Rendered, start: Judges | None) -> Judges:
-        """The judges; those of an earlier training judge alike."""
+        """Train the judges; those of an earlier training judge alike."""
         if start is not None:
             return start
         style: StyleNet = self.clock.stage(
@@ -133,7 +133,7 @@ class Run:
         return Judges(style, joints, data.mean_depth())
 
     def autoencoder(self, data: Rendered, start: Networks | None) -> AutoencoderKL:
-        """The autoencoder; that of an earlier model stays as it is, since its UNet knows its latents."""
+        """Train the autoencoder; that of an earlier model stays as it is, since its UNet knows its latents."""
         if start is not None:
             return start.vae
         net: AutoencoderKL = self.clock.stage(
@@ -152,7 +152,7 @@ class Run:
         return net
 
     def decoder(self, vae: AutoencoderKL, data: Rendered, encoded: Encoded) -> AutoencoderKL:
-        """The autoencoder with its decoder refined."""
+        """Refine the autoencoder's decoder."""
         latents, pictures = encoded.latents, data.pictures.flatten(0, 1)[: len(encoded.latents)]
         kept = {key: value.clone() for key, value in vae.state_dict().items()}
 

@@ -66,8 +66,11 @@ class Look:
 
 @dataclass(frozen=True)
 class Buffers:
-    """Geometry per oversampled pixel, (S, S) each: region 0 sky, 1 floor, 2.. solids; Lambert's cosine
-    (-1 where it does not apply), flat shade 0..1, inverse depth in 1/scene units."""
+    """Geometry per oversampled pixel, (S, S) each.
+
+    Region 0 is sky, 1 floor, 2.. solids; Lambert's cosine is -1 where it does not apply; the flat shade is 0..1,
+    inverse depth in 1/scene units.
+    """
 
     region: npt.NDArray[np.int64]
     cosine: FloatArray
@@ -92,7 +95,7 @@ def _sample_solid(rng: np.random.Generator, kind: str, tan_half_view: float) -> 
 
 
 def _well_placed(solids: list[Solid]) -> bool:
-    """True if no bases meet and no solid hides much of another."""
+    """Check that no bases meet and no solid hides much of another."""
     for index, one in enumerate(solids):
         for two in solids[index + 1 :]:
             if np.hypot(one.x - two.x, one.z - two.z) < one.reach + two.reach + 0.1:
@@ -104,7 +107,7 @@ def _well_placed(solids: list[Solid]) -> bool:
 
 
 def sample_geometry(rng: np.random.Generator) -> Geometry:
-    """A random camera and one (40 %) or two (60 %) solids of different kinds."""
+    """Draw a camera and one (40 %) or two (60 %) solids of different kinds."""
     tan_half_view = float(rng.uniform(0.50, 0.60))
     height = float(rng.uniform(0.9, 2.1))
     horizon = float(rng.uniform(0.05, 0.55))  # above the middle, in half frames
@@ -219,8 +222,10 @@ def shade(buffers: Buffers, look: Look) -> npt.NDArray[np.uint8]:
 
 
 def relative_depth(buffers: Buffers) -> FloatArray:
-    """Exact inverse depth (SIDE, SIDE) relative to the nearest point, 0..1, mean over the pixel's samples: what the
-    shipped estimator was trained to see."""
+    """Compute exact inverse depth (SIDE, SIDE) relative to the nearest point, 0..1, mean over the pixel's samples.
+
+    The shipped estimator was trained to see this.
+    """
     values = _pool(buffers.inverse_depth)
     return np.asarray(values / values.max(), np.float32)
 
@@ -234,7 +239,7 @@ def mean_depth(seeds: range) -> FloatArray:
 
 
 def caption(geometry: Geometry, look: Look) -> str:
-    """A scene in words."""
+    """Describe a scene in words."""
     solids = " and ".join(
         f"a {COLOUR_NAMES[colour]} {solid.kind}" for solid, colour in zip(geometry.solids, look.solids, strict=True)
     )
@@ -242,13 +247,13 @@ def caption(geometry: Geometry, look: Look) -> str:
 
 
 def visible(buffers: Buffers, solids: int) -> bool:
-    """True if every solid covers at least 5 % of the picture."""
+    """Check that every solid covers at least 5 % of the picture."""
     share = [float((buffers.region == index + 2).mean()) for index in range(solids)]
     return min(share) >= 0.05
 
 
 def sample_visible(seed: int) -> tuple[Geometry, Buffers, np.random.Generator]:
-    """The scene of a seed: geometries are drawn until every solid shows well."""
+    """Draw the scene of a seed: geometries, until every solid shows well."""
     rng = np.random.default_rng(seed)
     while True:
         geometry = sample_geometry(rng)

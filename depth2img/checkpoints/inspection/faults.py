@@ -6,7 +6,7 @@ The findings of `inspect` are judged here; nothing is read but, for `checksums`,
 from __future__ import annotations
 
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -18,6 +18,7 @@ from ..layout.config import ModelConfig, take_midas
 from ..layout.keys import MIDAS_FILE, sides
 from ..layout.ldm_yaml import SD2
 from ..storage.opening import GET_AGAIN, SUFFIXES, CheckpointFile
+from ..storage.unpickling import shown
 from .report import Fault, Report
 
 GET_DEPTH: Final = f"A depth checkpoint's UNet has 5 input channels; {command('checkpoint', 'fetch')} gets one."
@@ -82,6 +83,34 @@ def of_file(file: CheckpointFile, odd: Sequence[str]) -> list[Fault]:
     return faults
 
 
+def of_reading(file: CheckpointFile, types: Collection[str]) -> list[Fault]:
+    """List what is read of a depth checkpoint in another way than other programs would.
+
+    Args:
+        file: the checkpoint.
+        types: torch's names of its element types.
+    """
+    faults, path, weights = [], file.path, file.weights
+    plain = path.with_name(f"{path.stem}-plain.safetensors")
+    fix = f"{command('checkpoint', 'convert', path, plain)} writes it for programs that do not read it so."
+    if weights.wrapped:
+        where = f"behind '{weights.prefix[:60]}'" if weights.prefix else "with parts of names in between"
+        what = f"Its weights lie {where}, as its training program wrote them; they are found there."
+        more = f" {weights.outside:,} other tensors are left out." if weights.outside else ""
+        faults.append(Fault("wrapped", what + more, fix, False))
+    if weights.is_ema:
+        what = f"Its UNet is there as averaged weights (EMA) alone, {weights.ema:,} tensors; these are used."
+        faults.append(Fault("ema-alone", what, fix, False))
+    if file.objects:
+        named = [name for name in file.objects if not name.startswith("__builtin__.")]
+        what = f"Objects of other programs are in it besides, and left out: {shown(named or file.objects)}."
+        faults.append(Fault("objects", what, fix, False))
+    if any(name.startswith("float8") for name in types):
+        what = "Its weights are 8-bit floats (fp8), which are widened to float16 when they are read."
+        faults.append(Fault("fp8", what, "For pictures as good as the model can make, get it in float16.", False))
+    return faults
+
+
 # --- the model --------------------------------------------------------------------------------------------------------
 
 
@@ -116,9 +145,13 @@ def of_depth(report: Report, config: ModelConfig, required: int) -> list[Fault]:
             f"'{one.name[:100]}' with {sides(one.shape)} instead of {sides(one.wanted)}."
         )
         faults.append(Fault("misshaped", what, "It was merged or converted wrongly; get the original file."))
-    if report.ema:
-        what = f"It carries {report.ema:,} tensors of EMA weights, which nothing reads when pictures are made."
-        faults.append(Fault("ema", what, serious=False))
+    if report.ema and "ema-alone" not in (fault.code for fault in report.faults):
+        what = (
+            f"It carries {report.ema:,} tensors of averaged weights (EMA), which nothing reads when pictures are made."
+        )
+        ema = path.with_name(f"{path.stem}-ema.safetensors")
+        fix = f"{command('checkpoint', 'convert', path, ema, '--ema')} writes a file of them."
+        faults.append(Fault("ema", what, fix, False))
     if report.extra:
         what = f"{len(report.extra):,} tensors belong to no part of the model, such as '{report.extra[0][:100]}'."
         faults.append(Fault("extra", what, serious=False))

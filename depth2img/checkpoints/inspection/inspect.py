@@ -11,24 +11,36 @@ import json
 import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from ...errors import CheckpointError
 from ..download import mirrors
 from ..layout import keys
-from ..layout.config import EMBEDDED, ModelConfig, from_json, reading
+from ..layout.config import EMBEDDED, ModelConfig, from_json, put_into_whole, reading
 from ..layout.key_map import DPT_HYBRID
 from ..layout.keys import CONTEXT, Shape
 from ..layout.ldm_only import unused
-from ..layout.ldm_yaml import HEAD_WIDTH, METADATA, SD2, text_config
+from ..layout.ldm_yaml import (
+    HEAD_WIDTH,
+    METADATA,
+    SD2,
+    count_layers,
+    dpt_config,
+    read_params,
+    scheduler_from_ldm,
+    text_config,
+    text_from_ldm,
+    unet_from_ldm,
+    vae_from_ldm,
+)
 from ..storage.opening import CheckpointFile, open_checkpoint
 from ..storage.tensors import TYPES, Progress, Tensors
+from ..storage.weights import find_unet
 from . import faults
 from .report import Deviation, Fault, Midas, Report, TextLayout
-from .sidecar import judge
+from .sidecar import Sidecar, judge
 
 SD1_TEXT: Final = "cond_stage_model.transformer."
-EMA: Final = "model_ema."
 
 
 def inspect(source: Path | CheckpointFile, *, whole: bool = False, progress: Progress | None = None) -> Report:
@@ -63,7 +75,7 @@ def inspect(source: Path | CheckpointFile, *, whole: bool = False, progress: Pro
         channels=channels,
         midas=None,
         types=types,
-        ema=sum(name.startswith(EMA) for name in names),
+        ema=file.weights.ema,
         text_layout=_text_layout(names),
         missing=(),
         extra=(),
@@ -75,15 +87,18 @@ def inspect(source: Path | CheckpointFile, *, whole: bool = False, progress: Pro
         faults=[*damage, *faults.of_file(file, odd)],
         merged=_merged(file.metadata),
     )
-    if channels != keys.DEPTH_CHANNELS:
-        fix = faults.INSTALL if file.metadata.get("kind") == EMBEDDED else faults.GET_DEPTH
-        fault = Fault("kind", f"{file.path.name} is not a depth checkpoint: {kind}.", fix)
+    if channels != keys.DEPTH_CHANNELS or kind == UNET_ALONE:
+        fault = Fault("kind", f"{file.path.name} is not a whole depth checkpoint: {kind}.", put_into_whole(file.path))
+        if kind != UNET_ALONE:
+            fix = faults.INSTALL if file.metadata.get("kind") == EMBEDDED else faults.GET_DEPTH
+            fault = Fault("kind", f"{file.path.name} is not a depth checkpoint: {kind}.", fix)
         return dataclasses.replace(report, faults=[*report.faults, fault])
     return _depth(report, file, found)
 
 
-def _depth(report: Report, tensors: Tensors, found: Mapping[str, Shape]) -> Report:
-    config = config_of(tensors)
+def _depth(report: Report, tensors: CheckpointFile, found: Mapping[str, Shape]) -> Report:
+    sidecar = judge(report.path, tensors)
+    config = config_of(tensors, sidecar)
     with reading("model config in the file's metadata"):
         required, harmless = config.required(), unused(config)
     depth = {name for name in found if name.startswith(keys.DEPTH)}
@@ -105,10 +120,10 @@ def _depth(report: Report, tensors: Tensors, found: Mapping[str, Shape]) -> Repo
         if name in found and found[name] != shape
     ]
     ignored = {*required, *harmless, *HARMLESS} | (depth if midas == "other" else set())
-    extra = [name for name in found if name not in ignored and not name.startswith((EMA, SD1_TEXT))]
-    sidecar = judge(report.path, tensors)
+    extra = [name for name in found if name not in ignored and not name.startswith((keys.EMA, SD1_TEXT))]
+    read = [*report.faults, *faults.of_reading(tensors, report.types)]
     report = dataclasses.replace(
-        report, midas=midas, missing=missing, misshaped=misshaped, extra=extra, sidecar=sidecar
+        report, midas=midas, missing=missing, misshaped=misshaped, extra=extra, sidecar=sidecar, faults=read
     )
     wrong = [*report.faults, *faults.of_depth(report, config, len(required)), *faults.of_yaml(report, config)]
     return dataclasses.replace(report, faults=sorted(wrong, key=lambda fault: not fault.serious))
@@ -124,13 +139,13 @@ HARMLESS: Final = (
 """Names that some tools write and nobody reads."""
 
 
-def _types(tensors: Tensors, found: Mapping[str, Shape]) -> tuple[dict[str, int], list[str]]:
-    """Count bytes by element type, most first, and list the tensors whose type cannot be read."""
+def _types(file: CheckpointFile, found: Mapping[str, Shape]) -> tuple[dict[str, int], list[str]]:
+    """Count bytes by element type in the file, most first, and list the tensors whose type cannot be read."""
     counts: dict[str, int] = {}
     odd = []
     for name, shape in found.items():
         try:
-            label, size = TYPES[tensors.kind(name)]
+            label, size = TYPES[file.kind(name)]
         except CheckpointError:
             odd.append(name)
             continue
@@ -171,12 +186,26 @@ PARTS: Final[Sequence[tuple[Callable[[str], bool], str]]] = [
 """Test of any name in a file -> what a file without a whole Stable Diffusion is."""
 
 
+UNET_ALONE: Final = "a UNet of a depth checkpoint, alone"
+
+
+def _unet_alone(found: Mapping[str, Shape]) -> int | None:
+    """Return the input channels of a UNet without anything that it needs besides; None of any other file."""
+    unet = find_unet(found)
+    if unet is None or any(name.startswith((keys.VAE, "cond_stage_model.", keys.DEPTH, "vae.")) for name in found):
+        return None
+    shape = found.get(unet.input, ())
+    return shape[1] if len(shape) == 4 else None
+
+
 def _kind(found: Mapping[str, Shape], metadata: Mapping[str, str]) -> tuple[str, int | None]:
     """Return what the file is, in words, and the input channels of its UNet."""
     if metadata.get("kind") == EMBEDDED:
         return "the bundled model in its compact form", None
     if any(name.startswith(keys.UNET + "joint_blocks.") for name in found):
         return "Stable Diffusion 3", None
+    if (alone := _unet_alone(found)) is not None:
+        return UNET_ALONE if alone == keys.DEPTH_CHANNELS else f"a UNet alone, with {alone} input channels", None
     convolution = found.get(keys.INPUT)
     if convolution is None or len(convolution) != 4:
         for test, what in PARTS:
@@ -214,16 +243,35 @@ ROLES: Final = ("primary", "secondary", "tertiary")
 """The WebUI's words for the models of a merge."""
 
 
-def config_of(tensors: Tensors) -> ModelConfig:
+def config_of(tensors: Tensors, sidecar: Sidecar | None = None) -> ModelConfig:
     """Derive the model config that a depth checkpoint must have, whatever is missing of it.
 
-    It is the one in its metadata, else Stable Diffusion 2's with the widths of a few of its tensors.
+    It is the one in its metadata, else in its YAML, else Stable Diffusion 2's with the widths of a few of its tensors.
+
+    Args:
+        sidecar: the YAML beside it; used if it is right.
 
     Raises:
         CheckpointError: the metadata cannot be used.
     """
     if (own := tensors.metadata.get(METADATA)) is not None:
         return from_json(own)
+    with reading("names of the tensors"):
+        guess = _guess(tensors)
+    if sidecar is None or sidecar.state != "right":
+        return guess
+    with reading(f"YAML {sidecar.path.name}"):
+        params = read_params(sidecar.path)
+        config = dataclasses.replace(
+            guess, unet=unet_from_ldm(params), vae=vae_from_ldm(params), scheduler=scheduler_from_ldm(params)
+        )
+        if _text_layout(tensors.keys()) == "OpenCLIP":
+            text, penultimate = text_from_ldm(params, tensors)
+            config = dataclasses.replace(config, text_encoder=text, penultimate=penultimate)
+        return config
+
+
+def _guess(tensors: Tensors) -> ModelConfig:
     names = set(tensors.keys())
 
     def side(name: str, index: int, default: int) -> int:
@@ -232,7 +280,7 @@ def config_of(tensors: Tensors) -> ModelConfig:
 
     widths = [side(keys.INPUT, 0, 320) * factor for factor in (1, 2, 4, 4)]
     text = side(keys.TEXT + "ln_final.weight", 0, 1024)
-    layers = sum(f"{keys.text_layer(number)}ln_1.weight" in names for number in range(64)) if text != 1024 else 24
+    layers = count_layers(tensors, keys.TEXT + "transformer.resblocks.") if text != 1024 else 24
     return dataclasses.replace(
         SD2,
         unet={
@@ -248,5 +296,17 @@ def config_of(tensors: Tensors) -> ModelConfig:
             ],
         },
         text_encoder=text_config(width=text, heads=max(1, text // HEAD_WIDTH), layers=max(1, layers - 1)),
-        depth_estimator=dict(DPT_HYBRID),
+        # Of the usual width it is the published one, from which whatever is wrong with it deviates.
+        depth_estimator=_midas(tensors, side(keys.CLS_TOKEN, 2, DPT_HYBRID["hidden_size"])),
     )
+
+
+def _midas(tensors: Tensors, width: int) -> dict[str, Any]:
+    """Return MiDaS' configuration: the published one, or that of one of another width."""
+    if width != DPT_HYBRID["hidden_size"]:
+        try:
+            with reading("depth network"):
+                return dpt_config(tensors)
+        except CheckpointError:
+            pass  # what it lacks of the published one is listed
+    return dict(DPT_HYBRID)

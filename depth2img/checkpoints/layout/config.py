@@ -195,6 +195,14 @@ def take_midas(path: Path) -> str:
     return f"{how} takes it from MiDaS' own file; any depth checkpoint that has it will do too."
 
 
+def put_into_whole(path: Path) -> str:
+    """Return the remedy for a file or folder with a trained UNet alone."""
+    stem = path.name if path.is_dir() else path.stem
+    target = path.with_name(f"{stem}-whole.safetensors")
+    how = command("checkpoint", "convert", path, target, "--base", "512-depth-ema.safetensors")
+    return f"{how} puts it into a whole depth checkpoint, the one that it was trained from."
+
+
 def from_folder(folder: Path, depth: Config | None = None) -> ModelConfig:
     """Read the model config of a folder in the diffusers layout.
 

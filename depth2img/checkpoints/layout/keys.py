@@ -4,19 +4,22 @@ from __future__ import annotations
 
 from typing import Final, Literal
 
+from ..storage import weights
+
 Component = Literal["unet", "vae", "text_encoder", "depth_estimator"]
 """The parts of a model, by their folder names in the diffusers layout."""
 
 Shape = tuple[int, ...]
 
-UNET: Final = "model.diffusion_model."
+UNET: Final = weights.UNET
+EMA: Final = weights.EMA
 VAE: Final = "first_stage_model."
 TEXT: Final = "cond_stage_model.model."
 TOKEN_TABLE: Final = TEXT + "token_embedding.weight"
 DEPTH: Final = "depth_model."
 MIDAS: Final = "depth_model.model."
 
-INPUT: Final = UNET + "input_blocks.0.0.weight"
+INPUT: Final = weights.INPUT
 """The UNet's first convolution, whose input channels identify a depth checkpoint."""
 
 CONTEXT: Final = UNET + "input_blocks.1.1.transformer_blocks.0.attn2.to_k.weight"

@@ -106,8 +106,8 @@ def dpt_config(tensors: Tensors) -> Config:
     model = keys.MIDAS + "pretrained.model."
     backbone = model + "patch_embed.backbone."
 
-    stages = _layers(tensors, backbone + "stages.")
-    depths = [_layers(tensors, f"{backbone}stages.{stage}.blocks.") for stage in range(stages)]
+    stages = count_layers(tensors, backbone + "stages.")
+    depths = [count_layers(tensors, f"{backbone}stages.{stage}.blocks.") for stage in range(stages)]
     sizes = [tensors.shape(f"{backbone}stages.{stage}.blocks.0.conv3.weight")[0] for stage in range(stages)]
     width, patches = tensors.shape(model + "cls_token")[2], tensors.shape(model + "pos_embed")[1] - 1
     grid = round(patches**0.5)
@@ -118,7 +118,7 @@ def dpt_config(tensors: Tensors) -> Config:
         "is_hybrid": True,
         "hidden_size": width,
         "intermediate_size": tensors.shape(model + "blocks.0.mlp.fc1.weight")[0],
-        "num_hidden_layers": _layers(tensors, model + "blocks."),
+        "num_hidden_layers": count_layers(tensors, model + "blocks."),
         "num_attention_heads": max(1, width // HEAD_WIDTH),
         "hidden_act": "gelu",
         # timm's, which the single file was trained with; the published folder says 1e-12.
@@ -148,8 +148,8 @@ def dpt_config(tensors: Tensors) -> Config:
     }
 
 
-def _layers(tensors: Tensors, prefix: str) -> int:
-    """Count the layers that the names below a prefix number."""
+def count_layers(tensors: Tensors, prefix: str) -> int:
+    """Count the layers that the names below a prefix number; raises `ValueError` where no network has so many."""
     numbers = [key[len(prefix) :].partition(".")[0] for key in tensors.keys() if key.startswith(prefix)]
     found = 1 + max((int(number) for number in numbers if number.isdecimal()), default=-1)
     if found > MAX_LAYERS:  # names come from the file
@@ -269,22 +269,22 @@ def from_single_file(path: Path, tensors: Tensors) -> ModelConfig:
         return checked(_from_yaml(yaml.safe_load(read_text(sidecar)) if sidecar.is_file() else SD2_YAML, tensors))
 
 
+def read_params(path: Path) -> Mapping[str, Any]:
+    """Read `model.params` of an ldm YAML; raises `KeyError` and the like."""
+    params: Mapping[str, Any] = yaml.safe_load(read_text(path))["model"]["params"]
+    return params
+
+
 def _from_yaml(values: Any, tensors: Tensors) -> ModelConfig:
     params = values["model"]["params"]
-    text = params["cond_stage_config"].get("params") or {}
-    penultimate = text.get("layer", "last") == "penultimate"
+    text, penultimate = text_from_ldm(params, tensors)
     depth = params.get("depth_stage_config") or {}
     return ModelConfig(
         unet=unet_from_ldm(params),
         vae=vae_from_ldm(params),
-        text_encoder=_text_from_ldm(text, penultimate, tensors),
+        text_encoder=text,
         depth_estimator=_depth_from_ldm(depth, tensors),
-        scheduler=scheduler_config(
-            beta_start=float(params["linear_start"]),
-            beta_end=float(params["linear_end"]),
-            steps=int(params["timesteps"]),
-            prediction="v_prediction" if params.get("parameterization") == "v" else "epsilon",
-        ),
+        scheduler=scheduler_from_ldm(params),
         penultimate=penultimate,
     )
 
@@ -337,11 +337,25 @@ def vae_from_ldm(params: Mapping[str, Any]) -> Config:
     }
 
 
-def _text_from_ldm(params: Mapping[str, Any], penultimate: bool, tensors: Tensors) -> Config:
-    layers = 0
-    names = frozenset(tensors.keys())
-    while f"{keys.text_layer(layers)}ln_1.weight" in names:
-        layers += 1
+def scheduler_from_ldm(params: Mapping[str, Any]) -> Config:
+    """Read the noise schedule from a YAML's `model.params`; raises `KeyError` and the like."""
+    return scheduler_config(
+        beta_start=float(params["linear_start"]),
+        beta_end=float(params["linear_end"]),
+        steps=int(params["timesteps"]),
+        prediction="v_prediction" if params.get("parameterization") == "v" else "epsilon",
+    )
+
+
+def text_from_ldm(params: Mapping[str, Any], tensors: Tensors) -> tuple[Config, bool]:
+    """Read the text encoder's configuration from a YAML's `model.params` and tensors; raises `KeyError` and the like.
+
+    Returns:
+        The configuration, and whether the tensors have one more layer than is used.
+    """
+    text = params["cond_stage_config"].get("params") or {}
+    penultimate = text.get("layer", "last") == "penultimate"
+    layers = count_layers(tensors, keys.TEXT + "transformer.resblocks.")
     if layers < 2:
         raise CheckpointError(
             "The file's text encoder is not laid out like OpenCLIP's.",
@@ -349,9 +363,9 @@ def _text_from_ldm(params: Mapping[str, Any], penultimate: bool, tensors: Tensor
             fix="It was converted with the layout of Stable Diffusion 1; convert the original folder again.",
         )
     width = tensors.shape(f"{keys.text_layer(0)}ln_1.weight")[0]
-    own = OWN_ARCH.fullmatch(str(params.get("arch", VIT_H)))
+    own = OWN_ARCH.fullmatch(str(text.get("arch", VIT_H)))
     heads = int(own[2]) if own else max(1, width // HEAD_WIDTH)
-    return text_config(width=width, heads=heads, layers=layers - penultimate)
+    return text_config(width=width, heads=heads, layers=layers - penultimate), penultimate
 
 
 def _depth_from_ldm(depth: Mapping[str, Any], tensors: Tensors) -> Config:

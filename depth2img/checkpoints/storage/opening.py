@@ -15,8 +15,9 @@ from ...errors import CheckpointError, command
 from ...io.atomic import refusing
 from .hashes import model_hash, sha256_of
 from .pickled import read_pickle
-from .reading import MAX_HEADER, StoredTensors, read_safetensors
-from .tensors import Progress, Tensors
+from .reading import MAX_HEADER, Contents, StoredTensors, read_safetensors
+from .tensors import EIGHT_BITS, Progress, Tensors
+from .weights import Weights, find_weights
 
 if TYPE_CHECKING:
     import torch
@@ -55,10 +56,12 @@ PICKLE_SIGNS: Final = (b"PK\x03\x04", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\
 class CheckpointFile(Tensors):
     """An opened checkpoint file: its tensors, and what else was found out about it. Get one by `open_checkpoint`.
 
-    The file is not kept open. Reading a tensor from one that has changed since raises `CheckpointError`.
+    Its tensors have the names of Stable Diffusion's own files, whatever is around them in the file; 8-bit floats are
+    widened to float16, which holds them exactly. The file is not kept open: reading a tensor from one that has changed
+    since raises `CheckpointError`.
 
     Args:
-        tensors: its tensors.
+        tensors: all its tensors under their names in the file.
         sha256: its SHA-256, if it is known already.
 
     Attributes:
@@ -67,12 +70,24 @@ class CheckpointFile(Tensors):
         size: its bytes.
         model_hash: the WebUI's old short hash, 8 digits.
         known_sha256: its SHA-256; None until somebody gives or computes it.
+        weights: where its weights are.
+        objects: names of the classes whose objects are in the file besides, and were left out; of a pickle.
     """
 
     def __init__(
-        self, path: Path, form: Format, tensors: StoredTensors, *, size: int, short: str, sha256: str | None
+        self,
+        path: Path,
+        form: Format,
+        tensors: StoredTensors,
+        weights: Weights,
+        *,
+        objects: Sequence[str],
+        size: int,
+        short: str,
+        sha256: str | None,
     ) -> None:
         self.path, self.format, self.size, self.model_hash, self.known_sha256 = path, form, size, short, sha256
+        self.weights, self.objects = weights, objects
         self._tensors = tensors
 
     @property
@@ -80,19 +95,20 @@ class CheckpointFile(Tensors):
         return self._tensors.metadata
 
     def keys(self) -> Sequence[str]:
-        return self._tensors.keys()
+        return list(self.weights.names)
 
     def shape(self, key: str) -> tuple[int, ...]:
-        return self._tensors.shape(key)
+        return self._tensors.shape(self.weights.names[key])
 
     def dtype(self, key: str) -> torch.dtype:
-        return self._tensors.dtype(key)
+        return self._tensors.dtype(self.weights.names[key])
 
     def kind(self, key: str) -> str:
-        return self._tensors.kind(key)
+        """Return the element type of one tensor in the file as the safetensors header names it."""
+        return self._tensors.kind(self.weights.names[key])
 
     def get(self, key: str) -> torch.Tensor:
-        return self._tensors.get(key)
+        return self._tensors.get(self.weights.names[key])
 
     def sha256(self, progress: Progress | None = None) -> str:
         """Return the file's SHA-256; the whole file is read for it once.
@@ -103,6 +119,11 @@ class CheckpointFile(Tensors):
         if self.known_sha256 is None:
             self.known_sha256 = sha256_of(self.path, progress)
         return self.known_sha256
+
+    @property
+    def is_plain(self) -> bool:
+        """True if other programs find the same tensors in it, under the same names."""
+        return not (self.misnamed or self.objects or self.weights.wrapped or self.weights.is_ema)
 
     @property
     def misnamed(self) -> str:
@@ -117,18 +138,21 @@ def is_named_like(path: Path, form: Format) -> bool:
     return path.suffix.lower() in SUFFIXES[form]
 
 
-def open_checkpoint(source: Path | CheckpointFile, *, sha256: str | None = None) -> CheckpointFile:
+def open_checkpoint(source: Path | CheckpointFile, *, sha256: str | None = None, ema: bool = False) -> CheckpointFile:
     """Open a checkpoint file; no tensor is read, and nothing in it is run. An opened one is returned as it is.
 
     Args:
         source: a safetensors file, or one that `torch.save` wrote, whatever its name.
         sha256: of the file, if it is known already.
+        ema: take the averaged weights (EMA) instead of the plain ones. Without it, they are taken where there are no
+            others.
 
     Raises:
-        CheckpointError: it is neither, it is damaged, or it wants to run code; the message says what it is instead.
+        CheckpointError: it is neither, it is damaged, it wants to run code, it holds several models, or no averaged
+            weights where they are asked for; the message says what it is instead.
     """
     if isinstance(source, CheckpointFile):
-        return source
+        return open_checkpoint(source.path, sha256=source.known_sha256, ema=True) if ema else source
     with refusing(f"{source.name} cannot be read.", CheckpointError):
         if source.is_dir():
             how = command("checkpoint", "convert", source, f"{source}.safetensors")
@@ -140,8 +164,50 @@ def open_checkpoint(source: Path | CheckpointFile, *, sha256: str | None = None)
             raise CheckpointError(f"There is no file {source.name}.", got=str(source), fix="Check the path.")
         with source.open("rb") as file:
             size, form = source.stat().st_size, sniff(source.name, file)
-            tensors = (read_safetensors if form == "safetensors" else read_pickle)(source, file)
-            return CheckpointFile(source, form, tensors, size=size, short=model_hash(file), sha256=sha256)
+            read = _read(source, form, file)
+            return CheckpointFile(
+                source,
+                form,
+                read.tensors,
+                _weights(source.name, read, ema),
+                objects=read.objects,
+                size=size,
+                short=model_hash(file),
+                sha256=sha256,
+            )
+
+
+def _read(path: Path, form: Format, file: BinaryIO) -> Contents:
+    return read_pickle(path, file) if form == "pickle" else Contents(read_safetensors(path, file))
+
+
+def _weights(name: str, read: Contents, ema: bool) -> Weights:
+    names = read.tensors.keys()
+    if any(key.endswith((".scale_weight", "scaled_fp8")) for key in names) and _eight_bits(read.tensors):
+        raise CheckpointError(
+            f"The weights of {name} are 8-bit floats with scales of their own, which are not read.",
+            got="tensors named scale_weight",
+            fix="Get the file in float16.",
+        )
+    with refusing(
+        f"{name} holds several models.",
+        CheckpointError,
+        on=(ValueError,),
+        got=lambda problem: f"prefixes {problem}",
+        fix="Save one of them alone.",
+    ):
+        found = find_weights(names, read.nested, ema=ema)
+    if found is None:
+        raise CheckpointError(
+            f"{name} holds no averaged weights (EMA).",
+            got="no tensor named model_ema.*",
+            fix="Leave out --ema, to take the plain ones.",
+        )
+    return found
+
+
+def _eight_bits(tensors: StoredTensors) -> bool:
+    return any(tensors.kind(key) in EIGHT_BITS for key in tensors.keys())
 
 
 def sniff(name: str, file: BinaryIO) -> Format:

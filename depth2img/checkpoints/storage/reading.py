@@ -20,7 +20,7 @@ from safetensors import SafetensorError, safe_open
 
 from ...errors import CheckpointError
 from ...io.atomic import reason, refusing
-from .tensors import TYPES, Tensors
+from .tensors import EIGHT_BITS, TYPES, Tensors
 
 if TYPE_CHECKING:
     import torch
@@ -77,9 +77,15 @@ class StoredTensors(Tensors):
         return self._spans[key].shape
 
     def dtype(self, key: str) -> torch.dtype:
+        """Return the element type in which a tensor is read: float16 where 8-bit floats are stored.
+
+        Raises:
+            CheckpointError: the file has a type that is not supported.
+        """
         import torch
 
-        dtype: torch.dtype = getattr(torch, TYPES[self.kind(key)][0])
+        kind = self.kind(key)
+        dtype: torch.dtype = torch.float16 if kind in EIGHT_BITS else getattr(torch, TYPES[kind][0])
         return dtype
 
     def kind(self, key: str) -> str:
@@ -92,6 +98,19 @@ class StoredTensors(Tensors):
             )
         return kind
 
+    def _stored(self, key: str) -> torch.dtype:
+        import torch
+
+        name = TYPES[self.kind(key)][0]
+        if not hasattr(torch, name):
+            raise CheckpointError(
+                f"Tensor '{key[:100]}' is of a type that PyTorch {torch.__version__} does not know.",
+                got=name,
+                fix="Convert the file with PyTorch 2.1 or later, or get it in float16.",
+            )
+        dtype: torch.dtype = getattr(torch, name)
+        return dtype
+
     def get(self, key: str) -> torch.Tensor:
         """Read one tensor, which is the caller's own.
 
@@ -100,11 +119,11 @@ class StoredTensors(Tensors):
         """
         import torch
 
-        span, dtype = self._spans[key], self.dtype(key)
+        span, dtype = self._spans[key], self._stored(key)
         strides = span.strides or _row_major(span.shape)
         count = 1 + sum(step * (side - 1) for step, side in zip(strides, span.shape, strict=True))
         if 0 in span.shape:
-            return torch.empty(span.shape, dtype=dtype)
+            return torch.empty(span.shape, dtype=self.dtype(key))
         raw = torch.empty(count * dtype.itemsize, dtype=torch.uint8)
         try:
             with span.path.open("rb", buffering=0) as file:
@@ -116,7 +135,22 @@ class StoredTensors(Tensors):
             raise _damaged(span.path, reason(problem)) from problem
         if span.crc is not None and zlib.crc32(raw.numpy().data) != span.crc:
             raise _damaged(span.path, f"the bytes of '{key[:80]}' do not give their checksum")
-        return raw.view(dtype).as_strided(span.shape, strides)
+        return raw.view(dtype).as_strided(span.shape, strides).to(self.dtype(key))
+
+
+@dataclass(frozen=True)
+class Contents:
+    """The contents of a file.
+
+    Attributes:
+        tensors: all that have a name; of dictionaries in dictionaries the names are joined by dots.
+        nested: those of the names that come from inner dictionaries.
+        objects: names of classes whose objects are in the file and were left out.
+    """
+
+    tensors: StoredTensors
+    nested: frozenset[str] = frozenset()
+    objects: tuple[str, ...] = ()
 
 
 def _row_major(shape: Sequence[int]) -> tuple[int, ...]:

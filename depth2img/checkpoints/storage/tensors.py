@@ -18,6 +18,8 @@ TYPES: Final[Mapping[str, tuple[str, int]]] = {
     "F32": ("float32", 4),
     "F16": ("float16", 2),
     "BF16": ("bfloat16", 2),
+    "F8_E4M3": ("float8_e4m3fn", 1),
+    "F8_E5M2": ("float8_e5m2", 1),
     "I64": ("int64", 8),
     "I32": ("int32", 4),
     "I16": ("int16", 2),
@@ -26,6 +28,9 @@ TYPES: Final[Mapping[str, tuple[str, int]]] = {
     "BOOL": ("bool", 1),
 }
 """Element types as the safetensors header names them -> torch's name, and bytes."""
+
+EIGHT_BITS: Final = ("F8_E4M3", "F8_E5M2")
+"""Floats of one byte: they are read as float16, which holds every value of both exactly."""
 
 KINDS: Final[Mapping[str, str]] = {name: kind for kind, (name, _) in TYPES.items()}
 
@@ -74,12 +79,12 @@ class Tensors(ABC):
         """Return the element type of one tensor, without reading it where the file allows that."""
 
     def kind(self, key: str) -> str:
-        """Return the element type of one tensor, a key of `TYPES`; where the file allows that, without torch."""
+        """Return the element type that a tensor is stored in, a key of `TYPES`; of a file without torch."""
         return kind_of(self.dtype(key))
 
     @abstractmethod
     def get(self, key: str) -> torch.Tensor:
-        """Read one tensor, on the CPU, in the type in which it is stored."""
+        """Read one tensor, on the CPU, in the type that `dtype` says."""
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from ...errors import DepthMapError
 from . import colours
 
 GREY_TOLERANCE: Final = 0.03
-"""How far the three channels of a grey picture may lie apart, as a part of full scale: JPEG's colour rounding."""
+"""Largest difference of the three channels of a grey picture, as a part of full scale: JPEG's colour rounding."""
 
 LETTERS: Final = ("R", "G", "B")
 

@@ -23,7 +23,16 @@ MAGICS: Final = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 """TIFF and BigTIFF, of either byte order."""
 
 UNCOMPRESSED, DEFLATE = 1, (8, 32946)
-"""TIFF's numbers of the compressions that are unpacked here; OpenCV has the others."""
+"""TIFF's numbers of the compressions that are unpacked here; OpenCV has others."""
+
+PACKED: Final = {5: "lzw", 32773: "packbits", 50000: "zstd"}
+"""TIFF's numbers of the compressions that the package imagecodecs unpacks, where it is installed, and its names.
+
+OpenCV knows the first two, but not of half and double floats.
+"""
+
+PREDICTORS: Final = {False: (1, 2), True: (1, 2, 3)}
+"""Whether imagecodecs is installed -> TIFF's numbers of the predictors that tifffile can undo."""
 
 MOST_BYTES: Final = 2 * images.MAX_BYTES
 """Unpacked size of all channels: the largest map in float64."""
@@ -63,14 +72,24 @@ def read(content: bytes, channel: str) -> Raw:
             page: Any = file.pages[0]
             kind = _described(page)
             _check(page, kind)
-            plain = page.compression == UNCOMPRESSED or page.compression in DEFLATE
-            if plain and page.predictor in (1, 2):
-                array = _unpacked(page, kind)
+            codecs = _codecs()
+            known = (UNCOMPRESSED, *DEFLATE, *(PACKED if codecs else ()))
+            if page.compression in known and page.predictor in PREDICTORS[codecs is not None]:
+                array = _unpacked(page, kind, codecs)
             else:
                 planar = page.planarconfig == PLANES and page.samplesperpixel > 1
                 array = _by_opencv(content, page.imagewidth, page.imagelength, planar, kind)
             orientation = page.tags.valueof(ORIENTATION_TAG)
         return from_array(upright(array, orientation), "TIFF", array.dtype.itemsize * 8, channel)
+
+
+def _codecs() -> Any:
+    """Import imagecodecs; None where it is not installed."""
+    try:
+        import imagecodecs
+    except ModuleNotFoundError:
+        return None
+    return imagecodecs
 
 
 def upright(array: npt.NDArray[Any], orientation: object) -> npt.NDArray[Any]:
@@ -107,13 +126,13 @@ def _check(page: Any, kind: str) -> None:
         raise DepthMapError("The TIFF file is too large.", got=kind, fix="Save one channel alone.")
 
 
-def _unpacked(page: Any, kind: str) -> npt.NDArray[Any]:
+def _unpacked(page: Any, kind: str, codecs: Any) -> npt.NDArray[Any]:
     """(H, W) or (H, W, C) by tifffile.
 
     Raises:
         DepthMapError: a part would unpack to more than it should.
     """
-    if page.compression in DEFLATE:
+    if page.compression != UNCOMPRESSED:
         rows = page.tilelength if page.is_tiled else min(page.rowsperstrip, page.imagelength)
         columns = page.tilewidth if page.is_tiled else page.imagewidth
         bands = page.samplesperpixel if page.planarconfig == 1 else 1
@@ -122,11 +141,18 @@ def _unpacked(page: Any, kind: str) -> npt.NDArray[Any]:
         for offset, size in zip(page.dataoffsets, page.databytecounts, strict=False):
             file.seek(offset)
             # tifffile unpacks without a bound.
-            if len(zlib.decompressobj().decompress(file.read(size), most + 1)) > most:
+            if _length(page.compression, file.read(size), most + 1, codecs) > most:
                 raise DepthMapError("The TIFF file is damaged.", got=f"too much data in {kind}", fix="Save it again.")
     array = np.asarray(page.asarray(maxworkers=1))
     # Planes of their own come first.
     return np.moveaxis(array, 0, 2) if array.ndim == 3 and page.planarconfig == PLANES else array
+
+
+def _length(compression: int, packed: bytes, most: int, codecs: Any) -> int:
+    """Return the unpacked length of a part, of which not more than `most` bytes are unpacked."""
+    if compression in DEFLATE:
+        return len(zlib.decompressobj().decompress(packed, most))
+    return len(getattr(codecs, f"{PACKED[compression]}_decode")(packed, out=most))  # Zstandard raises for more
 
 
 def _by_opencv(content: bytes, width: int, height: int, planar: bool, kind: str) -> npt.NDArray[Any]:
@@ -142,7 +168,8 @@ def _by_opencv(content: bytes, width: int, height: int, planar: bool, kind: str)
         except cv2.error:
             array = None
     if array is None or array.shape[:2] != (height, width):
-        raise DepthMapError("This kind of TIFF file is not read.", got=kind, fix=SIMPLER)
+        fix = SIMPLER if _codecs() else f"{SIMPLER} Some compressions are read with: pip install imagecodecs"
+        raise DepthMapError("This kind of TIFF file is not read.", got=kind, fix=fix)
     return rgb(np.asarray(array))
 
 
