@@ -261,6 +261,8 @@ def _by_name(loaded: object) -> dict[str, _Tensor]:
     inner = loaded.get("state_dict", loaded) if isinstance(loaded, dict) else None
     if isinstance(inner, dict) and "optimizer" in inner and isinstance(inner.get("model"), dict):
         inner = inner["model"]  # as some of MiDaS' files are
+    if isinstance(inner, dict) and isinstance(inner.get("string_to_param"), dict):
+        inner = inner["string_to_param"]  # a learned word (textual inversion)
     if not isinstance(inner, dict):
         return {}
     return {key: value for key, value in inner.items() if isinstance(key, str) and isinstance(value, _Tensor)}
