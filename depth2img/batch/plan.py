@@ -13,6 +13,7 @@ from typing import Any, Final
 from .. import __version__
 from ..depth.reading import is_numbers
 from ..diffusion.job import Job
+from ..diffusion.library import Library
 from ..diffusion.loader import TINY
 from ..diffusion.results import result_paths
 from ..embedded import WEIGHTS
@@ -83,6 +84,7 @@ def make_plan(
     batch_size: int,
     model: str,
     dtype: str,
+    library: Library | None = None,
     tell: Callable[[int, int], None] | None = None,
 ) -> Plan:
     """Read and digest what items are made from, and leave out what is finished.
@@ -93,12 +95,14 @@ def make_plan(
         suffix: of the results.
         batch_size: items that go through the networks together at most.
         model, dtype: as in `loader.load`.
+        library: where LoRAs and learned words are.
         tell: told the items looked at and the items in all.
 
     Raises:
         OptionError: two results would be one file, or a result would overwrite what it is made from.
     """
     _check_targets(items, out, suffix)
+    library = Library() if library is None else library
     fixed = {"format": FORMAT, "version": __version__, "model": fingerprint(model), "dtype": dtype, "suffix": suffix}
     digests: dict[Path, tuple[str, Hashable]] = {}
     done: dict[str, Record] = {}
@@ -108,10 +112,11 @@ def make_plan(
     for index, item in enumerate(items):
         try:
             seen = {field: _read(path, digests, shared=field != "picture") for field, path in item.files().items()}
+            used = library.fingerprint(item.settings.prompt, item.settings.negative_prompt)
         except Depth2ImgError as problem:
             failed[item.name] = describe(item, out, suffix, status="failed", error=str(problem))
             continue
-        parts = {field: digest for field, (digest, _) in seen.items()}
+        parts = {field: digest for field, (digest, _) in seen.items()} | ({"library": used} if used else {})
         if item.options.range == "shared" and item.options.enabled:
             anchor = anchor or (item, parts["picture"])
             parts["anchor"] = anchor[1]

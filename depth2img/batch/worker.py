@@ -19,6 +19,7 @@ from ..depth.masks import read_mask, read_region
 from ..depth.reading import MapReader
 from ..diffusion.engine import Engine
 from ..diffusion.job import Generated, Job
+from ..diffusion.library import Library
 from ..diffusion.results import result_paths, save_result
 from ..errors import Depth2ImgError
 from ..io.atomic import refusing, remove_stale
@@ -37,6 +38,7 @@ class Order:
         model, device, dtype: as in `loader.load`.
         batch_size: rows of every pass of a network.
         threads: CPU threads of one model; sums are split by them, so results follow from their number in the last bits.
+        library: folders of LoRAs and learned words, absolute, seen by every machine like `out`.
         anchor: the item whose depth says which range items share, where they do.
     """
 
@@ -47,6 +49,7 @@ class Order:
     dtype: str
     batch_size: int
     threads: int
+    library: Library = dataclasses.field(default_factory=Library)
     anchor: Item | None = None
 
 
@@ -70,7 +73,7 @@ class Worker:
             )
         torch.set_num_threads(order.threads)
         self._order = order
-        self._engine = engine or Engine.open(order.model, device=order.device, dtype=order.dtype)
+        self._engine = engine or Engine.open(order.model, device=order.device, dtype=order.dtype, library=order.library)
         self._span: Span | None = None
         self._name = f"{socket.gethostname()}/{os.getpid()}"
 

@@ -10,13 +10,27 @@ import time
 from collections import deque
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 
 from ..io.pairing import PICTURE_KINDS, UNMATCHED
 from ..options import DepthOptions
-from .flags import PATH, depth_flags, device_flag, dtype_flag, json_flag, model_flag, progress, report, setting_flags
+from .flags import (
+    PATH,
+    depth_flags,
+    device_flag,
+    dtype_flag,
+    json_flag,
+    library_flags,
+    model_flag,
+    progress,
+    report,
+    setting_flags,
+)
+
+if TYPE_CHECKING:
+    from ..diffusion.library import Library
 
 SOME_FAILED: Final = 1
 EVERY: Final = 30.0
@@ -86,6 +100,7 @@ The same command again continues where the last one stopped. More in docs/batch.
 @device_flag
 @dtype_flag
 @json_flag
+@library_flags
 @setting_flags()
 @depth_flags()
 def batch(
@@ -111,6 +126,7 @@ def batch(
     model: str,
     device: str,
     dtype: str,
+    library: Library,
     as_json: bool,
 ) -> None:
     """Generate from all pictures of a folder, or all rows of a manifest (.csv, .jsonl).
@@ -131,7 +147,14 @@ def batch(
     out = output.absolute()
     with progress("Reading", quiet=as_json) as tell:
         plan = batches.make_plan(
-            found.items, out, suffix=f".{suffix}", batch_size=batch_size, model=model, dtype=dtype, tell=tell
+            found.items,
+            out,
+            suffix=f".{suffix}",
+            batch_size=batch_size,
+            model=model,
+            dtype=dtype,
+            library=library,
+            tell=tell,
         )
     notes = [*found.notes, *(f"{one['name']}: {one['error']}" for one in [*plan.failed.values()][:20])]
     left = f"{plan.pending} of {len(plan.items)} items to make in {len(plan.groups)} batches"
@@ -142,7 +165,14 @@ def batch(
         report({**values, "notes": notes}, [work.item.name for group in plan.groups for work in group], as_json=as_json)
         return
     order = batches.Order(
-        out, f".{suffix}", _here(model), device, dtype, batch_size, threads or torch.get_num_threads()
+        out,
+        f".{suffix}",
+        _here(model),
+        device,
+        dtype,
+        batch_size,
+        threads or torch.get_num_threads(),
+        library.absolute(),
     )
     executor: Any = batches.here
     if ray is not None:

@@ -102,6 +102,22 @@ def speed_flags(command: Callable[..., None]) -> Callable[..., None]:
     return run
 
 
+def library_flags(command: Callable[..., None]) -> Callable[..., None]:
+    """Decorate a command with --lora-dir, --embeddings-dir and --webui; it gets `library: Library`."""
+
+    @click.option("--lora-dir", type=PATH, help="Folder of LoRAs, for <lora:name:0.8> in a prompt.")
+    @click.option("--embeddings-dir", type=PATH, help="Folder of learned words (textual inversion).")
+    @click.option("--webui", type=PATH, help="A WebUI's folder: its LoRAs and learned words, unless others are given.")
+    @functools.wraps(command)
+    def run(lora_dir: Path | None, embeddings_dir: Path | None, webui: Path | None, **given: Any) -> None:
+        from ..diffusion.library import Library
+
+        own = Library() if webui is None else Library.of_webui(webui)
+        command(library=Library(lora_dir or own.lora_dir, embeddings_dir or own.embeddings_dir), **given)
+
+    return run
+
+
 def depth_flags(*leave_out: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Decorate a command with a flag for every depth option but those left out; it gets `depth: DepthOptions`."""
     chosen = [option for option in OPTIONS.values() if option.name not in (*NO_FLAG, *leave_out)]

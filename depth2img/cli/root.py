@@ -28,6 +28,7 @@ from .flags import (
     device_flag,
     dtype_flag,
     json_flag,
+    library_flags,
     model_flag,
     output_flag,
     pictures_argument,
@@ -39,6 +40,7 @@ from .view import view_command
 
 if TYPE_CHECKING:
     from ..diffusion import Engine
+    from ..diffusion.library import Library
     from ..estimators.pool import EstimatorPool
 
 USER_ERROR: Final = 2
@@ -100,11 +102,16 @@ def main() -> None:
 
 
 def _engine(
-    model: str, device: str, dtype: str, speed: Mapping[str, bool], pool: EstimatorPool | None = None
+    model: str,
+    device: str,
+    dtype: str,
+    speed: Mapping[str, bool],
+    pool: EstimatorPool | None = None,
+    library: Library | None = None,
 ) -> Engine:
     from ..diffusion import Engine
 
-    return Engine.open(model, device=device, dtype=dtype, pool=pool, **speed)
+    return Engine.open(model, device=device, dtype=dtype, pool=pool, library=library, **speed)
 
 
 @app.command(
@@ -182,6 +189,7 @@ Examples:
 @device_flag
 @dtype_flag
 @speed_flags
+@library_flags
 @json_flag
 @flags.setting_flags()
 @flags.depth_flags()
@@ -195,6 +203,7 @@ def generate(
     device: str,
     dtype: str,
     speed: Mapping[str, bool],
+    library: Library,
     as_json: bool,
 ) -> None:
     """Generate: depth-to-image, or depth inpainting with --mask. Each picture keeps its own depth."""
@@ -214,7 +223,7 @@ def generate(
     given = flags.with_map_read(depth)
     if depth.enabled and depth.source == "picture":
         flags.tell_depth_inside(pictures)
-    engine = _engine(model, device, dtype, speed)
+    engine = _engine(model, device, dtype, speed, library=library)
     with progress("Generating", quiet=as_json) as tell:
         results = engine.generate(decoded, settings, given, masks=chosen, on_step=tell)
     values: list[dict[str, Any]] = []
@@ -257,6 +266,7 @@ Examples:
 @device_flag
 @dtype_flag
 @speed_flags
+@library_flags
 @json_flag
 @flags.setting_flags("denoising_strength", *in_section("mask", "hires"))
 # --strength is a denoising strength here; there are neither masks nor a hires pass, and there is always a score
@@ -271,6 +281,7 @@ def compare(
     device: str,
     dtype: str,
     speed: Mapping[str, bool],
+    library: Library,
     as_json: bool,
 ) -> None:
     """Compare img2img and depth2img on one checkpoint over denoising strengths, as one labelled figure."""
@@ -281,7 +292,7 @@ def compare(
     target = picture_path(flags.output_path(output, picture, "-compare.png", several=False))
     decoded = read_picture(picture)
     depth = flags.with_map_read(depth)
-    engine = _engine(model, device, dtype, speed)
+    engine = _engine(model, device, dtype, speed, library=library)
     with progress("Comparing", quiet=as_json) as tell:
         made = comparing.compare(
             engine, decoded, settings, depth, strengths=strengths or comparing.STRENGTHS, on_step=tell
@@ -317,6 +328,7 @@ Examples:
 @device_flag
 @dtype_flag
 @speed_flags
+@library_flags
 def app_command(
     output: Path | None,
     port: int,
@@ -326,6 +338,7 @@ def app_command(
     device: str,
     dtype: str,
     speed: Mapping[str, bool],
+    library: Library,
 ) -> None:
     """Serve the panel as a page on this machine: img2img, inpainting, depth preview."""
     from ..estimators.pool import EstimatorPool
@@ -334,7 +347,7 @@ def app_command(
     if estimators is not None and not estimators.is_dir():
         raise OptionError("estimators", f"There is no folder {estimators}.", fix="Create it first.")
     # Names from a page are never paths: only those of the folder are accepted.
-    engine = _engine(model, device, dtype, speed, EstimatorPool(estimators))
+    engine = _engine(model, device, dtype, speed, EstimatorPool(estimators), library)
     click.echo(f"Serving on http://{page.HOST}:{port}; stop with Ctrl+C.", err=True)
     page.serve(engine, port=port, folder=output, open_browser=open_browser)
 

@@ -95,4 +95,4 @@ def visiting(networks: Networks, device: torch.device) -> Networks:
     vae.tile_sample_min_size, vae.tile_latent_min_size = TILE, TILE // LATENT_FACTOR
     own = networks.estimator
     estimator = MidasEstimator(Visitor(own.network, berth), key=own.key, name=own.name)
-    return dataclasses.replace(networks, estimator=estimator, device=device)
+    return dataclasses.replace(networks, estimator=estimator, device=device, settle=berth.clear)

@@ -21,16 +21,20 @@ from ..estimators.cache import DepthCache
 from ..estimators.pool import EstimatorPool
 from ..io.images import Picture, read_picture, to_float
 from ..options import CHECKPOINT, DepthOptions
+from ..prompts.language import take_networks
+from ..prompts.tokens import PromptTokens
 from . import levers
 from .frames import Frame, make_frame
 from .infotext import infotext
 from .job import Generated, Job
+from .library import Library, LoraFile
 from .loader import TINY, load, own_pool
+from .lora import with_loras
 from .networks import Networks
 from .passes import Prepared, run_passes
 from .sampling import Step
 from .settings import LARGEST_SEED, Settings
-from .text import read_passes
+from .text import Encoder, read_passes
 
 
 class Engine:
@@ -40,10 +44,12 @@ class Engine:
         networks: from `load`.
         pool: where other estimators than the model's own are found; by default those that are registered, folders by
             their path, and the hub. They run where the model does.
+        library: where LoRAs and learned words are found; by default there are none.
     """
 
-    def __init__(self, networks: Networks, pool: EstimatorPool | None = None) -> None:
+    def __init__(self, networks: Networks, pool: EstimatorPool | None = None, library: Library | None = None) -> None:
         self.networks: Final = networks
+        self.library: Final = Library() if library is None else library
         self.pool: Final = (own_pool() if pool is None else pool).on(lambda: networks.device)
         self._cache = DepthCache()
 
@@ -57,9 +63,10 @@ class Engine:
         compiled: bool = False,
         low_memory: bool = False,
         pool: EstimatorPool | None = None,
+        library: Library | None = None,
     ) -> Engine:
         """Open a model by name; see `loader.load`."""
-        return cls(load(source, device=device, dtype=dtype, compiled=compiled, low_memory=low_memory), pool)
+        return cls(load(source, device=device, dtype=dtype, compiled=compiled, low_memory=low_memory), pool, library)
 
     def estimate(self, picture: Picture, estimator: str = CHECKPOINT) -> DepthMap:
         """Estimate the depth map of a picture, uint8 (H, W, 3); it is kept for the next time.
@@ -165,22 +172,24 @@ class Engine:
             Depth2ImgError: something that was given cannot be used; the message says what to do.
         """
         estimated = rows or self._estimated_together
-        prompts = [read_passes(job.settings, {}) for job in jobs]
+        texts = self._texts(jobs)  # what is wrong with a prompt shows before anything is estimated
         prepared = [
-            dataclasses.replace(one, prompts=tokens)
-            for one, tokens in zip(self._prepared(jobs, estimated, span), prompts, strict=True)
+            dataclasses.replace(one, prompts=prompts, loras=loras)
+            for one, (prompts, loras) in zip(self._prepared(jobs, estimated, span), texts, strict=True)
         ]
         groups: dict[Hashable, list[int]] = {}
         for index, one in enumerate(prepared):
             shapes = tuple(tokens.shape for tokens in one.prompts)
-            groups.setdefault((one.job.kind, one.frame.size, shapes), []).append(index)
+            groups.setdefault((one.job.kind, one.frame.size, shapes, one.loras), []).append(index)
         done: dict[int, Generated] = {}
         for indices in groups.values():
             most = rows or len(indices)
             for begin in range(0, len(indices), most):
                 part = indices[begin : begin + most]
                 group = [prepared[index] for index in part]
-                results = run_passes(self.networks, group, most, self._estimated, on_step)
+                encoder = Encoder(self.networks, self.library, group[0].loras)
+                with with_loras(self.networks, encoder.loras):
+                    results = run_passes(encoder, group, most, self._estimated, on_step)
                 done.update(zip(part, results, strict=True))
         self._score(jobs, done, estimated)
         return [self._with_infotext(one, done[index]) for index, one in enumerate(prepared)]
@@ -194,6 +203,13 @@ class Engine:
         frame, sources = self._frame(job), read_sources(job.options)
         resolved = resolve(job.options, frame.framing)
         return None if resolved is None else self._depths([resolved], [frame], [sources], rows)[0].range
+
+    def _texts(self, jobs: Sequence[Job]) -> list[tuple[tuple[PromptTokens, ...], tuple[LoraFile, ...]]]:
+        """Read the prompts of jobs, and find the LoRAs that they ask for."""
+        words = self.library.words(int(self.networks.text_encoder.config.hidden_size))
+        return [
+            (read_passes(job.settings, words), self.library.find(take_networks(job.settings.prompt)[1])) for job in jobs
+        ]
 
     @property
     def _estimated_together(self) -> int | None:
@@ -284,5 +300,6 @@ class Engine:
             model=self.networks.name,
             masked=frame.mask is not None,
             fidelity=made.fidelity,
+            hashes=self.library.hashes(prepared.loras, prepared.prompts),
         )
         return dataclasses.replace(made, infotext=text)

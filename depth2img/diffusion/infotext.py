@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from typing import Any, Final
 
 from ..depth.scores import FIDELITY
@@ -27,6 +28,7 @@ def infotext(
     model: str,
     masked: bool = False,
     fidelity: float | None = None,
+    hashes: Mapping[str, str] | None = None,
 ) -> str:
     """Write the infotext of one result: prompt, negative prompt, then `key: value` pairs.
 
@@ -38,6 +40,7 @@ def infotext(
         model: name of the model.
         masked: whether there was a mask.
         fidelity: see `Generated`.
+        hashes: of LoRAs and learned words; see `Library.hashes`.
     """
     pairs: dict[str, Any] = {"Size": f"{size[0]}x{size[1]}", "Model": model}
     unused = {"mask": not masked, "hires": settings.hr_scale <= 1}
@@ -48,7 +51,7 @@ def infotext(
     if settings.inpaint_area != "only masked":
         pairs.pop(SETTINGS["only_masked_padding"].infotext, None)
     known = [key for key in ORDER if key in pairs]
-    pairs = {key: pairs[key] for key in dict.fromkeys([*known, *pairs])} | options.infotext()
+    pairs = {key: pairs[key] for key in dict.fromkeys([*known, *pairs])} | dict(hashes or {}) | options.infotext()
     if fidelity is not None:
         pairs[FIDELITY] = f"{fidelity:.3f}"
     negative = f"\nNegative prompt: {settings.negative_prompt}" if settings.negative_prompt else ""

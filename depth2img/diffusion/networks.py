@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -37,6 +37,7 @@ class Networks:
         side: the side in pixels that it was trained at.
         cfg_scale: its default guidance.
         device, dtype: of the UNet, the autoencoder and the text encoder.
+        settle: brings the weights to where changes of them last; called before they are changed.
         texts: chunk of a prompt -> its states (1, 77, width), the cache of `text.encode_text`.
     """
 
@@ -51,6 +52,7 @@ class Networks:
     cfg_scale: float
     device: torch.device
     dtype: torch.dtype
+    settle: Callable[[], None] = lambda: None
     texts: dict[Hashable, torch.Tensor] = field(default_factory=dict, init=False, repr=False, compare=False)
 
 

@@ -24,10 +24,11 @@ from ..prompts.tokens import PromptTokens
 from . import levers, sampling
 from .frames import Frame, latent_mask, resize
 from .job import Generated, Job
+from .library import LoraFile
 from .networks import LATENT_FACTOR, Networks
 from .sampling import Batch, Step
 from .settings import Settings
-from .text import encode_text
+from .text import Encoder, encode_text
 
 Estimate: TypeAlias = Callable[[Mapping[int, tuple[Picture, str]], int], dict[int, DepthMap]]
 """Index -> (picture, estimator), and rows as in `Engine.run` -> index -> map."""
@@ -43,6 +44,7 @@ class Prepared:
         sources: the payloads of its options.
         placed: its map in the frame; None where depth is off.
         prompts: as tokens, of each pass.
+        loras: that the prompt asks for.
     """
 
     job: Job
@@ -50,16 +52,17 @@ class Prepared:
     sources: Sources
     placed: PlacedMap | None
     prompts: tuple[PromptTokens, ...] = ()
+    loras: tuple[LoraFile, ...] = ()
 
 
 def run_passes(
-    networks: Networks, group: Sequence[Prepared], rows: int, estimate: Estimate, on_step: Step | None
+    encoder: Encoder, group: Sequence[Prepared], rows: int, estimate: Estimate, on_step: Step | None
 ) -> list[Generated]:
     """Make the pictures of a group, without their infotext.
 
     Args:
-        networks: the model.
-        group: jobs of one kind, with frames of one size.
+        encoder: of the model.
+        group: jobs of one kind, with frames of one size and prompts of one shape.
         rows: pictures in every pass of a network.
         estimate: estimates depth for a hires pass.
         on_step: called with the steps done and the steps in all, of both passes together.
@@ -67,15 +70,15 @@ def run_passes(
     Raises:
         Depth2ImgError: the device has not enough memory.
     """
-    settings = group[0].job.settings
+    networks, settings = encoder.networks, group[0].job.settings
     depth = _conditioning(group, group[0].frame.size)
     first, second = _steps_told(settings, on_step)
     try:
         with torch.no_grad():
-            batch = _batch(networks, group, depth).filled(rows)
+            batch = _batch(encoder, group, depth).filled(rows)
             latents = sampling.sample(networks, batch, settings, settings.first_steps, first)
             if settings.hr_scale > 1:
-                batch, group, depth = _enlarged(networks, batch, latents, group, estimate)
+                batch, group, depth = _enlarged(encoder, batch, latents, group, estimate)
                 latents = sampling.sample(networks, batch, settings, settings.hires_steps, second)
             decoded = sampling.decode(networks, latents[: len(group)])
     except Exception as problem:
@@ -106,7 +109,7 @@ def _steps_told(settings: Settings, on_step: Step | None) -> tuple[Step | None, 
 
 
 def _enlarged(
-    networks: Networks, batch: Batch, latents: torch.Tensor, group: Sequence[Prepared], estimate: Estimate
+    encoder: Encoder, batch: Batch, latents: torch.Tensor, group: Sequence[Prepared], estimate: Estimate
 ) -> tuple[Batch, Sequence[Prepared], torch.Tensor]:
     """Enlarge the first pass's latents for the hires pass: its batch, its jobs with their maps, its conditioning.
 
@@ -114,7 +117,7 @@ def _enlarged(
     the first pass times the scale, cut to a multiple of 8; depth is estimated from the enlarged picture, or from the
     decoded enlarged latents.
     """
-    settings, options = group[0].job.settings, group[0].job.options
+    settings, options, networks = group[0].job.settings, group[0].job.options, encoder.networks
     width, height = (int(side * settings.hr_scale) // LATENT_FACTOR * LATENT_FACTOR for side in group[0].frame.size)
     estimates = options.enabled and options.hires == "estimate"
     seen: list[Picture] = []
@@ -131,7 +134,7 @@ def _enlarged(
         group = _placed_again(group, [*estimate(wanted, len(latents)).values()])
     depth = _conditioning(group, (width, height))
     rows = sampling.repeated(depth.to(latents.device, latents.dtype), len(latents))
-    text = [encode_text(networks, one.prompts[-1]) for one in group]
+    text = [encode_text(encoder, one.prompts[-1]) for one in group]
     text += text[-1:] * (len(latents) - len(text))
     return dataclasses.replace(batch, latents=latents, depth=rows, text=text, from_noise=False), group, depth
 
@@ -163,9 +166,9 @@ def _conditioning(group: Sequence[Prepared], size: tuple[int, int]) -> torch.Ten
     return schedule.inside(tensor, torch.cat(regions) if regions else None, options.neutral)
 
 
-def _batch(networks: Networks, group: Sequence[Prepared], depth: torch.Tensor) -> Batch:
+def _batch(encoder: Encoder, group: Sequence[Prepared], depth: torch.Tensor) -> Batch:
     """Encode the pictures and the prompts of a group."""
-    settings, options = group[0].job.settings, group[0].job.options
+    settings, options, networks = group[0].job.settings, group[0].job.options, encoder.networks
     device, dtype = networks.device, networks.dtype
     generators = [torch.Generator().manual_seed(one.job.settings.seed) for one in group]
     latents = sampling.encode(networks, _stacked(networks, [one.frame.picture for one in group]), generators)
@@ -176,7 +179,7 @@ def _batch(networks: Networks, group: Sequence[Prepared], depth: torch.Tensor) -
             latents = latents * keep + sampling.noise_like(latents, generators) * (1 - keep)
         elif settings.masked_content == "latent nothing":
             latents = latents * keep
-    text = [encode_text(networks, one.prompts[0]) for one in group]
+    text = [encode_text(encoder, one.prompts[0]) for one in group]
     noise = options.enabled and options.ignore_colours and settings.denoising_strength == 1
     return Batch(latents, depth.to(device, dtype), keep, text, generators, options, noise)
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+import contextlib
+from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import torch
 
@@ -12,6 +13,7 @@ from ..checkpoints.layout.tokenizer import text_tokens
 from ..prompts.chunks import END, Chunk
 from ..prompts.language import read_prompt
 from ..prompts.tokens import PromptTokens, Tokens, Words, tokenized
+from .library import Library, LoraFile
 from .networks import Networks
 from .settings import Settings
 
@@ -72,6 +74,21 @@ class Texts:
         return self._last[1]
 
 
+@dataclass(frozen=True, eq=False)
+class Encoder:
+    """A model's text encoder.
+
+    Attributes:
+        networks: the model.
+        library: where the vectors of learned words are.
+        loras: those that its weights have now; states are cached for each.
+    """
+
+    networks: Networks
+    library: Library = field(default_factory=Library)
+    loras: tuple[LoraFile, ...] = ()
+
+
 def read_passes(settings: Settings, words: Words) -> tuple[PromptTokens, ...]:
     """Read the prompts of settings, for the first pass and for the hires pass if there is one.
 
@@ -86,13 +103,13 @@ def read_passes(settings: Settings, words: Words) -> tuple[PromptTokens, ...]:
     )
 
 
-def encode_text(networks: Networks, tokens: PromptTokens) -> Text:
+def encode_text(encoder: Encoder, tokens: PromptTokens) -> Text:
     """Encode the prompts of one picture; chunks that were encoded before are taken from the cache."""
-    parts = [_encoded(networks, part) for part in tokens.parts]
+    parts = [_encoded(encoder, part) for part in tokens.parts]
     longest = max(part.values.shape[1] for part in parts)
     # Parts of different lengths: the shorter ones repeat their last state, as in the WebUI.
     filled = [States(part.tokens, _lengthened(part.values, longest)) for part in parts]
-    return Text(tuple(filled), tokens.weights, _encoded(networks, tokens.negative))
+    return Text(tuple(filled), tokens.weights, _encoded(encoder, tokens.negative))
 
 
 def _lengthened(values: torch.Tensor, length: int) -> torch.Tensor:
@@ -100,15 +117,15 @@ def _lengthened(values: torch.Tensor, length: int) -> torch.Tensor:
     return values if more == 0 else torch.cat([values, values[:, -1:].expand(-1, more, -1)], dim=1)
 
 
-def _encoded(networks: Networks, tokens: Tokens) -> States:
+def _encoded(encoder: Encoder, tokens: Tokens) -> States:
     """Encode all texts of a prompt, and emphasise their states.
 
     The WebUI encodes the texts of a prompt together, one for each entry of its schedule, and restores the mean of all
     of them (emphasis "Original").
     """
-    states = _states(networks, [chunk for text in tokens.chunks for chunk in text])
+    states = _states(encoder, [chunk for text in tokens.chunks for chunk in text])
     order = torch.tensor(tokens.order)
-    uses = torch.bincount(order, minlength=len(tokens.chunks)).to(networks.device)
+    uses = torch.bincount(order, minlength=len(tokens.chunks)).to(encoder.networks.device)
     columns = []
     for position in range(tokens.length):
         column = [text[position] for text in tokens.chunks]
@@ -135,23 +152,48 @@ def _emphasised(values: torch.Tensor, weights: Sequence[Sequence[float]], uses: 
     return (scaled * (mean(plain) / mean(scaled))).to(values.dtype)
 
 
-def _states(networks: Networks, wanted: Sequence[Chunk]) -> dict[Hashable, torch.Tensor]:
+def _states(encoder: Encoder, wanted: Sequence[Chunk]) -> dict[Hashable, torch.Tensor]:
     """Encode chunks, each once and alone, so that its states do not depend on the others: (1, 77, width) each."""
-    states: dict[Hashable, torch.Tensor] = {}
+    cache, states = encoder.networks.texts, dict[Hashable, torch.Tensor]()
     for chunk in wanted:
         key = chunk.tokens, chunk.words
         if key not in states:
-            found = networks.texts.pop(key, None)
-            states[key] = _encode(networks, chunk) if found is None else found
-    networks.texts.update(states)  # at the end: the first ones are those that were not used for longest
-    for old in list(networks.texts)[:-MOST_TEXTS]:
-        networks.texts.pop(old, None)
+            found = cache.pop((key, encoder.loras), None)
+            states[key] = _encode(encoder, chunk) if found is None else found
+    # At the end: the first ones are those that were not used for longest.
+    cache.update({(key, encoder.loras): value for key, value in states.items()})
+    for old in list(cache)[:-MOST_TEXTS]:
+        cache.pop(old, None)
     return states
 
 
-def _encode(networks: Networks, chunk: Chunk) -> torch.Tensor:
+def _encode(encoder: Encoder, chunk: Chunk) -> torch.Tensor:
+    networks = encoder.networks
     # Stable Diffusion 2 was trained with zeros after the first end.
     end = chunk.tokens.index(END) + 1
     ids = torch.tensor([[*chunk.tokens[:end], *(0,) * (len(chunk.tokens) - end)]], device=networks.device)
-    states: torch.Tensor = networks.text_encoder(ids).last_hidden_state.to(networks.dtype)
+    with _learned(encoder, chunk):
+        states: torch.Tensor = networks.text_encoder(ids).last_hidden_state.to(networks.dtype)
     return states
+
+
+@contextlib.contextmanager
+def _learned(encoder: Encoder, chunk: Chunk) -> Iterator[None]:
+    """Put the vectors of a chunk's learned words in the place of its tokens' embeddings."""
+    if not chunk.words:
+        yield
+        return
+    vectors = [(position, encoder.library.vectors(word)) for position, word in chunk.words]
+
+    def replace(_: Any, __: Any, embedded: torch.Tensor) -> torch.Tensor:
+        changed = embedded.clone()
+        for position, vector in vectors:
+            room = changed[0, position : position + len(vector)]
+            room.copy_(vector[: len(room)])
+        return changed
+
+    hook = encoder.networks.text_encoder.get_input_embeddings().register_forward_hook(replace)
+    try:
+        yield
+    finally:
+        hook.remove()

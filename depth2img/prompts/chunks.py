@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Final, TypeVar
+from typing import Any, Final
 
 from .emphasis import pieces
 
@@ -17,7 +17,6 @@ END: Final = 49407
 COMMA: Final = 267
 """Ids of OpenCLIP's vocabulary; the comma is the one that ends a word."""
 
-V = TypeVar("V")
 Tokenize = Callable[[str], Sequence[int]]
 
 
@@ -28,10 +27,12 @@ class Word:
     Attributes:
         name: what it is called in a prompt.
         count: how many tokens it stands for.
+        source: where its vectors are from; another one when they change.
     """
 
     name: str
     count: int
+    source: Any = None
 
 
 @dataclass(frozen=True)

@@ -57,6 +57,12 @@ class PromptTokens:
         return len(self.parts), self.length, self.negative.length
 
     @property
+    def words(self) -> list[Word]:
+        """The learned words in it."""
+        texts = [text for tokens in (*self.parts, self.negative) for text in tokens.chunks]
+        return [word for text in texts for chunk in text for _, word in chunk.words]
+
+    @property
     def length(self) -> int:
         """Chunks of the longest part."""
         return max(part.length for part in self.parts)

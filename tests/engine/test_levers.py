@@ -217,9 +217,9 @@ def test_prompts_are_encoded_once_for_an_engine(networks: Networks, monkeypatch:
     assert len(encoded) == 3
     for number in range(text.MOST_TEXTS + 3):
         [tokens] = text.read_passes(Settings(prompt=str(number)), {})
-        text.encode_text(networks, tokens)
+        text.encode_text(text.Encoder(networks), tokens)
     assert len(networks.texts) == text.MOST_TEXTS
-    assert tokens.negative.chunks[0][0].tokens in {tokens for tokens, _ in networks.texts}
+    assert tokens.negative.chunks[0][0].tokens in {chunk[0] for chunk, _ in networks.texts}
 
 
 def test_tf32_is_off_only_within() -> None:

@@ -14,7 +14,7 @@ from depth2img.checkpoints.layout.tokenizer import text_tokens, token_ids
 from depth2img.diffusion import sampling
 from depth2img.diffusion.job import Job
 from depth2img.diffusion.networks import build
-from depth2img.diffusion.text import encode_text, read_passes
+from depth2img.diffusion.text import Encoder, encode_text, read_passes
 from tests.engine import small
 from tests.library.prompt_cases import Case, read, simplified
 
@@ -54,13 +54,13 @@ def test_tokens_are_openclips(text: str) -> None:
 def test_a_plain_prompt_has_the_states_of_its_ids() -> None:
     [tokens] = read_passes(settings("a red cube"), {})
     expected = engine().networks.text_encoder(token_ids(["a red cube"])).last_hidden_state
-    assert torch.equal(encode_text(engine().networks, tokens).parts[0].values, expected)
+    assert torch.equal(encode_text(Encoder(engine().networks), tokens).parts[0].values, expected)
 
 
 @torch.no_grad()
 def test_emphasis_scales_states_and_keeps_their_mean() -> None:
     plain, strong = (
-        encode_text(engine().networks, read_passes(settings(text), {})[0]).parts[0].values[0]
+        encode_text(Encoder(engine().networks), read_passes(settings(text), {})[0]).parts[0].values[0]
         for text in ("a red cube", "a (red:1.5) cube")
     )
     ratio = strong / plain

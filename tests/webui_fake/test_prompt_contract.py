@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from depth2img import Settings
 from depth2img.checkpoints.layout.tokenizer import text_tokens
 from depth2img.diffusion.networks import Networks, build
-from depth2img.diffusion.text import encode_text, read_passes
+from depth2img.diffusion.text import Encoder, encode_text, read_passes
 from depth2img.errors import OptionError
 from depth2img.prompts.chunks import chunks
 from depth2img.prompts.emphasis import pieces
@@ -129,7 +129,7 @@ def test_chunks(reader: Reader, prompt: str) -> None:
 def test_states(reader: Reader, networks: Networks, case: Case) -> None:
     hires = {} if case.hires_steps is None else {"hr_scale": 2.0, "hr_second_pass_steps": case.hires_steps}
     given = Settings(prompt="", negative_prompt=case.prompt, steps=case.steps, **hires)
-    made = encode_text(networks, read_passes(given, {})[-1]).negative
+    made = encode_text(Encoder(networks), read_passes(given, {})[-1]).negative
     theirs = reader.states(without_comments(case.prompt), case.steps, case.hires_steps)
     assert len(theirs) == len(made.tokens.order)
     for index, expected in zip(made.tokens.order, theirs, strict=True):

@@ -11,7 +11,7 @@ import torch
 from host import Host
 
 from depth2img import Engine, Settings
-from depth2img.diffusion.text import States, encode_text, read_passes
+from depth2img.diffusion.text import Encoder, States, encode_text, read_passes
 from tests.library.prompt_cases import Case, bare, read, simplified
 
 TOLERANCE = 1e-4
@@ -84,7 +84,7 @@ def apart(states: States, theirs: list[Any]) -> float:
 def test_text_states(bundled: Host, engine: Engine, case: Case, record_property: Any) -> None:
     theirs = in_the_webui(bundled, case, with_states=True)
     with torch.no_grad():
-        ours = encode_text(engine.networks, read_passes(settings(case), {})[-1])
+        ours = encode_text(Encoder(engine.networks), read_passes(settings(case), {})[-1])
     longest = max(len(states[0]) for _, _, states in theirs["parts"])
     worst = apart(ours.negative, theirs["negative"][1])
     for part, (_, _, states) in zip(ours.parts, theirs["parts"], strict=True):
