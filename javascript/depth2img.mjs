@@ -47,11 +47,20 @@ class PanelPage {
     this.goodSize = parts.stage.goodSize;
     this.nameControls();
     for (const kind of ["input", "change", "click"]) document.addEventListener(kind, (event) => this.onEvent(event), true);
-    document.addEventListener("pointerup", (event) => {
-      if (event.target.closest?.("canvas") && this.watched().some((root) => root.contains(event.target))) this.strokes += 1;
-    }, true);
+    for (const kind of ["pointerup", "change", "click", "drop", "paste"]) {
+      document.addEventListener(kind, (event) => { if (this.redraws(event)) this.strokes += 1; }, true);
+    }
     setInterval(() => this.tick(), TICK);
     this.tick();
+  }
+
+  /** Whether an event may change what a watched canvas shows, which cannot be seen in the document. */
+  redraws({ type, target, clipboardData }) {
+    if (type === "paste") return Boolean(clipboardData?.files.length);
+    if (!this.watched().some((root) => root.contains(target))) return false;
+    if (type === "click") return /clear|undo|redo/i.test(target.closest?.("button")?.ariaLabel ?? "");
+    if (type === "change") return target.type === "file";
+    return type === "drop" || Boolean(target.closest?.("canvas"));
   }
 
   part(name) {
@@ -151,10 +160,10 @@ class PanelPage {
   tick() {
     this.attach();
     this.showBadge();
-    const data = document.querySelector(`#${CSS.escape(this.config.parts.data)} [data-view]`);
-    if (data && data !== this.data) {
-      this.data = data;
-      if (!this.interrupted) this.receive(JSON.parse(data.dataset.view));
+    const view = document.querySelector(`#${CSS.escape(this.config.parts.data)} [data-view]`)?.dataset.view;
+    if (view && view !== this.view) { // each has an id of its own; Gradio 6 keeps the node
+      this.view = view;
+      if (!this.interrupted) this.receive(JSON.parse(view));
     }
     if (!this.visible) return;
     this.watchRequest();

@@ -27,7 +27,7 @@ from ..io.images import Picture, read_picture
 from ..io.uploads import uploaded
 from ..options import ADJUSTMENTS, OPTIONS, WEBUI_ONLY, DepthOptions
 from ..sharing.page import ASSETS
-from . import panel, view
+from . import panel, versions, view
 from .components import component
 
 if TYPE_CHECKING:
@@ -182,7 +182,7 @@ def picture_and_mask(drawn: Any) -> tuple[Picture, Picture | None]:
     """Split the value of the picture component into the picture and the painted mask, None if nothing is painted.
 
     Args:
-        drawn: `{"image": ..., "mask": ...}` of a Gradio sketch, or None.
+        drawn: see `versions.strokes`.
 
     Returns:
         The picture, uint8 (H, W, 3), and the mask, uint8 (H, W), 255 = repaint.
@@ -190,11 +190,10 @@ def picture_and_mask(drawn: Any) -> tuple[Picture, Picture | None]:
     Raises:
         OptionError: there is no picture.
     """
-    image = drawn.get("image") if isinstance(drawn, Mapping) else drawn
+    image, painted = versions.strokes(drawn)
     if image is None:
         raise OptionError("picture", "There is no picture yet.", fix="Drop one on the page first.")
     picture = read_picture(image)
-    painted = drawn.get("mask") if isinstance(drawn, Mapping) else None
     if painted is None:
         return picture, None
     mask = np.asarray(read_picture(painted, background=(0, 0, 0)).max(axis=2))
@@ -219,17 +218,11 @@ def build(engine: Engine, folder: Path | None = None) -> gr.Blocks:
         for name in in_section(section):
             settings[name] = component(SETTINGS[name], f"app-{name}", value=defaults[name])
 
-    style = STYLE + (ASSETS / "style.css").read_text(encoding="utf8")
-    # The default theme fetches its fonts from a server of theirs.
-    theme = gr.themes.Default(font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"])
-    with gr.Blocks(title=TITLE, theme=theme, analytics_enabled=False, css=style) as blocks:
+    with gr.Blocks(title=TITLE, analytics_enabled=False, **look()[0]) as blocks:
         with gr.Row():
             with gr.Column(scale=5, min_width=280):
-                drawn = gr.Image(
+                drawn = versions.sketch(
                     label="Picture; paint over what is to be repainted",
-                    tool="sketch",
-                    type="pil",
-                    brush_color="#ffffff",
                     height=PICTURE_HEIGHT,
                     elem_id="app-picture",
                 )
@@ -253,6 +246,14 @@ def build(engine: Engine, folder: Path | None = None) -> gr.Blocks:
         buttons = {"generate": button, "stop": stop}
         _connect(blocks, backend, built, settings=settings, values=values, buttons=buttons, outputs=[gallery, message])
     return blocks
+
+
+def look() -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return the arguments of `gr.Blocks` and of its `launch` that give the page its look."""
+    style = STYLE + (ASSETS / "style.css").read_text(encoding="utf8")
+    # The default theme fetches its fonts from a server of theirs.
+    theme = gr.themes.Default(font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"])
+    return versions.with_look(style, theme)
 
 
 def _id(name: str) -> str:
@@ -283,7 +284,7 @@ def _connect(
     ) -> tuple[list[Any], str]:
         return backend.generate(*split(given), on_step=lambda done, total: progress((done, total)), session=owner)
 
-    session = gr.Textbox(visible=False)
+    session = gr.Textbox(visible=versions.HIDDEN)
     blocks.load(fn=lambda: uuid.uuid4().hex, outputs=[session], queue=False)
     shown = [built.data, built.message]
     buttons["generate"].click(fn=on_generate, inputs=[session, *values], outputs=outputs)
@@ -295,8 +296,8 @@ def _connect(
     built.recall.click(fn=backend.recall, inputs=[session], outputs=shown, show_progress="hidden")
     panel.connect_reuse(built, "img2img", backend.previews)
     built.refresh.click(fn=backend.status, outputs=[built.status], show_progress="hidden", queue=False)
-    address = json.dumps(f"/file={ASSETS / 'javascript' / 'depth2img.mjs'}")
-    blocks.load(fn=None, _js=f"async () => {{ (await import(encodeURI({address}))).start(); }}")
+    address = json.dumps(versions.file_address(ASSETS / "javascript" / "depth2img.mjs"))
+    blocks.load(fn=None, **versions.script(f"async () => {{ (await import(encodeURI({address}))).start(); }}"))
 
 
 def serve(engine: Engine, *, port: int, folder: Path | None, open_browser: bool) -> None:
@@ -308,14 +309,15 @@ def serve(engine: Engine, *, port: int, folder: Path | None, open_browser: bool)
     if folder is not None and not folder.is_dir():
         raise OptionError("output", f"There is no folder {folder}.", fix="Create it first.")
     try:
-        build(engine, folder).queue(concurrency_count=1).launch(
+        versions.serve(
+            build(engine, folder),
             server_name=HOST,
             server_port=port,
             share=False,
             inbrowser=open_browser,
-            show_api=False,
             quiet=True,
             allowed_paths=[str(ASSETS / "javascript")],
+            **look()[1],
         )
     except OSError as problem:
         raise OptionError(

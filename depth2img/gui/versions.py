@@ -5,6 +5,7 @@ Everything else of Gradio that the panel uses is the same in all of them.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, Final
 
 import gradio as gr
@@ -16,6 +17,55 @@ HIDDEN: Final[Any] = "hidden" if MAJOR >= 6 else False
 
 UPLOAD: Final = "filepath" if MAJOR >= 4 else "file"
 """`type` of a `gr.File` whose value is a file on the server; `io.uploads.uploaded` takes either kind."""
+
+
+def sketch(**given: Any) -> Any:
+    """Make the component that shows a picture and lets the user paint over it in white, inside the current context.
+
+    Its value is taken apart by `strokes`.
+
+    Args:
+        given: label, height and the like, which all versions know.
+    """
+    if MAJOR < 4:
+        return gr.Image(tool="sketch", type="pil", brush_color="#ffffff", **given)
+    white = gr.Brush(colors=["#ffffff"], default_color="#ffffff", color_mode="fixed")
+    own: dict[str, Any] = {"sources": ["upload", "clipboard"], "transforms": [], "layers": False, "brush": white}
+    # Losslessly, and with the strokes' transparency; by default pictures become WebP.
+    return gr.ImageEditor(type="pil", image_mode="RGBA", format="png", **own, **given)
+
+
+def strokes(value: Any) -> tuple[Any, Any]:
+    """Take the value of `sketch` apart: the picture, and the strokes, white on black or white on nothing; or None.
+
+    Args:
+        value: `{"image": ..., "mask": ...}` of Gradio 3, `{"background": ..., "layers": [...]}` of later ones, a
+            picture, or None.
+    """
+    if not isinstance(value, Mapping):
+        return value, None
+    if "image" in value:
+        return value["image"], value.get("mask")
+    return value.get("background"), next(iter(value.get("layers") or ()), None)
+
+
+def with_look(css: str, theme: Any) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return the keyword arguments of `gr.Blocks` and of its `launch` that give a page its look."""
+    look = {"css": css, "theme": theme}
+    return ({}, look) if MAJOR >= 6 else (look, {})
+
+
+def serve(page: Any, **given: Any) -> Any:
+    """Launch a page whose jobs run one after the other, without links to its API.
+
+    Args:
+        page: `gr.Blocks`.
+        given: keyword arguments of `launch` that all versions know.
+    """
+    if MAJOR < 4:
+        return page.queue(concurrency_count=1).launch(show_api=False, **given)
+    bare: dict[str, Any] = {"footer_links": []} if MAJOR >= 6 else {"show_api": False}
+    return page.queue(default_concurrency_limit=1).launch(**bare, **given)
 
 
 def script(code: str) -> dict[str, str]:

@@ -88,7 +88,7 @@ class Panel:
         return component
 
     def mode(self, name: str) -> None:
-        self.stage.locator(".depth2img-modes").get_by_text(name, exact=True).click()
+        self.stage.locator(".depth2img-modes").get_by_label(name, exact=True).check()
         if self.stage.get_attribute("data-painted"):
             self.wait("(stage) => stage.dataset.painted === stage.dataset.mode")
 

@@ -24,7 +24,7 @@ gradio = pytest.importorskip("gradio", reason="the extra 'app' is not installed"
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # gradio 3 and its own dependencies
-    from depth2img.gui import app
+    from depth2img.gui import app, versions
 
 SETTINGS = {"prompt": "a red box", "steps": 2, "width": 96, "height": 64}
 DEPTH = [option.default for option in OPTIONS.values()]
@@ -35,12 +35,27 @@ def engine() -> Engine:
     return Engine(build(small.model(midas=False), device=torch.device("cpu"), dtype=torch.float32))
 
 
-def drawn(*, masked: bool) -> dict[str, Image.Image]:
-    """Imitate the value of Gradio's sketch component: the picture, and white strokes on black."""
+def drawn(*, masked: bool) -> dict[str, Any]:
+    """Imitate the value of Gradio's sketch: the picture, and white strokes on black, or since Gradio 4 on nothing."""
     rng = np.random.default_rng(0)
     mask = np.zeros((64, 96, 3), np.uint8)
     mask[20:40, 30:60] = 255 * masked
-    return {"image": Image.fromarray(rng.integers(0, 256, (64, 96, 3), np.uint8)), "mask": Image.fromarray(mask)}
+    picture = Image.fromarray(rng.integers(0, 256, (64, 96, 3), np.uint8))
+    return {"image": picture, "mask": Image.fromarray(mask)}
+
+
+def test_strokes_of_every_gradio_are_the_same_mask() -> None:
+    held = drawn(masked=True)
+    layer = np.dstack([np.full((64, 96, 3), 255, np.uint8), np.asarray(held["mask"])[:, :, 0]])
+    now = {"background": held["image"].convert("RGBA"), "layers": [Image.fromarray(layer)], "composite": held["mask"]}
+    for value in (held, now):
+        picture, mask = app.picture_and_mask(value)
+        assert np.array_equal(picture, held["image"]) and mask is not None
+        assert np.array_equal(mask, np.asarray(held["mask"])[:, :, 0])
+    empty = {"background": held["image"], "layers": [], "composite": held["image"]}
+    assert app.picture_and_mask(empty)[1] is None
+    with pytest.raises(OptionError, match="no picture yet"):
+        app.picture_and_mask({"background": None, "layers": [], "composite": None})
 
 
 def sent(data: str) -> dict[str, Any]:
@@ -169,8 +184,8 @@ def test_page_is_served_here_and_generates(engine: Engine) -> None:
         port = probe.getsockname()[1]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        blocks = app.build(engine).queue()
-        blocks.launch(server_name=app.HOST, server_port=port, prevent_thread_lock=True, quiet=True, show_api=False)
+        blocks = app.build(engine)
+        versions.serve(blocks, server_name=app.HOST, server_port=port, prevent_thread_lock=True, quiet=True)
     try:
         config: dict[str, Any] = requests.get(f"http://{app.HOST}:{port}/config", timeout=10).json()
         labels = {part["props"].get("label") for part in config["components"]}
