@@ -3,25 +3,22 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import click
 
-from ..depth.adjustments import adjust
-from ..depth.depth_map import DepthMap
-from ..depth.placement import Placement, ResizeMode
 from ..errors import OptionError
-from ..io.atomic import write_file
-from ..io.images import Picture, read_picture, to_float
 from ..io.pairing import PICTURE_KINDS
-from ..io.saving import save_picture
 from ..options import ADJUSTMENTS, OPTIONS, DepthOptions
-from ..sharing import film, page, relief
-from ..sharing.stereo import KINDS, stereo
+from ..sharing import FILMS, MOVEMENTS, STEREO
 from . import flags
 from .flags import device_flag, json_flag, model_flag, report
 
-SUFFIXES: Final = (".html", *film.SUFFIXES, *PICTURE_KINDS)
+if TYPE_CHECKING:
+    from ..depth.depth_map import DepthMap
+    from ..io.images import Picture
+
+SUFFIXES: Final = (".html", *FILMS, *PICTURE_KINDS)
 """Suffixes of what can be written."""
 
 READ: Final = ("depth_map", "holds", "map_channel", "estimator", *ADJUSTMENTS)
@@ -44,17 +41,17 @@ Examples:
     type=flags.PATH,
     help=f"File to write: {', '.join(SUFFIXES)}; or an existing folder.  [default: PICTURE-view.html]",
 )
-@click.option("--movement", type=click.FloatRange(*relief.MOVEMENTS), default=1.0, show_default=True, help="How far.")
+@click.option("--movement", type=click.FloatRange(*MOVEMENTS), default=1.0, show_default=True, help="How far.")
 @click.option(
     "--focus", type=click.FloatRange(0, 1), default=0.5, show_default=True, help="What stays still, 1 = near."
 )
 @click.option(
     "--stereo",
     "pair",
-    type=click.Choice(list(KINDS)),
+    type=click.Choice(list(STEREO)),
     default="side-by-side",
     show_default=True,
-    help=f"Of a picture: {'; '.join(f'{name} is {what}' for name, what in KINDS.items())}.",
+    help=f"Of a picture: {'; '.join(f'{name} is {what}' for name, what in STEREO.items())}.",
 )
 @click.option("--title", default="", help="Title of the page.  [default: the picture's name]")
 @model_flag
@@ -77,6 +74,12 @@ def view_command(
 
     Depth comes from --depth, or is estimated.
     """
+    from ..io.atomic import write_file
+    from ..io.images import read_picture
+    from ..io.saving import save_picture
+    from ..sharing import film, page, relief
+    from ..sharing.stereo import stereo
+
     target = flags.output_path(output, picture, "-view.html", several=False)
     suffix = target.suffix.lower()
     if suffix not in SUFFIXES:
@@ -89,7 +92,7 @@ def view_command(
     if suffix == ".html":
         content = page.page(seen, near, title=title or picture.stem, movement=movement, focus=focus).encode()
         write_file(target, content, what="The page")
-    elif suffix in film.SUFFIXES:
+    elif suffix in FILMS:
         write_file(target, film.film(seen, near, suffix, movement=movement, focus=focus), what="The film")
     else:
         small = film.shrunk(seen, page.LONGEST_PICTURE)
@@ -101,6 +104,11 @@ def view_command(
 
 def _depth(picture: Picture, options: DepthOptions, model: str, device: str) -> DepthMap:
     """Return the adjusted map of the whole picture: the one that was given, else an estimate."""
+    from ..depth.adjustments import adjust
+    from ..depth.depth_map import DepthMap
+    from ..depth.placement import Placement, ResizeMode
+    from ..io.images import to_float
+
     size = picture.shape[1], picture.shape[0]
     if isinstance(options.depth_map, DepthMap):
         raw = options.depth_map

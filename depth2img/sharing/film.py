@@ -31,8 +31,6 @@ GIF_LONGEST: Final = 480
 
 GIF_COLOURS: Final = 128
 
-SUFFIXES: Final = (".gif", *CODECS)
-
 
 def film(picture: Picture, depth: DepthMap, suffix: str, *, movement: float = 1.0, focus: float = 0.5) -> bytes:
     """Encode one round of the hover view; the loop closes.
@@ -40,7 +38,7 @@ def film(picture: Picture, depth: DepthMap, suffix: str, *, movement: float = 1.
     Args:
         picture: uint8 (H, W, 3).
         depth: the map of the whole picture.
-        suffix: one of `SUFFIXES`.
+        suffix: one of `FILMS`.
         movement, focus: see `Relief`.
 
     Raises:

@@ -36,9 +36,6 @@ GROWN: Final = 2
 SOFTENED: Final = 0.7
 """Standard deviation in pixels of the blur after that."""
 
-MOVEMENTS: Final = (0.0, 2.0)
-"""Range of the movement."""
-
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Relief:

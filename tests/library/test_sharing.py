@@ -14,7 +14,7 @@ import pytest
 from PIL import Image, ImageSequence
 
 from depth2img import DepthMap
-from depth2img.sharing import film, page
+from depth2img.sharing import FILMS, film, page
 from depth2img.sharing.relief import Relief, loop
 from depth2img.sharing.stereo import stereo
 
@@ -179,7 +179,7 @@ def frames(content, suffix, folder):
     return found, {"rate": opened.get(cv2.CAP_PROP_FPS)}
 
 
-@pytest.mark.parametrize("suffix", film.SUFFIXES)
+@pytest.mark.parametrize("suffix", FILMS)
 def test_a_film_is_one_round(suffix, tmp_path):
     picture, depth = planes(97, 65)  # odd sides, which video encoders refuse
     found, info = frames(film.film(picture, depth, suffix), suffix, tmp_path)
