@@ -1,4 +1,4 @@
-"""Depth models in the real WebUI, with the transformers that it comes with."""
+"""Depth models in the real WebUI, with the packages that it comes with."""
 
 from __future__ import annotations
 
@@ -20,7 +20,8 @@ warnings.simplefilter("ignore")
 import numpy as np, torch, transformers
 from PIL import Image
 from tests import depth_models as small
-from depth2img import EstimatorError, depth_models
+from depth2img import EstimatorError
+from depth2img.estimators.files import open_estimator
 
 folder = pathlib.Path(sys.argv[1])
 network = small.write(folder / "dpt", "dpt")
@@ -29,14 +30,14 @@ picture = np.stack([columns, rows * 2, (rows // 20 + columns // 20) % 2 * 255], 
 processor = transformers.AutoImageProcessor.from_pretrained(folder / "dpt")
 pipeline = transformers.pipeline("depth-estimation", model=network, image_processor=processor)
 theirs = pipeline(Image.fromarray(picture))["predicted_depth"][0].numpy()
-ours = depth_models.open_folder(folder / "dpt", device="cpu", name="dpt").estimate(picture).values
+ours = open_estimator(folder / "dpt", device="cpu", name="dpt").estimate(picture).values
 sentences = {}
-for kind in ("depth_anything", "zoedepth"):
+for kind in ("zoedepth",):
     (folder / kind).mkdir()
     (folder / kind / "config.json").write_text(json.dumps({"model_type": kind}))
     (folder / kind / "preprocessor_config.json").write_text("{}")
     try:
-        depth_models.open_folder(folder / kind, device="cpu", name=kind)
+        open_estimator(folder / kind, device="cpu", name=kind)
     except EstimatorError as error:
         sentences[kind] = str(error)
 print(json.dumps({
@@ -61,10 +62,47 @@ def in_hosts_python(code: str, *arguments: str) -> str:
 def test_maps_are_those_of_the_hosts_own_pipeline(tmp_path: Path) -> None:
     found: dict[str, Any] = json.loads(in_hosts_python(AGREEMENT, str(tmp_path)))
     assert found["spread"] > 0.1 and found["apart"] < 1e-5
-    if found["version"] < "4.38":
+    if found["version"] < "4.43":
         for kind, sentence in found["sentences"].items():
             assert kind in sentence and "or newer. Got transformers " + found["version"] in sentence
             assert "leave transformers as it is" in sentence
+
+
+KINDS = ("depth_anything", "depth_anything_metric", "dpt_dinov2")
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("kind", KINDS)
+def test_depth_anything_is_that_of_transformers_outside(
+    depth_host: Host, astronaut: Image.Image, tmp_path: Path, kind: str
+) -> None:
+    """The same picture, estimated in the WebUI's process and by the test's own, newer transformers."""
+    transformers = pytest.importorskip("transformers", minversion="4.45")
+    torch = pytest.importorskip("torch")
+    from tests import depth_models as small
+
+    picture = astronaut.convert("RGB").resize((150, 110))
+    folder = depth_host.data / "models" / "depth2img" / kind
+    network = small.write(folder, kind)
+    processor = transformers.DPTImageProcessor.from_pretrained(folder)
+    with torch.no_grad():
+        pixels = processor(images=np.asarray(picture), return_tensors="pt")["pixel_values"].float()
+        theirs = network(pixels).predicted_depth[0].numpy()
+    assert depth_host.get("/depth2img/v1/estimators")["estimators"].count(kind) == 1
+    picture.save(tmp_path / "picture.png")
+    depth_host.run(
+        "import numpy as np; from PIL import Image\n"
+        f"found = sys.modules['depth2img_webui.estimators'].POOL.get({kind!r})\n"
+        f"seen = np.asarray(Image.open({str(tmp_path / 'picture.png')!r}), np.float32) / 255\n"
+        f"np.save({str(tmp_path / 'ours.npy')!r}, found.estimate(seen).values); result = None"
+    )
+    ours = np.load(tmp_path / "ours.npy")
+    metres = ours if kind == "depth_anything" else 1 / ours
+    print(f"{kind}: at most {np.abs(metres - theirs).max():.1e} apart, range {np.ptp(theirs):.3g}")
+    assert theirs.std() > 0.05
+    np.testing.assert_allclose(metres, theirs, rtol=0, atol=1e-4)
+    routed = depth_host.post("/depth2img/v1/estimate", image=to_base64(picture), estimator=kind)
+    assert (routed["origin"], routed["width"], routed["height"]) == (kind, theirs.shape[1], theirs.shape[0])
 
 
 @pytest.fixture
@@ -80,7 +118,7 @@ def dpt(depth_host: Host) -> str:
 
 def test_routes_and_jobs_use_it(depth_host: Host, dpt: str, astronaut: Image.Image) -> None:
     listed = depth_host.get("/depth2img/v1/estimators")
-    assert listed == {"estimators": ["checkpoint", dpt], "default": "checkpoint"}
+    assert listed["estimators"][0] == listed["default"] == "checkpoint" and dpt in listed["estimators"]
     estimated = depth_host.post("/depth2img/v1/estimate", image=to_base64(astronaut), estimator=dpt)
     assert (estimated["origin"], estimated["width"], estimated["height"]) == (dpt, 64, 64)
     assert depth_host.run("result = probe.calls['depth']") == 0, "the checkpoint's own network rests"
