@@ -101,7 +101,9 @@ def _run(words: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
         _remove(Path(arguments[arguments.index("convert") + 2]))
     if arguments[0] in FEW_STEPS and "--steps" not in arguments:
         arguments += ["--steps", "2"]
-    if "--estimator" in arguments or (arguments[0] in ("batch", "checkpoint", "estimator") and arguments[1] != "convert"):
+    if "--estimator" in arguments or (
+        arguments[0] in ("batch", "checkpoint", "estimator") and arguments[1] != "convert"
+    ):
         # Wants a cluster, the network, a full-size model or a folder of the reader's: tests of its own run it
         # (test_batch_guide.py, test_cli.py, test_fetch.py, test_merge.py); here it has to be understood.
         command: click.Command = app

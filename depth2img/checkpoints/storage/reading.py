@@ -124,7 +124,7 @@ class StoredTensors(Tensors):
         count = 1 + sum(step * (side - 1) for step, side in zip(strides, span.shape, strict=True))
         if 0 in span.shape:
             return torch.empty(span.shape, dtype=self.dtype(key))
-        raw = torch.empty(count * dtype.itemsize, dtype=torch.uint8)
+        raw = torch.empty(count * torch.empty(0, dtype=dtype).element_size(), dtype=torch.uint8)
         try:
             with span.path.open("rb", buffering=0) as file:
                 if _identity(os.fstat(file.fileno())) != self._states[span.path]:
