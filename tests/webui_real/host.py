@@ -226,7 +226,10 @@ def running(
         port = free.getsockname()[1]
     log = folder / "log.txt"
     command = [os.environ.get("WEBUI_PYTHON", sys.executable), "launch.py", "--skip-prepare-environment"]
-    command += CPU_RELATIVE if RELATIVE else [*CPU, "--ckpt", str(checkpoints / checkpoint)]
+    if RELATIVE:  # with a `--data-dir` elsewhere, Gradio 4 does not serve the host's own scripts
+        command += [*CPU_RELATIVE, "--gradio-allowed-path", str(webui)]
+    else:
+        command += [*CPU, "--ckpt", str(checkpoints / checkpoint)]
     command += ["--skip-torch-cuda-test", "--api", "--skip-version-check"]
     command += ["--data-dir", str(folder), "--ckpt-dir", str(checkpoints), "--port", str(port)]
     command += [*([] if interface else ["--nowebui"]), *flags]
