@@ -48,7 +48,9 @@ COLOUR_MAPS: Final = "grey, inferno, magma, viridis or turbo"
 
 
 class Status(BaseModel):
-    state: str = Field(description="ready; wrong: no depth checkpoint; failed: loading it failed; host: Forge")
+    state: str = Field(
+        description="ready; wrong: no depth checkpoint; failed: loading it failed; host: no Stable Diffusion 2"
+    )
     message: str = Field(description="The sentence that the panel shows.")
     checkpoint: str | None = Field(None, nullable=True, description="The checkpoint in memory.")
 

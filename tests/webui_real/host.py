@@ -17,6 +17,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import pytest
 import requests
 from PIL import Image
 
@@ -60,8 +61,14 @@ FEATURES = {
 """Feature -> file or folder of the host that shows it, text in it, and why to skip a test where it is missing."""
 
 
+OWN_DEPTH = "own depth"
+"""Feature of hosts that build the depth network themselves."""
+
+
 def without(feature: str) -> str:
     """Say why a test cannot run on this host; empty if it has the feature."""
+    if feature == OWN_DEPTH:
+        return "this WebUI: a relative of Forge has no depth-to-image of its own" if RELATIVE else ""
     name, text, reason = FEATURES[feature]
     path = Path(os.environ["WEBUI_DIR"], name)
     if path.is_dir() or (path.is_file() and text in path.read_text(encoding="utf8")):
@@ -134,6 +141,10 @@ class Host:
         for name in ("mask",):
             if isinstance(fields.get(name), Image.Image):
                 fields[name] = to_base64(fields[name])
+        if fields.get("enable_hr") and RELATIVE:  # the relatives' own scale is 1 where none is named
+            fields = {"hr_cfg": fields.get("cfg_scale", 5), **fields}
+            if Path(os.environ["WEBUI_DIR"], "backend").is_dir():
+                fields = {"hr_additional_modules": [], **fields}  # Forge's API fails without
         defaults = {"prompt": "a red vase", "seed": 11, "steps": 2, "sampler_name": "Euler", "cfg_scale": 5}
         defaults |= {"width": 192, "height": 128, "denoising_strength": 1.0}
         return Result(self.post(f"/sdapi/v1/{kind}", **{**defaults, **fields}))
@@ -145,7 +156,12 @@ class Host:
 
     @contextlib.contextmanager
     def native(self) -> Iterator[None]:
-        """The host's own depth-to-image: the extension stays away from every job."""
+        """The host's own depth-to-image: the extension stays away from every job.
+
+        Skips the rest of a test where the host has none.
+        """
+        if reason := without(OWN_DEPTH):
+            pytest.skip(reason)
         self.run("probe.native(True)")
         try:
             yield
@@ -226,7 +242,10 @@ def running(
         port = free.getsockname()[1]
     log = folder / "log.txt"
     command = [os.environ.get("WEBUI_PYTHON", sys.executable), "launch.py", "--skip-prepare-environment"]
-    command += CPU_RELATIVE if RELATIVE else [*CPU, "--ckpt", str(checkpoints / checkpoint)]
+    if RELATIVE:  # with a `--data-dir` elsewhere, Gradio 4 does not serve the host's own scripts
+        command += [*CPU_RELATIVE, "--gradio-allowed-path", str(webui)]
+    else:
+        command += [*CPU, "--ckpt", str(checkpoints / checkpoint)]
     command += ["--skip-torch-cuda-test", "--api", "--skip-version-check"]
     command += ["--data-dir", str(folder), "--ckpt-dir", str(checkpoints), "--port", str(port)]
     command += [*([] if interface else ["--nowebui"]), *flags]

@@ -118,8 +118,10 @@ def watch_network(kind: Any) -> None:
     def apply_model(self: Any, x: torch.Tensor, t: Any, c_concat: Any = None, *args: Any, **kwargs: Any) -> Any:
         if c_concat is not None:
             kinds = kwargs["transformer_options"]["cond_or_uncond"]  # one for each part of the batch; 1: unconditional
-            parts = sorted(zip(kinds, c_concat.chunk(len(kinds)), strict=True), key=lambda part: part[0])
-            record(torch.cat([part for _, part in parts]), x)
+            parts = list(zip(kinds, c_concat.chunk(len(kinds)), strict=True))
+            with_prompt = [part for kind, part in parts if kind == 0]  # one for each part joined by AND, all pictures
+            rows = torch.stack(with_prompt, 1).flatten(0, 1)  # in AUTOMATIC1111's order: picture by picture
+            record(torch.cat([rows, *(part for kind, part in parts if kind == 1)]), x)
         return inner(self, x, t, c_concat, *args, **kwargs)
 
     kind.apply_model = apply_model
