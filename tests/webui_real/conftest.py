@@ -101,7 +101,8 @@ def photograph(name: str, width: int = 192, height: int = 128) -> Image.Image:
     """A photograph that ships in scikit-image, cut to the proportions and resized."""
     import skimage
 
-    image = Image.open(Path(skimage.__file__).parent / "data" / f"{name}.png").convert("RGB")
+    (path,) = (Path(skimage.__file__).parent / "data").glob(f"{name}.*")
+    image = Image.open(path).convert("RGB")
     scale = min(image.width / width, image.height / height)
     cut_width, cut_height = int(width * scale), int(height * scale)
     left, top = (image.width - cut_width) // 2, (image.height - cut_height) // 2

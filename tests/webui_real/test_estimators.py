@@ -20,7 +20,8 @@ warnings.simplefilter("ignore")
 import numpy as np, torch, transformers
 from PIL import Image
 from tests import depth_models as small
-from depth2img import EstimatorError, depth_models
+from depth2img import EstimatorError
+from depth2img.estimators import transformers as depth_models
 
 folder = pathlib.Path(sys.argv[1])
 network = small.write(folder / "dpt", "dpt")

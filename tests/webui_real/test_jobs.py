@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from host import Host, Refused, to_base64
+from host import Host, Refused, to_base64, without_scheduler
 from PIL import Image
 
 LCM = pytest.param("LCM", marks=pytest.mark.needs("LCM"))
@@ -332,7 +332,7 @@ def test_infotext_restores_the_options(depth_host: Host, astronaut: Image.Image)
     depth_host.run("probe.clear()")
     again = depth_host.img2img(astronaut, infotext=first.infotexts[0])
     assert np.array_equal(conditionings(depth_host)[0], expected)
-    assert again.infotexts[0] == first.infotexts[0]
+    assert without_scheduler(again.infotexts[0]) == without_scheduler(first.infotexts[0])
 
 
 @pytest.mark.needs("infotext")
