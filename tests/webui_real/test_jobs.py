@@ -341,15 +341,17 @@ def test_off_in_an_infotext(depth_host: Host, astronaut: Image.Image) -> None:
     assert all((step == 0).all() for step in conditionings(depth_host))
 
 
-def test_map_is_appended_and_saved_beside_the_picture(depth_host: Host, astronaut: Image.Image) -> None:
+def test_map_is_appended_and_saved_beside_the_picture(depth_host: Host, astronaut: Image.Image, tmp_path: Path) -> None:
     import cv2
 
+    # 1.6 and 1.7 save into their own folder, not into --data-dir.
+    depth_host.run(f"shared.opts.data['outdir_img2img_samples'] = {str(tmp_path)!r}")
     depth = {"append_map": True, "save_map": True}
     result = depth_host.img2img(astronaut, depth=depth, save_images=True, batch_size=2, n_iter=2)
     pictures, shown = result.images[:-1], result.images[-1]
     assert len(pictures) == 5  # four and their grid
     assert shown.size == (192, 128) and np.ptp(np.asarray(shown)) == 255
-    maps = sorted(depth_host.data.rglob("*-depth.png"))
+    maps = sorted(tmp_path.rglob("*-depth.png"))
     assert len(maps) == 4
     for path in maps:
         saved = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
