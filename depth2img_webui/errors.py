@@ -60,11 +60,11 @@ def job(p: Any) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def stops_the_job(where: str = "") -> Iterator[None]:
+def stops_the_job(where: str) -> Iterator[None]:
     """Stop the host's job when what the host has called fails, instead of letting it make another picture.
 
     Args:
-        where: which call it is, for the message about a defect; empty where the host hears of every error itself.
+        where: which call it is, for the message about a defect.
 
     Raises:
         JobStopped: with an error of the library, which has a sentence and an HTTP status; the error itself where no job
@@ -74,8 +74,6 @@ def stops_the_job(where: str = "") -> Iterator[None]:
         yield
     except Exception as error:
         known = isinstance(error, errors.Depth2ImgError)
-        if not (known or where):
-            raise
         told = for_client(error if known else _defect(error, where))
         told.__cause__ = error.__cause__ if known else error
         if not _jobs.get():

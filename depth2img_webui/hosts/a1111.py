@@ -120,13 +120,11 @@ def skips_uncond(denoiser: Any, sigma: torch.Tensor) -> bool:
     """Tell whether the host will leave out the unconditional rows at this step.
 
     The rule is the host's (`CFGDenoiser.forward`, modules/sd_samplers_cfg_denoiser.py), which decides after the
-    callback and does not shorten `image_cond`. Its two settings came with 1.10.0; a file of settings may hold them in
-    an older host, which does not read them.
+    callback and does not shorten `image_cond`. Its two settings came with 1.10.0.
     """
-    known = shared.opts.data_labels
-    early = shared.opts.skip_early_cond if "skip_early_cond" in known else 0.0
+    early = compat.setting("skip_early_cond", 0.0)
     if early != 0.0 and denoiser.step / denoiser.total_steps <= early:
         return True
     limit = denoiser.sampler.sampler_extra_args["s_min_uncond"]
-    every = "s_min_uncond_all" in known and shared.opts.s_min_uncond_all
+    every = compat.setting("s_min_uncond_all", False)
     return bool((denoiser.step % 2 or every) and limit > 0 and sigma[0] < limit)

@@ -8,10 +8,13 @@ import os
 from collections.abc import Iterator
 from typing import Any
 
+import numpy as np
 import torch
-from modules import devices, sd_models
+from modules import devices, images, masking, sd_models, shared
+from PIL import Image, ImageOps
 
 from depth2img import NoDepthModelError
+from depth2img.depth.placement import Box
 
 log = logging.getLogger("depth2img")
 
@@ -63,7 +66,34 @@ def no_depth_model(model: Any | None) -> NoDepthModelError:
 def conditioning_dtype() -> torch.dtype:
     """Return the type in which the UNet computes (`devices.dtype_unet`); one of 8 bits is for its weights alone."""
     dtype: torch.dtype = getattr(devices, "dtype_unet", torch.float32)
-    return dtype if dtype.itemsize > 1 else torch.float32
+    return dtype if torch.finfo(dtype).bits > 8 else torch.float32
+
+
+def setting(name: str, missing: Any) -> Any:
+    """Return a setting of the host, or `missing` where it came with a later version.
+
+    A file of settings may hold it there all the same; the host does not read it.
+    """
+    return getattr(shared.opts, name) if name in shared.opts.data_labels else missing
+
+
+def upright(image: Image.Image | None) -> Image.Image | None:
+    """Turn a picture of the page as its EXIF says, as img2img does; `fix_image` came with 1.9.0."""
+    if image is None:
+        return None
+    turned: Image.Image | None = getattr(images, "fix_image", ImageOps.exif_transpose)(image)
+    return turned
+
+
+def crop_box(mask: Image.Image, padding: int) -> Box | None:
+    """Return the box that "Only masked" works on, before it is expanded; None for a blank mask.
+
+    Of the host's two functions for it, this is the one that every version has; it takes a picture since 1.8.0 only.
+    """
+    if mask.getbbox() is None:
+        return None
+    left, top, right, bottom = masking.get_crop_region(np.array(mask), padding)
+    return left, top, right, bottom
 
 
 @contextlib.contextmanager

@@ -19,7 +19,7 @@ from depth2img.io.images import FloatPicture
 from depth2img.options import OPTIONS
 
 from .. import xyz
-from ..errors import job, stops_the_job
+from ..errors import job, stops_the_job, under_way
 from ..hosts import compat, host
 from . import batch_tab, maps, tiles
 from .request import REQUEST, Request, frame_of, load, read_options, request_of, wants_given_depth
@@ -43,6 +43,10 @@ def begin(p: Any, args: tuple[Any, ...]) -> None:
     if request is None:
         return
     p.extra_generation_params.update(request.options.infotext())
+    _put(p, request)
+
+
+def _put(p: Any, request: Request) -> None:
     setattr(p, REQUEST, request)
     maps.forget(p, request)
 
@@ -62,7 +66,11 @@ def take_off(p: Any) -> None:
 
 @contextlib.contextmanager
 def running(p: Any) -> Iterator[None]:
-    """Clear up after a job of the host; one that fails leaves nothing in the infotext either."""
+    """Clear up before and after a job of the host; one that fails leaves nothing in the infotext either.
+
+    What is there before belongs to another job: a script may run a copy of `p`.
+    """
+    take_off(p)
     with job(p):
         try:
             yield
@@ -133,13 +141,12 @@ def img2img_conditioning(
 ) -> torch.Tensor:
     """Stand for `img2img_image_conditioning`: img2img, inpaint, and the hires pass after a pixel upscaler."""
     has_network = host().is_depth(p.sd_model)
-    request = request_of(p)
-    if request is None and not has_network:
+    if request_of(p) is None and not has_network:
         return original(p, source_image, latent_image, *args, **kwargs)
     mask = kwargs.get("image_mask", args[0] if args else None)
     hires_pixels = getattr(p, "is_hr_pass", False) and getattr(p, "latent_scale_mode", None) is None
-    with stops_the_job():
-        request = request or request_of_pass(p)
+    with stops_the_job("the conditioning"):
+        request = _begun(p)
         frame_of(p, request, mask)
         pictures = maps.pictures_of(source_image, zero_to_one=hires_pixels)
         if has_network:
@@ -148,7 +155,7 @@ def img2img_conditioning(
                 start_from_noise(p)
             return tensor
         request.pictures = pictures
-        return original(p, source_image, latent_image, *args, **kwargs)
+    return original(p, source_image, latent_image, *args, **kwargs)
 
 
 def txt2img_conditioning(
@@ -159,17 +166,25 @@ def txt2img_conditioning(
         return original(p, x, *args, **kwargs)
     pictures: list[FloatPicture] = []
     hires = getattr(p, "is_hr_pass", False)
-    with stops_the_job():
-        request = request_of(p)
-        if request is None:
-            request = request_of_pass(p)
-            if not hires:
-                _check(p, request.options)
+    with stops_the_job("the conditioning"):
+        request = _begun(p)
+        if not hires:
+            _check(p, request.options)
         again = request.options.hires == "estimate" and hires
         if request.options.enabled and (request.options.source == "picture" or again):
             # Only a hires pass gets here: a first pass without a picture was refused.
             pictures = maps.pictures_of(processing.decode_first_stage(p.sd_model, x).clamp(-1, 1))
         return maps.condition(p, request, pictures, x)
+
+
+def _begun(p: Any) -> Request:
+    """Return the request of a job; one on which `begin` was never called gets it here, while it is under way."""
+    request = request_of(p)
+    if request is None:
+        request = request_of_pass(p)
+        if any(job is p for job in under_way()):
+            _put(p, request)
+    return request
 
 
 def start_from_noise(p: Any) -> None:

@@ -15,6 +15,7 @@ from depth2img.depth.placement import Box, Placement, ResizeMode
 from depth2img.depth.resolve import Framing, Mask
 from depth2img.io.images import Picture
 
+from ..hosts import compat
 from .tiles import SCRIPT, Tile, tiles_of
 
 
@@ -94,7 +95,7 @@ class HostFrame:
         Returns:
             The map at that size; where only a box of the picture is known, the rest is farthest.
         """
-        if self.box is None or not shared.opts.overlay_inpaint:
+        if self.box is None or not compat.setting("overlay_inpaint", True):
             return depth.resized(*size)
         if whole is not None:
             return whole.resized(*size)

@@ -15,7 +15,7 @@ from depth2img.depth.sources import Sources
 from depth2img.options import ADJUSTMENTS
 
 from ..errors import under_way
-from .request import REQUEST, Request, frame_of, request_of
+from .request import Request, frame_of, request_of
 
 SCHEDULE: Final = ("enabled", "strength", "start", "end", "guidance", "neutral")
 """Options that a pass takes over in any case."""
@@ -25,21 +25,17 @@ ESTIMATE: Final = ("estimator", "estimate_on", "range_far", "range_near", "range
 
 
 def request_of_pass(p: Any) -> Request:
-    """Make the request of a job on which `hook.begin` has put none, and put it there while the job is under way.
+    """Make the request of a job on which `hook.begin` was never called.
 
     Its picture is taken to be the finished one of the job that started it.
     """
-    jobs = under_way()
-    outer = next((job for job in reversed(jobs) if job is not p and request_of(job) is not None), None)
-    request = Request(DepthOptions()) if outer is None else _taken_over(outer)
-    if any(job is p for job in jobs):
-        setattr(p, REQUEST, request)
-    return request
+    for outer in reversed(under_way()):
+        if outer is not p and (request := request_of(outer)) is not None:
+            return _taken_over(outer, request)
+    return Request(DepthOptions())
 
 
-def _taken_over(outer: Any) -> Request:
-    request = request_of(outer)
-    assert request is not None
+def _taken_over(outer: Any, request: Request) -> Request:
     options = request.options
     kept = {name: getattr(options, name) for name in SCHEDULE}
     if not (options.enabled and request.used):

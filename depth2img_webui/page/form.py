@@ -13,6 +13,7 @@ from PIL import Image, ImageEnhance, ImageFilter, ImageOps
 from depth2img.depth.placement import Box, ResizeMode
 from depth2img.io.images import Picture, check_size, read_picture
 
+from ..hosts import compat
 from ..jobs.host_frame import HostFrame
 from . import canvas
 from .canvas import SKETCH_ORIGINAL
@@ -125,7 +126,7 @@ def _opened(tab: int, held: Any, form: Form) -> tuple[Any, Any]:
             image = Image.composite(held.filter(blur), original, mask.filter(blur))
     elif tab == canvas.INPAINT_UPLOAD:
         mask = form.mask
-    image, mask = images.fix_image(image), images.fix_image(mask)
+    image, mask = compat.upright(image), compat.upright(mask)
     if mask is None or image is None:
         return image, None
     if form.strokes is not None:
@@ -143,8 +144,8 @@ def _opened(tab: int, held: Any, form: Form) -> tuple[Any, Any]:
 def _crop_box(mask: Any, form: Form, width: int, height: int) -> Box | None:
     if mask is None or not form.only_masked:
         return None
-    box = masking.get_crop_region_v2(mask.convert("L"), int(form.padding))
-    if not box:
+    box = compat.crop_box(mask.convert("L"), int(form.padding))
+    if box is None:
         return None
     left, top, right, bottom = masking.expand_crop_region(box, width, height, mask.width, mask.height)
     return left, top, right, bottom

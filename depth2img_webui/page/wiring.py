@@ -28,11 +28,12 @@ NO_PICTURES: Final = NoDepthError(
 )
 
 # The open tabs have no components: the page fills in the first two values. Only the open tab's picture and strokes are
-# sent, since pictures are sent as text with every event.
+# sent, since pictures are sent as text with every event. The row of tabs above the size has no id before 1.10.0.
 COLLECT: Final = f"""(tab, by, ...rest) => {{{{
     const open = get_tab_index('mode_img2img');
     const sent = rest.map((value, i) => i < {len(TABS)} + {{strokes}} && i % {len(TABS)} !== open ? null : value);
-    return [open, get_tab_index('img2img_tabs_resize'), ...sent];
+    const scaled = gradioApp().getElementById('img2img_tab_resize_by');
+    return [open, Number(getComputedStyle(scaled).display !== 'none'), ...sent];
 }}}}"""
 
 PAGES: Final = {
@@ -40,7 +41,7 @@ PAGES: Final = {
         watch=[
             "#mode_img2img",
             "#resize_mode",
-            "#img2img_tabs_resize",
+            "#img2img_column_size .tabs",
             "#img2img_mask_mode",
             "#img2img_mask_blur",
             "#img2img_inpainting_fill",

@@ -1,7 +1,8 @@
 """The stand-in and the adapter against the source of the real host: names, parameters, attributes, elements.
 
-The first part needs no host: what the adapter takes from the host must be in the stand-in. The second part reads the
-files of the WebUI that WEBUI_DIR names, without running them.
+What the adapter takes from the host must be in the stand-in; that needs no host. The other tests read the files of the
+WebUI that WEBUI_DIR names, without running them: any version must have what the adapter takes without asking first, and
+the stand-in is that of one version.
 """
 
 from __future__ import annotations
@@ -27,6 +28,11 @@ ADAPTER = sorted((ROOT / "depth2img_webui").rglob("*.py"))
 FILES = sorted(path.relative_to(STAND_IN) for path in STAND_IN.rglob("*.py") if path.name != "__init__.py")
 WEBUI = os.environ.get("WEBUI_DIR")
 real = pytest.mark.skipif(WEBUI is None, reason="compares with the real WebUI: set WEBUI_DIR (CONTRIBUTING.md)")
+VERSION = "1.10.1"
+of_the_stand_in = pytest.mark.skipif(
+    WEBUI is not None and not (Path(WEBUI) / "CHANGELOG.md").read_text(encoding="utf8").startswith(f"## {VERSION}\n"),
+    reason=f"the stand-in is that of WebUI {VERSION}",
+)
 
 OBJECTS = {
     "p": ("modules/processing.py", ("StableDiffusionProcessingTxt2Img", "StableDiffusionProcessingImg2Img")),
@@ -144,6 +150,7 @@ EVERYTHING = [(file, name) for file in FILES for name in definitions(STAND_IN / 
 
 
 @real
+@of_the_stand_in
 @pytest.mark.parametrize("file", FILES, ids=str)
 def test_names_of_the_stand_in_are_the_hosts(file: Path) -> None:
     missing = [name for other, name in EVERYTHING if other == file and look_up(hosts_file(file), name) is None]
@@ -151,6 +158,7 @@ def test_names_of_the_stand_in_are_the_hosts(file: Path) -> None:
 
 
 @real
+@of_the_stand_in
 @pytest.mark.parametrize("file", FILES, ids=str)
 def test_parameters_of_the_stand_in_are_the_hosts(file: Path) -> None:
     different = {}
@@ -178,36 +186,44 @@ def host_imports(path: Path) -> dict[str, str]:
     return found
 
 
-def reads(path: Path) -> Iterator[tuple[str, str]]:
-    """(last name before the dot, attribute), `getattr` and `hasattr` with a literal included."""
+def reads(path: Path, *, asking: bool = True) -> Iterator[tuple[str, str]]:
+    """(last name before the dot, attribute), `getattr`, `hasattr` and `compat.setting` with a literal included.
+
+    Without `asking`, only what is read without a value in its place.
+    """
     for node in ast.walk(tree(path)):
         if isinstance(node, ast.Attribute):
             yield last_name(node.value), node.attr
         if isinstance(node, ast.Call) and last_name(node.func) in ("getattr", "hasattr"):
             literal = node.args[1]
-            yield last_name(node.args[0]), literal.value if isinstance(literal, ast.Constant) else "_"
+            if asking or (last_name(node.func) == "getattr" and len(node.args) == 2):
+                yield last_name(node.args[0]), literal.value if isinstance(literal, ast.Constant) else "_"
+        if asking and isinstance(node, ast.Call) and last_name(node.func) == "setting":
+            literal = node.args[0]
+            yield "opts", literal.value if isinstance(literal, ast.Constant) else "_"
 
 
-def taken_from_the_host() -> list[tuple[str, str]]:
+def taken_from_the_host(*, asking: bool = True) -> list[tuple[str, str]]:
     """(file, name) of all module-level names of the host that the adapter uses."""
     found = set()
     for path in ADAPTER:
         modules = host_imports(path)
-        found |= {(modules[root], name) for root, name in reads(path) if root in modules and name != "_"}
+        named = reads(path, asking=asking)
+        found |= {(modules[root], name) for root, name in named if root in modules and name != "_"}
         for node in ast.walk(tree(path)):
             if isinstance(node, ast.ImportFrom) and node.module and node.module.split(".")[0] == "ldm":
                 found |= {(node.module.replace(".", "/") + ".py", alias.name) for alias in node.names}
     return sorted(found)
 
 
-def read_from_objects() -> list[tuple[str, str]]:
+def read_from_objects(*, asking: bool = True) -> list[tuple[str, str]]:
     """(kind of object, attribute) that the adapter reads or sets on the host's objects."""
-    found = {pair for path in ADAPTER for pair in reads(path) if pair[0] in OBJECTS}
+    found = {pair for path in ADAPTER for pair in reads(path, asking=asking) if pair[0] in OBJECTS}
     return sorted(pair for pair in found if not pair[1].startswith("_"))
 
 
-def settings_read() -> list[str]:
-    found = {name for path in ADAPTER for root, name in reads(path) if root == "opts"}
+def settings_read(*, asking: bool = True) -> list[str]:
+    found = {name for path in ADAPTER for root, name in reads(path, asking=asking) if root == "opts"}
     return sorted(found - {"add_option", "data", "data_labels", "_"})
 
 
@@ -237,25 +253,33 @@ def test_what_the_adapter_reads_is_in_the_stand_in(kind: str, name: str) -> None
 
 
 @real
-@pytest.mark.parametrize(("file", "name"), taken_from_the_host())
+@pytest.mark.parametrize(("file", "name"), taken_from_the_host(asking=False))
 def test_what_the_adapter_takes_is_in_the_host(file: str, name: str) -> None:
     assert defined(hosts_file(file), name)
 
 
 @real
-@pytest.mark.parametrize(("kind", "name"), read_from_objects())
+@pytest.mark.parametrize(("kind", "name"), read_from_objects(asking=False))
 def test_what_the_adapter_reads_is_in_the_host(kind: str, name: str) -> None:
     file, classes = OBJECTS[kind]
     assert any(name in attributes_of(hosts_file(file), one) for one in classes)
 
 
+def settings_of_the_host() -> set[str]:
+    return set(re.findall(r"""["'](\w+)["']: OptionInfo""", hosts_texts("modules/shared_options.py")))
+
+
 @real
 def test_settings() -> None:
-    theirs = hosts_texts("modules/shared_options.py")
+    assert set(settings_read(asking=False)) <= settings_of_the_host()
+
+
+@real
+@of_the_stand_in
+def test_settings_of_the_stand_in() -> None:
     ours = re.findall(r'^    "(\w+)"', (STAND_IN / "modules" / "shared_options.py").read_text(), re.MULTILINE)
-    assert ours
-    keys = re.findall(r"""["'](\w+)["']: OptionInfo""", theirs)
-    assert {*ours, *settings_read()} <= set(keys)
+    assert set(settings_read()) <= {*ours, *settings_read(asking=False)}
+    assert ours and {*ours, *settings_read()} <= settings_of_the_host()
 
 
 @real
@@ -281,7 +305,7 @@ def test_javascript_of_the_page(bare: Host) -> None:
     for name in known:
         assert re.search(rf"function {name}\(", text)
     page = hosts_texts("modules/ui*.py")
-    for name in re.findall(r"get_tab_index\('(\w+)'\)", used):
+    for name in re.findall(r"(?:get_tab_index|getElementById)\('(\w+)'\)", used):
         assert re.search(rf"""elem_id=["']{name}["']""", page)
 
 
@@ -320,6 +344,7 @@ def evaluate(expression: ast.expr, **names: Any) -> Any:
 
 
 @real
+@of_the_stand_in
 def test_the_rule_for_skipped_rows(bare: Host) -> None:
     """`a1111.skips_uncond` predicts it: against the host's own conditions."""
     forward = attributes_of(hosts_file("modules/sd_samplers_cfg_denoiser.py"), "CFGDenoiser")["forward"]

@@ -193,7 +193,7 @@ def test_unforeseen_errors_of_the_conditioning_call_leave_nothing_on_p(
 
     monkeypatch.setattr(host.ours("jobs.maps"), "conditioning", out_of_memory)
     p = host.img2img(ramp())
-    with pytest.raises(MemoryError):
+    with pytest.raises(Depth2ImgError, match=r"failed in the conditioning.*MemoryError: no room"):
         host.run(p)
     assert host.left_on(p) == []
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -55,6 +56,23 @@ def test_it_may_run_again_on_the_same_p(host: Host) -> None:
     host.run(p)
     host.run(host.img2img(blobs(1)))
     assert torch.equal(host.seen[-1], host.seen[-3])
+
+
+def test_a_copy_of_p_is_a_pass_of_its_own(host: Host) -> None:
+    """It carries the request of the job that it was copied from, whose frame is the whole picture."""
+    outer = host.img2img(ramp(), args=({"strength": 0.5},))
+
+    def copied(picture: Image.Image) -> Any:
+        p = masked(host, picture, (24, 16, 72, 48))
+        p.__dict__ = {**copy.copy(outer).__dict__, **p.__dict__}
+        return p
+
+    finishing(host, outer, copied)
+    ours = host.seen[-1]
+    finishing(
+        host, host.img2img(ramp(), args=({"strength": 0.5},)), lambda picture: masked(host, picture, (24, 16, 72, 48))
+    )
+    assert torch.equal(ours, host.seen[-1]) and ours.any()
 
 
 def test_a_conditioning_that_no_job_asks_for_leaves_nothing(host: Host) -> None:

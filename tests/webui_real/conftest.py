@@ -69,8 +69,13 @@ def depth_host(host: Host) -> Iterator[Host]:
 
 
 @contextlib.contextmanager
-def hosted(folder: Path) -> Iterator[Host]:
-    """A WebUI with the bundled model, page and API, in a folder of its own: its pictures can be judged."""
+def hosted(folder: Path, beside: tuple[str, ...] = ()) -> Iterator[Host]:
+    """A WebUI with the bundled model, page and API, in a folder of its own: its pictures can be judged.
+
+    Args:
+        folder: of its own.
+        beside: see `running`.
+    """
     (folder / "checkpoints").mkdir(parents=True)
     embedded.install(folder / "checkpoints" / "depth2img-tiny.safetensors")
     with running(
@@ -78,6 +83,7 @@ def hosted(folder: Path) -> Iterator[Host]:
         checkpoints=folder / "checkpoints",
         checkpoint="depth2img-tiny.safetensors",
         interface=True,
+        beside=beside,
     ) as started:
         started.run("probe.watch()")
         yield started
@@ -101,7 +107,8 @@ def photograph(name: str, width: int = 192, height: int = 128) -> Image.Image:
     """A photograph that ships in scikit-image, cut to the proportions and resized."""
     import skimage
 
-    image = Image.open(Path(skimage.__file__).parent / "data" / f"{name}.png").convert("RGB")
+    (path,) = (Path(skimage.__file__).parent / "data").glob(f"{name}.*")
+    image = Image.open(path).convert("RGB")
     scale = min(image.width / width, image.height / height)
     cut_width, cut_height = int(width * scale), int(height * scale)
     left, top = (image.width - cut_width) // 2, (image.height - cut_height) // 2
@@ -110,13 +117,16 @@ def photograph(name: str, width: int = 192, height: int = 128) -> Image.Image:
 
 def grid_args(host: Host, *axes: str) -> list[Any]:
     """Arguments of the X/Y/Z script in csv mode: name and values of one to three axes."""
-    titles = host.run(
+    titles, parameters = host.run(
+        "import inspect\n"
         "m = [d.module for d in sys.modules['modules.scripts'].scripts_data if d.path.endswith('xyz_grid.py')][0]\n"
-        "result = [o.label for o in m.axis_options if type(o) == m.AxisOption or o.is_img2img]"
+        "titles = [o.label for o in m.axis_options if type(o) == m.AxisOption or o.is_img2img]\n"
+        "result = titles, list(inspect.signature(m.Script.run).parameters)"
     )
     names = [*axes, *["Nothing", ""] * 3][:6]
     flat = [value for at in (0, 2, 4) for value in (titles.index(names[at]), names[at + 1], [])]
-    return [*flat, True, True, False, False, False, False, False, 0, True]
+    switches = {"draw_legend": True, "include_lone_images": True, "margin_size": 0, "csv_mode": True}
+    return [*flat, *(switches.get(name, False) for name in parameters[2 + len(flat) :])]
 
 
 @pytest.fixture(scope="session")

@@ -13,7 +13,7 @@ import endurance
 import pytest
 import requests
 from endurance import EXACT, Request, held, picture
-from host import Host, Refused, running, to_base64
+from host import STARTED, Host, Refused, running, to_base64
 
 MODEL = f"{endurance.CHECKPOINT}.safetensors"
 
@@ -181,7 +181,8 @@ def test_reload_ui_during_a_job(checkpoints: Path, tmp_path: Path) -> None:
         while time.monotonic() < until:
             try:
                 host.run("probe.on_step = None")
-                if host.get("/depth2img/v1/status")["state"] == "ready":
+                again = host.log.read_text(errors="replace").count(STARTED) > 1
+                if again and host.get("/depth2img/v1/status")["state"] == "ready":
                     break
             except (requests.RequestException, Refused):
                 time.sleep(0.5)

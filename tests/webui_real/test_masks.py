@@ -165,6 +165,7 @@ def test_own_map_under_the_mask(depth_host: Host, astronaut: Image.Image, area: 
     assert "Depth under mask: map" in result.infotexts[0]
 
 
+@pytest.mark.needs("mask of any size")
 def test_a_mask_of_another_size_than_the_picture(depth_host: Host, astronaut: Image.Image) -> None:
     """The host's box reaches outside of the picture then; it goes on, and so does the extension."""
     depth_host.img2img(astronaut, mask=mask((250, 200, 300, 250), (384, 256)), **ONLY_MASKED)

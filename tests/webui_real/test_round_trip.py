@@ -76,11 +76,11 @@ CASES = covering()
 def bundled(bundled: Host) -> Host:
     """With another extension's estimator: brightness."""
     bundled.run(
-        "from depth2img import DepthMap, estimators\n"
+        "from depth2img import DepthMap, register_estimator\n"
         "class Bright:\n"
         "    key = 'bright'\n"
         "    def estimate(self, picture): return DepthMap(picture.mean(axis=2))\n"
-        f"estimators.register_estimator({ANOTHER!r}, Bright, replace=True)"
+        f"register_estimator({ANOTHER!r}, Bright, replace=True)"
     )
     return bundled
 

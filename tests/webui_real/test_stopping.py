@@ -10,6 +10,7 @@ from PIL import Image
 INSIDE = {
     "before_process": ("script", "_switch"),
     "process": ("jobs.hook", "begin"),
+    "the conditioning": ("jobs.maps", "condition"),
     "a step of the sampler": ("jobs.denoise", "request_of"),
     "postprocess_image": ("jobs.results", "score"),
     "postprocess": ("page.preview", "keep"),
