@@ -154,7 +154,15 @@ class PanelPage {
       this.pending = { since: Date.now(), seen: false };
       this.stage.working(true);
     }
+    const remedy = event.type === "click" && event.target.closest?.(`#${CSS.escape(this.config.parts.message)} .depth2img-remedy`);
+    if (remedy) this.choose(remedy.dataset.option, Number(remedy.dataset.choice));
     if (this.visible) requestAnimationFrame(() => this.stage.update());
+  }
+
+  /** Take a choice of an option, by its number, and estimate again. */
+  choose(name, choice) {
+    this.element(name)?.querySelectorAll("input[type=radio]")[choice]?.click();
+    requestAnimationFrame(() => this.part("estimate")?.click());
   }
 
   tick() {

@@ -61,6 +61,9 @@ def hints(depth: DepthMap, options: DepthOptions) -> dict[str, str]:
     return found
 
 
+AS_DISTANCES: Final = "choose 'Map holds': Distance"
+"""The remedy that a page offers as a button beside the sentence; only where it is one is it worded so."""
+
 REMEDIES: Final = {
     "nearness": "'Map holds': Distance if the numbers are distances, otherwise 'Invert'",
     "distance": "'Map holds': Nearness",

@@ -15,6 +15,7 @@ from typing import Any, Final
 
 import gradio as gr
 
+from ..depth.hints import AS_DISTANCES
 from ..errors import NoDepthError
 from ..options import CHECKPOINT, OPTIONS, uses_own_map
 from . import versions, view
@@ -230,8 +231,17 @@ def in_section(section: str) -> list[str]:
     return [option.name for option in sorted(inside, key=lambda option: option.rank)]
 
 
+AS_DISTANCES_BUTTON: Final = (
+    ' <button type="button" class="depth2img-remedy" data-option="holds" '
+    f'data-choice="{list(OPTIONS["holds"].choices).index("distance")}">Use as distances</button>'
+)
+"""The page (javascript/depth2img.mjs) clicks the choice of that number."""
+
+
 def note(text: str, kind: str = "info", *, state: str = "", side: int | None = None) -> str:
     """Make a line of HTML for `Panel.message` or `Panel.status`; the text is escaped.
+
+    Where the text says that a map may hold distances, a button beside it chooses that and estimates again.
 
     Args:
         text: plain text.
@@ -239,9 +249,10 @@ def note(text: str, kind: str = "info", *, state: str = "", side: int | None = N
         state: state that the page reads from the line, as `data-state`.
         side: the model's own side in pixels, as `data-side`.
     """
+    remedy = AS_DISTANCES_BUTTON if AS_DISTANCES in text else ""
     kind, state, text = html.escape(kind), html.escape(state), html.escape(text)
     own_side = "" if side is None else f' data-side="{side:d}"'
-    return f'<p class="depth2img-note depth2img-{kind}" data-state="{state}"{own_side}>{text}</p>'
+    return f'<p class="depth2img-note depth2img-{kind}" data-state="{state}"{own_side}>{text}{remedy}</p>'
 
 
 def _hint(tab: str) -> str:

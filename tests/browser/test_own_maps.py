@@ -51,3 +51,21 @@ def test_a_message_says_what_is_noteworthy(panel: Panel) -> None:
     panel.estimate()
     message = panel.part("message").inner_text()
     assert "seems to hold distances: the channel is called Z" in message and "lies within" in message
+
+
+def test_the_remedy_is_a_click(panel: Panel) -> None:
+    """It chooses "Map holds": Distance, and estimates again."""
+    panel.own(CASES / "bl_Z.exr")
+    panel.size(128, 128)
+    panel.part("holds").get_by_text("Nearness").first.click()
+    panel.estimate()
+    before = panel.stage.get_attribute("data-shown")
+    panel.part("message").get_by_role("button", name="Use as distances").click()
+    panel.wait("(stage, before) => stage.dataset.shown && stage.dataset.shown !== before", before)
+    assert panel.part("holds").locator("input[type=radio]:checked").count() == 1
+    assert panel.part("message").get_by_role("button").count() == 0
+    assert "seems to hold distances" not in panel.part("message").inner_text()
+    shown = panel.pixels()[:, :, 0]
+    rows, columns = (np.arange(128) * side // 128 for side in shown.shape)
+    # Grey levels of 8 bits, on a canvas that the browser has scaled.
+    assert np.corrcoef(shown[np.ix_(rows, columns)].ravel(), TRUTH.ravel())[0, 1] >= 0.98

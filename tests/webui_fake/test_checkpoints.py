@@ -181,3 +181,24 @@ def test_the_section_is_in_both_tabs_and_saved_nowhere(ours: ModuleType, file: P
         assert all(component.do_not_save_to_config for component in section)
     done = page.press("Set up", "own.safetensors", planned)
     assert "Done" in done[1]
+
+
+def test_trained_checkpoints_are_whole_in_the_panel_too(ours: ModuleType, host: Host) -> None:
+    """Names behind a prefix, averages beside the weights; a UNet alone gets the command that completes it."""
+    folder = Path(host.sd_models.model_path)
+    sparse.write(folder / "trained.safetensors", {f"module.{name}": shape for name, shape in NAMES.items()})
+    report, plan, *_ = ours.look("trained.safetensors")
+    assert (
+        "is whole and works" in report
+        and "put something into the names of its weights" in report
+        and "will be written" in plan
+    )
+    averages = {"model_ema.diffusion_modelout2weight": (4, 320, 3, 3)}
+    sparse.write(folder / "both.safetensors", {**NAMES, **averages})
+    report, *_ = ours.look("both.safetensors")
+    assert "is whole and works" in report and "both-ema.safetensors --ema`" in report
+    unet = {name: shape for name, shape in NAMES.items() if name.startswith(keys.UNET)}
+    sparse.write(folder / "unet.safetensors", unet)
+    report, plan, button, _ = ours.look("unet.safetensors")
+    assert "a UNet of a depth checkpoint, alone" in report and "--base 512-depth-ema.safetensors" in report
+    assert "is not set up" in plan and hidden(button)

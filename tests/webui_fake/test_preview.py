@@ -465,3 +465,30 @@ def test_fill_under_the_mask_of_only_masked_is_the_jobs(host: Host, estimate_on:
 def bump(x: torch.Tensor) -> torch.Tensor:
     """Waves, so that what is filled differs from what was there."""
     return torch.sin(torch.arange(x.shape[-1]) / 3).expand(x.shape[0], 1, *x.shape[-2:]).squeeze(1)
+
+
+@pytest.mark.parametrize(
+    ("name", "holds", "offered"),
+    [
+        ("bl_Z.exr", "nearness", True),
+        ("zinv.npy", "nearness", True),
+        ("bl_Z.exr", "distance", False),
+        ("hw.npy", "nearness", False),
+    ],
+)
+def test_a_map_that_may_hold_distances_has_a_button(page: Page, name: str, holds: str, offered: bool) -> None:
+    """It names the choice by its number, which is that of the table."""
+    path = Path(__file__).parents[1] / "library" / "cases" / name
+    values = dict(zip(page_options(), page.defaults, strict=True)) | {
+        "source": "map",
+        "depth_map": path,
+        "holds": holds,
+    }
+    around = (None, 4, 0, 0, 1, 0, 32, 0, 96, 64, 1.0)
+    _, message = page.press("Estimate depth", 0, 0, *held(), *around, *values.values())
+    assert ("Use as distances</button>" in message) is offered
+    if offered:
+        from depth2img import OPTIONS
+
+        [number] = re.findall(r'data-option="holds" data-choice="(\d)"', message)
+        assert list(OPTIONS["holds"].choices)[int(number)] == "distance"

@@ -94,8 +94,9 @@ def of_reading(file: CheckpointFile, types: Collection[str]) -> list[Fault]:
     plain = path.with_name(f"{path.stem}-plain.safetensors")
     fix = f"{command('checkpoint', 'convert', path, plain)} writes it for programs that do not read it so."
     if weights.wrapped:
-        where = f"behind '{weights.prefix[:60]}'" if weights.prefix else "with parts of names in between"
-        what = f"Its weights lie {where}, as its training program wrote them; they are found there."
+        what = "Its training program has put something into the names of its weights; they are found nevertheless."
+        if weights.prefix:
+            what = f"Its training program has saved its weights behind '{weights.prefix[:60]}'; they are found there."
         more = f" {weights.outside:,} other tensors are left out." if weights.outside else ""
         faults.append(Fault("wrapped", what + more, fix, False))
     if weights.is_ema:
