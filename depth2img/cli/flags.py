@@ -13,9 +13,11 @@ from typing import Any, Final, TypeVar
 
 import click
 
+from ..diffusion.repeat import read_job
 from ..diffusion.settings import DEVICES, DTYPES, SETTINGS, Settings
 from ..errors import OptionError
 from ..io.pairing import composed
+from ..io.saving import read_infotext
 from ..options import OPTIONS, WEBUI_ONLY, DepthOptions, deciding_payloads
 from ..table import Option
 
@@ -66,6 +68,29 @@ output_flag = click.option(
     "-o", "--output", type=PATH, help="File to write, or an existing folder.  [default: the current folder]"
 )
 pictures_argument = click.argument("pictures", nargs=-1, required=True, type=PATH)
+
+
+def _from_picture(context: click.Context, _: click.Parameter, picture: Path | None) -> None:
+    """Make the job in a picture's infotext the defaults of the other flags."""
+    if picture is None:
+        return
+    job = read_job(read_infotext(picture))
+    for note in job.notes:
+        click.echo(f"{picture}: {note}", err=True)
+    known = {name: value for name, value in job.values.items() if name not in NO_FLAG}
+    context.default_map = {**(context.default_map or {}), **known}
+
+
+from_flag = click.option(
+    "--from",
+    type=PATH,
+    metavar="PICTURE",
+    is_eager=True,
+    expose_value=False,
+    callback=_from_picture,
+    help="Repeat the job in this picture's infotext, which the WebUI or this command wrote, with the WebUI's noise if "
+    "it is the WebUI's; flags override it. The picture that it was made from is given as usual.",
+)
 
 
 def option_flag(option: Option) -> Callable[[Command], Command]:

@@ -27,6 +27,7 @@ from .estimator import estimator
 from .flags import (
     device_flag,
     dtype_flag,
+    from_flag,
     json_flag,
     library_flags,
     model_flag,
@@ -178,7 +179,8 @@ Examples:
   depth2img generate room.png -p "an empty floor" --mask mask.png --masked-content fill --under-mask fill
   depth2img generate photo.jpg -m 512-depth-ema.safetensors -p "an oil painting" --depth own-map.png
   depth2img generate a.png b.png -o results --depth-from pose.jpg --json
-  depth2img generate photo.jpg -p "an oil painting" --hr-scale 1.5 --hires estimate"""
+  depth2img generate photo.jpg -p "an oil painting" --hr-scale 1.5 --hires estimate
+  depth2img generate photo.jpg -m 512-depth-ema.safetensors --from 00012-1234.png"""
 )
 @pictures_argument
 @output_flag
@@ -191,6 +193,7 @@ Examples:
 @speed_flags
 @library_flags
 @json_flag
+@from_flag
 @flags.setting_flags()
 @flags.depth_flags()
 def generate(

@@ -9,12 +9,12 @@ from typing import Any, Final
 from ..depth.scores import FIDELITY
 from ..options import DepthOptions
 from ..table import Option, written
-from .settings import SETTINGS, Settings
+from .settings import SAMPLERS, SETTINGS, Settings
 
 ORDER: Final = (
-    *("Steps", "Sampler", "CFG scale", "Seed", "Size", "Model", "Denoising strength"),
+    *("Steps", "Sampler", "Schedule type", "CFG scale", "Seed", "Size", "Model", "Denoising strength"),
     *("Mask mode", "Mask blur", "Inpaint area", "Masked area padding", "Masked content"),
-    *("Hires upscale", "Hires upscaler", "Hires denoising strength", "Hires steps"),
+    *("Hires upscale", "Hires upscaler", "Hires denoising strength", "Hires steps", "RNG"),
 )
 """The WebUI's order of its keys (`create_infotext`, 1.10.1); keys of other settings follow in the table's order."""
 
@@ -48,6 +48,8 @@ def infotext(
         if not unused.get(option.section, False):
             pairs[option.infotext] = _shown(option, value)
     pairs["CFG scale"] = cfg_scale
+    if settings.noise == "webui":
+        pairs |= {"Schedule type": _schedule_type(settings), "RNG": "CPU"}
     if settings.inpaint_area != "only masked":
         pairs.pop(SETTINGS["only_masked_padding"].infotext, None)
     known = [key for key in ORDER if key in pairs]
@@ -58,6 +60,14 @@ def infotext(
     return (
         f"{settings.prompt}{negative}\n{', '.join(f'{key}: {_quoted(value)}' for key, value in pairs.items())}".strip()
     )
+
+
+def _schedule_type(settings: Settings) -> str:
+    """Name the schedule type as the WebUI does: "automatic" by what it stood for, unless that is "uniform"."""
+    kind, automatic = settings.schedule_type, SAMPLERS[settings.sampler].schedule_type
+    if kind == "automatic" and automatic != "uniform":
+        kind = automatic
+    return SETTINGS["schedule_type"].choices[kind]
 
 
 def _shown(option: Option, value: Any) -> Any:

@@ -171,7 +171,9 @@ def _batch(encoder: Encoder, group: Sequence[Prepared], depth: torch.Tensor) -> 
     settings, options, networks = group[0].job.settings, group[0].job.options, encoder.networks
     device, dtype = networks.device, networks.dtype
     generators = [torch.Generator().manual_seed(one.job.settings.seed) for one in group]
-    latents = sampling.encode(networks, _stacked(networks, [one.frame.picture for one in group]), generators)
+    # The WebUI's noise is the generator's first; what it draws for the encoder comes from elsewhere, without a seed.
+    of_encoder = None if settings.noise == "webui" else generators
+    latents = sampling.encode(networks, _stacked(networks, [one.frame.picture for one in group]), of_encoder)
     keep = _keep([one.frame for one in group])
     if keep is not None:
         keep = keep.to(device, dtype)

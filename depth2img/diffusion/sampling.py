@@ -14,6 +14,7 @@ from ..depth.schedule import conditional, unconditional
 from ..errors import Depth2ImgError
 from ..options import DepthOptions
 from . import libraries
+from .courses import Course, webui_course
 from .networks import Networks
 from .settings import SAMPLERS, Settings, Steps
 from .text import StepText, Text, Texts
@@ -97,17 +98,21 @@ def noise_like(latents: torch.Tensor, generators: Sequence[torch.Generator]) -> 
     return torch.cat(drawn).to(latents.device)
 
 
-def encode(networks: Networks, pictures: torch.Tensor, generators: Sequence[torch.Generator]) -> torch.Tensor:
+def encode(networks: Networks, pictures: torch.Tensor, generators: Sequence[torch.Generator] | None) -> torch.Tensor:
     """Encode pictures into latents, drawn from the encoder's distribution and scaled.
 
     Args:
         networks: the model.
         pictures: float (B, 3, H, W), -1..1, on the model's device.
-        generators: one per picture.
+        generators: one per picture; None takes the distribution's mean.
 
     Returns:
         (B, 4, H/8, W/8).
     """
+    if generators is None:
+        return (
+            torch.cat([networks.vae.encode(picture[None]).latent_dist.mode() for picture in pictures]) * networks.scale
+        )
     each = [
         networks.vae.encode(picture[None]).latent_dist.sample(generator=generator)
         for picture, generator in zip(pictures, generators, strict=True)
@@ -150,7 +155,7 @@ def sample(
     Args:
         networks: the model.
         batch: the latents and their conditioning.
-        settings: `sampler` and `cfg_scale` are read.
+        settings: `sampler`, `noise`, `schedule_type` and `cfg_scale` are read.
         steps: of this pass.
         on_step: called after each step.
 
@@ -159,12 +164,12 @@ def sample(
     """
     if steps.run == 0:
         return batch.latents
-    scheduler = make_scheduler(networks, settings.sampler)
-    timesteps = _timesteps(scheduler, steps)
+    course = _course(networks, settings, steps)
+    scheduler, timesteps = course.scheduler, course.timesteps
     of_unet = timesteps.to(networks.device)
     noise = noise_like(batch.latents, batch.generators)
     start = _start(batch)
-    latents = scheduler.add_noise(start, noise, timesteps[:1].repeat(len(start)))
+    latents = scheduler.add_noise(start, noise, course.start.repeat(len(start)))
     extra = _step_arguments(scheduler, batch.generators)
     guidance = settings.cfg_scale if settings.cfg_scale is not None else networks.cfg_scale
     texts = Texts(batch.text)
@@ -187,8 +192,11 @@ def sample(
     return result
 
 
-def _timesteps(scheduler: Any, steps: Steps) -> torch.Tensor:
-    """Set a scheduler to the steps, and return those timesteps that are run, on the CPU."""
+def _course(networks: Networks, settings: Settings, steps: Steps) -> Course:
+    """Set a scheduler to the steps of a pass."""
+    scheduler = make_scheduler(networks, settings.sampler)
+    if settings.noise == "webui":
+        return webui_course(scheduler, settings, steps)
     count = min(steps.of, int(scheduler.config.num_train_timesteps))  # the number of noise levels
     # On the CPU, where a scheduler looks its numbers up: on a card it would wait for each of them.
     scheduler.set_timesteps(count, device="cpu")
@@ -196,7 +204,7 @@ def _timesteps(scheduler: Any, steps: Steps) -> torch.Tensor:
     if hasattr(scheduler, "set_begin_index"):
         scheduler.set_begin_index(begin)
     timesteps: torch.Tensor = scheduler.timesteps[begin:]
-    return timesteps
+    return Course(scheduler, timesteps, timesteps[:1])
 
 
 def _start(batch: Batch) -> torch.Tensor:

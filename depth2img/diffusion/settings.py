@@ -34,12 +34,14 @@ class Sampler:
         scheduler: its class in diffusers.
         arguments: arguments for the class, besides the model's noise schedule.
         calls: calls of the UNet for a step; schedules in prompts count these, as in the WebUI.
+        schedule_type: what "automatic" means in the WebUI.
     """
 
     label: str
     scheduler: str
     arguments: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     calls: int = 1
+    schedule_type: str = "uniform"
 
 
 SAMPLERS: Final[Mapping[str, Sampler]] = {
@@ -47,8 +49,12 @@ SAMPLERS: Final[Mapping[str, Sampler]] = {
     "euler": Sampler("Euler", "EulerDiscreteScheduler"),
     "euler a": Sampler("Euler a", "EulerAncestralDiscreteScheduler"),
     "dpm++ 2m": Sampler(
-        "DPM++ 2M", "DPMSolverMultistepScheduler", {"algorithm_type": "dpmsolver++", "solver_order": 2}
+        "DPM++ 2M",
+        "DPMSolverMultistepScheduler",
+        {"algorithm_type": "dpmsolver++", "solver_order": 2},
+        schedule_type="karras",
     ),
+    "heun": Sampler("Heun", "HeunDiscreteScheduler", calls=2),
 }
 
 
@@ -113,6 +119,23 @@ class Settings:
         {name: sampler.label for name, sampler in SAMPLERS.items()},
         infotext="Sampler",
         silent=(),
+        section="sampling",
+        look="dropdown",
+    )
+    noise: str = choice(
+        "diffusers",
+        "Noise",
+        "Noise, noise levels and steps as diffusers has them, or as the WebUI has them with the noise of a CPU: "
+        "then a job gives the WebUI's picture.",
+        {"diffusers": "diffusers", "webui": "WebUI"},
+        section="sampling",
+        look="dropdown",
+    )
+    schedule_type: str = choice(
+        "automatic",
+        "Schedule type",
+        "Noise levels with the WebUI's noise; automatic is what suits the sampler. DDIM has its own.",
+        {"automatic": "Automatic", "uniform": "Uniform", "karras": "Karras", "exponential": "Exponential"},
         section="sampling",
         look="dropdown",
     )

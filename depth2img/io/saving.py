@@ -14,6 +14,7 @@ from PIL.PngImagePlugin import PngInfo
 
 from ..errors import OptionError
 from .atomic import write_file
+from .images import decoding, open_image, read_file
 from .pairing import PICTURE_KINDS
 
 EXIF_FOLDER: Final = 0x8769
@@ -55,6 +56,25 @@ def save_picture(picture: npt.NDArray[np.uint8] | Image.Image, path: Path, *, in
     content = io.BytesIO()
     image.save(content, kind, quality=95, **_notes(kind, infotext))
     write_file(path, content.getvalue(), what="The picture")
+
+
+def read_infotext(path: Path) -> str:
+    """Return the infotext of a picture file, as `save_picture` and the WebUI write it; empty without one.
+
+    Raises:
+        PictureError: the file cannot be read as a picture.
+    """
+    image = open_image(read_file(path))
+    found = image.info.get("parameters")
+    if isinstance(found, str):
+        return found
+    with decoding(f"The EXIF of {path.name} cannot be read.", fix="Save it again."):
+        exif: Any = image.getexif()
+        comment = exif.get_ifd(EXIF_FOLDER).get(USER_COMMENT, b"")
+    if not isinstance(comment, bytes) or not comment.startswith(b"UNICODE\0"):
+        return ""
+    text = comment[8:]
+    return text.decode("utf-16-le" if text[1:2] == b"\0" else "utf-16-be", "replace")
 
 
 def _notes(kind: str, infotext: str) -> dict[str, Any]:

@@ -5,16 +5,16 @@ Needs WEBUI_DIR, and of packages lark, torch and open_clip.
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import os
 import sys
 import types
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
-from unittest import mock
 
 import torch
 
@@ -26,6 +26,21 @@ class NoWords:
 
     def find_embedding_at_position(self, tokens: Any, position: int) -> tuple[None, None]:
         return None, None
+
+
+@contextlib.contextmanager
+def imported_as(fakes: Mapping[str, Any]) -> Iterator[None]:
+    """Let imports in the block find these; what else they bring in stays, unlike with `mock.patch.dict`."""
+    before = {name: sys.modules.get(name) for name in fakes}
+    sys.modules.update(fakes)
+    try:
+        yield
+    finally:
+        for name, module in before.items():
+            if module is None:
+                del sys.modules[name]
+            else:
+                sys.modules[name] = module
 
 
 def load(name: str) -> Any:
@@ -63,10 +78,10 @@ def load_encoder(encode: Callable[[torch.Tensor], torch.Tensor], words: Any = No
     }
     for name, part in parts.items():
         setattr(host, name, part)
-    with mock.patch.dict(sys.modules, {"modules": host, **{f"modules.{name}": part for name, part in parts.items()}}):
-        host.sd_hijack_clip = load("sd_hijack_clip")  # type: ignore[attr-defined]
-        sys.modules["modules.sd_hijack_clip"] = host.sd_hijack_clip  # type: ignore[attr-defined]
-        module = load("sd_hijack_open_clip")
+    with imported_as({"modules": host, **{f"modules.{name}": part for name, part in parts.items()}}):
+        clip = host.sd_hijack_clip = load("sd_hijack_clip")  # type: ignore[attr-defined]
+        with imported_as({"modules.sd_hijack_clip": clip}):
+            module = load("sd_hijack_open_clip")
     wrapped = SimpleNamespace(encode_with_transformer=encode)
     return module.FrozenOpenCLIPEmbedderWithCustomWords(wrapped, hijack)
 
