@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from .diffusion.job import Generated, Job
     from .diffusion.settings import Settings
     from .errors import (
+        Cancelled,
         CheckpointError,
         Depth2ImgError,
         DepthMapError,
@@ -40,6 +41,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "OPTIONS",
+    "Cancelled",
     "CheckpointError",
     "Depth2ImgError",
     "DepthCache",
@@ -75,6 +77,7 @@ _MODULES: Final = {
     "diffusion.job": ("Generated", "Job"),
     "diffusion.settings": ("Settings",),
     "errors": (
+        "Cancelled",
         "CheckpointError",
         "Depth2ImgError",
         "DepthMapError",

@@ -65,6 +65,10 @@ class EstimatorError(Depth2ImgError):
     """A depth estimator is unknown, or returned something that is not a depth map."""
 
 
+class Cancelled(Exception):
+    """A job was stopped on purpose: raise it in `on_step`. Not an error of the library, so not a `Depth2ImgError`."""
+
+
 class LibraryError(Depth2ImgError):
     """An installed library is too old or too new."""
 

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
+from .. import __version__
 from ..depth.colour_maps import COLOUR_MAPS
 from ..diffusion.settings import Settings, in_section
 from ..errors import Depth2ImgError, OptionError
@@ -71,7 +72,7 @@ ENVIRONMENT: Final = {
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
     epilog="Start with: depth2img demo",
 )
-@click.version_option(package_name="sd-webui-depth2img")
+@click.version_option(__version__, prog_name="depth2img")
 def app() -> None:
     """Stable Diffusion 2 depth-to-image: generate pictures that keep the depth of a given one."""
 

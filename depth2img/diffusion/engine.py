@@ -6,9 +6,11 @@ pictures, masks -> frames -> depth maps -> conditioning -> sampler -> pictures
 from __future__ import annotations
 
 import dataclasses
+import functools
+import threading
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Concatenate, Final, ParamSpec, TypeVar
 
 from ..depth.adjustments import sequence_span
 from ..depth.depth_map import DepthMap, Span
@@ -16,8 +18,9 @@ from ..depth.masks import read_mask
 from ..depth.resolve import Basis, PlacedMap, Resolved, resolve
 from ..depth.scores import structure
 from ..depth.sources import Sources, read_sources
-from ..errors import OptionError, PictureError
+from ..errors import Depth2ImgError, OptionError, PictureError
 from ..estimators.cache import DepthCache
+from ..estimators.devices import release_memory
 from ..estimators.pool import EstimatorPool
 from ..io.images import Picture, read_picture, to_float
 from ..options import CHECKPOINT, DepthOptions
@@ -36,9 +39,28 @@ from .sampling import Step
 from .settings import LARGEST_SEED, Settings
 from .text import Encoder, read_passes
 
+Given = ParamSpec("Given")
+Result = TypeVar("Result")
+
+
+def _one_at_a_time(
+    method: Callable[Concatenate[Engine, Given], Result],
+) -> Callable[Concatenate[Engine, Given], Result]:
+    """Make a method of an engine wait until no other thread is inside one."""
+
+    @functools.wraps(method)
+    def run(engine: Engine, /, *args: Given.args, **kwargs: Given.kwargs) -> Result:
+        with engine._lock:
+            return method(engine, *args, **kwargs)
+
+    return run
+
 
 class Engine:
     """A depth model that generates.
+
+    Threads may share an engine: its methods run one after the other, in the order in which the lock is given. An engine
+    is a context manager that closes itself.
 
     Args:
         networks: from `load`.
@@ -48,10 +70,12 @@ class Engine:
     """
 
     def __init__(self, networks: Networks, pool: EstimatorPool | None = None, library: Library | None = None) -> None:
-        self.networks: Final = networks
+        device = networks.device
         self.library: Final = Library() if library is None else library
-        self.pool: Final = (own_pool() if pool is None else pool).on(lambda: networks.device)
+        self.pool: Final = (own_pool() if pool is None else pool).on(lambda: device)
+        self._networks: Networks | None = networks
         self._cache = DepthCache()
+        self._lock = threading.RLock()
 
     @classmethod
     def open(
@@ -68,6 +92,38 @@ class Engine:
         """Open a model by name; see `loader.load`."""
         return cls(load(source, device=device, dtype=dtype, compiled=compiled, low_memory=low_memory), pool, library)
 
+    @property
+    def networks(self) -> Networks:
+        """The model's networks.
+
+        Raises:
+            Depth2ImgError: the engine is closed.
+        """
+        if self._networks is None:
+            raise Depth2ImgError("The engine is closed.", fix="Open another with Engine.open.")
+        return self._networks
+
+    @_one_at_a_time
+    def close(self) -> None:
+        """Release the networks, the estimators and the maps that are kept; waits for a job that is running.
+
+        Every later use raises `Depth2ImgError`; closing again does nothing. Memory that others hold through
+        `networks` stays theirs.
+        """
+        if self._networks is None:
+            return
+        levers.release(self._networks)
+        self._networks = None
+        self._cache = DepthCache()
+        self.pool.unload()
+        release_memory()
+
+    def __enter__(self) -> Engine:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
     def estimate(self, picture: Picture, estimator: str = CHECKPOINT) -> DepthMap:
         """Estimate the depth map of a picture, uint8 (H, W, 3); it is kept for the next time.
 
@@ -80,6 +136,7 @@ class Engine:
         """
         return self.estimate_all([picture], estimator=estimator)[0]
 
+    @_one_at_a_time
     def estimate_all(
         self, pictures: Sequence[Picture], rows: int | None = 1, *, estimator: str = CHECKPOINT
     ) -> list[DepthMap]:
@@ -97,6 +154,7 @@ class Engine:
         own = self.networks.estimator
         return self._cache.get_or_estimate_all(unit, own.key, lambda some: own.estimate_all(some, rows))
 
+    @_one_at_a_time
     def preview(
         self, picture: object, settings: Settings, options: DepthOptions, *, mask: object = None
     ) -> PlacedMap | None:
@@ -134,7 +192,9 @@ class Engine:
             options: the depth options; by default depth is on and comes from each picture.
             masks: one per picture, white = repaint, of the picture's size.
             prompts: one per picture instead of `settings.prompt`.
-            on_step: called with the steps done and the steps in all.
+            on_step: called with the steps done and the steps in all, in the thread of the caller. An exception that it
+                raises, such as `Cancelled`, ends the job after that step and reaches the caller; the engine can be
+                used again.
 
         Raises:
             Depth2ImgError: something that was given cannot be used; the message says what to do.
@@ -155,6 +215,7 @@ class Engine:
             jobs.append(Job(picture, own, options, None if masks is None else masks[index]))
         return self.run(jobs, on_step=on_step)
 
+    @_one_at_a_time
     def run(
         self, jobs: Sequence[Job], *, rows: int | None = None, span: Span | None = None, on_step: Step | None = None
     ) -> list[Generated]:
@@ -194,6 +255,7 @@ class Engine:
         self._score(jobs, done, estimated)
         return [self._with_infotext(one, done[index]) for index, one in enumerate(prepared)]
 
+    @_one_at_a_time
     def span_of(self, job: Job, rows: int = 1) -> Span | None:
         """Return the range of one job's depth, for others to share; None where depth is off. `rows` as in `run`.
 

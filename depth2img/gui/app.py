@@ -22,7 +22,7 @@ from ..depth.sources import read_sources
 from ..diffusion.results import save_result
 from ..diffusion.results import view as view_of
 from ..diffusion.settings import SETTINGS, Settings, in_section
-from ..errors import Depth2ImgError, NoDepthError, OptionError
+from ..errors import Cancelled, Depth2ImgError, NoDepthError, OptionError
 from ..io.images import Picture, read_picture
 from ..io.uploads import uploaded
 from ..options import ADJUSTMENTS, OPTIONS, WEBUI_ONLY, DepthOptions
@@ -49,10 +49,6 @@ SURROUNDINGS: Final = panel.Surroundings(
     absent=WEBUI_ONLY,
 )
 STYLE: Final = "footer { display: none !important; } .gradio-container { max-width: 120em !important; }"
-
-
-class Interrupted(Exception):
-    """Raised inside a job after the user has pressed "Interrupt"."""
 
 
 class Backend:
@@ -145,7 +141,7 @@ class Backend:
             if on_step is not None:
                 on_step(done, total)
             if session in self._stopped:
-                raise Interrupted
+                raise Cancelled
 
         try:
             picture, mask = picture_and_mask(drawn)
@@ -158,7 +154,7 @@ class Backend:
                 if options.enabled:
                     self._jobs.put(session, self._view(drawn, settings, options))
             note = self._save(result, options) if self._folder is not None else ""
-        except Interrupted:
+        except Cancelled:
             return [], panel.note("Interrupted.")
         except Depth2ImgError as error:
             raise gr.Error(str(error)) from error

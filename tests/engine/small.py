@@ -129,7 +129,10 @@ def model(*, midas: bool = True, penultimate: bool = False) -> Model:
     """A small random model in memory."""
     described = config(midas=midas, penultimate=penultimate)
     states = {name: dict(network.state_dict()) for name, network in modules(midas=midas).items()}
-    states["text_encoder"].pop("text_model.embeddings.position_ids", None)
+    # As folders have the names; transformers 5 itself leaves out the prefix.
+    text = {f"text_model.{name.removeprefix('text_model.')}": value for name, value in states["text_encoder"].items()}
+    text.pop("text_model.embeddings.position_ids", None)
+    states["text_encoder"] = text
     return Model(
         name="small",
         config=described,
