@@ -12,7 +12,7 @@ from .. import estimators, settings
 from ..jobs.host_frame import HostFrame
 from . import checkpoints, fetching, status
 from .form import SETTINGS, SKETCH_ORIGINAL, TABS, Form, Framed, frame
-from .preview import PREVIEWS, failed, recall, show
+from .preview import JOBS, PREVIEWS, failed, show
 
 HOST_IDS: Final = {
     "img2img": (*TABS, *(name for name in SETTINGS if name != SKETCH_ORIGINAL)),
@@ -42,6 +42,7 @@ PAGES: Final = {
         ],
         width="img2img_width",
         height="img2img_height",
+        picture="img2img_image",
         result="#img2img_gallery .preview > img, #img2img_gallery img",
     ),
     "txt2img": panel.Surroundings(
@@ -108,7 +109,7 @@ def connect(*, tab: str, built: panel.Panel, toggle: Any, host: dict[str, Any]) 
         )
     built.interrupt.click(fn=None, inputs=[], outputs=[], cancels=[asked])
     info = host[f"generation_info_{tab}"]
-    built.recall.click(fn=recall, inputs=[info], outputs=outputs, show_progress="hidden")
+    panel.connect_recall(built, tab, PREVIEWS, JOBS.get, info)
     panel.connect_reuse(built, tab, PREVIEWS)
     _connect_checkpoints(built)
 
