@@ -101,7 +101,7 @@ class Forge:
         """See `base.Host.own_estimator`: it is read from the file."""
         if not self.is_depth(model):
             raise compat.no_depth_model(model)
-        return self._networks.of(model.filename)
+        return self._networks.of(getattr(model, "sd_checkpoint_info", model).filename)
 
     def known(self) -> Any | None:
         """See `base.Host.known`: the checkpoint of the drop-down, which the next job loads."""

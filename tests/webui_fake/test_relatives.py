@@ -225,6 +225,15 @@ def test_the_depth_network_comes_from_the_file(host: Host, bundled: Any, monkeyp
     assert adapter.own_estimator(bundled) is estimator
 
 
+def test_a_checkpoint_in_memory_is_estimated_by_its_entry_in_the_list(kind: str, host: Host, bundled: Any) -> None:
+    """ersatzForge's has no file name of its own."""
+    model = engine(kind, 5)
+    del model.filename
+    model.sd_checkpoint_info = bundled
+    adapter = host.ours("hosts").HOST
+    assert adapter.own_estimator(model) is adapter.own_estimator(bundled)
+
+
 def test_a_file_without_midas_says_so(host: Host, bundled: Any) -> None:
     path = Path(bundled.filename)
     weights = {key: value for key, value in load_file(path).items() if not key.startswith("depth_model.")}
