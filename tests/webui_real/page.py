@@ -67,14 +67,26 @@ class DepthPanel:
 
     def open(self) -> None:
         """Open the panel, whatever state it is in, without touching the toggle."""
-        header = self.part("enabled").locator(".label-wrap").first
-        if "open" not in (header.get_attribute("class") or "").split():
-            header.click()
+        if not self.is_open:
+            self.header.click()
         self.part("estimate").wait_for(state="visible")
 
     @property
-    def toggle(self) -> Locator:
+    def header(self) -> Locator:
+        return self.part("enabled").locator(".label-wrap").first
+
+    @property
+    def is_open(self) -> bool:
+        return "open" in (self.header.get_attribute("class") or "").split()
+
+    @property
+    def checkbox(self) -> Locator:
         return self.page.locator(f"#script_{self.tab}_depth_to_image_enabled-visible-checkbox")
+
+    @property
+    def toggle(self) -> Locator:
+        """What to click to switch depth on or off: 1.6 has no checkbox there, and an open panel is one that is on."""
+        return self.checkbox if self.checkbox.count() else self.header
 
     @property
     def stage(self) -> Locator:
@@ -85,7 +97,7 @@ class DepthPanel:
     def value(self, name: str) -> object | None:
         """Return the value of an option's control; None if the page does not show it now."""
         if name == "enabled":
-            return self.toggle.is_checked()
+            return self.checkbox.is_checked() if self.checkbox.count() else self.is_open
         kind, part = OPTIONS[name].kind, self.part(name)
         found = {
             "switch": "input[type=checkbox]",

@@ -56,11 +56,11 @@ def img2img(page: Page) -> DepthPanel:
 
 def test_preview_then_generate_in_img2img(page: Page, served: Host, files: Path) -> None:
     panel = img2img(page)
-    assert panel.toggle.is_checked()
+    assert panel.value("enabled")
     assert not panel.part("estimate").is_visible()  # closed at first, though switched on
     panel.upload("img2img_image", files / "astronaut.png")
     panel.open()
-    assert panel.toggle.is_checked()
+    assert panel.value("enabled")
     panel.estimate()
     message = panel.part("message").inner_text()
     assert "MiDaS" in message and "384 x 256" in message
