@@ -10,13 +10,6 @@ export function goodSize(width, height, side = 512, step = 64) {
   return width <= height ? [side, rounded(height)] : [rounded(width), side];
 }
 
-/** A box in fractions of a size -> whole pixels, at least one each way. */
-export function pixelBox(box, width, height) {
-  const [left, top, right, bottom] = box.map((part, i) => Math.round(part * (i % 2 ? height : width)));
-  const start = [Math.min(left, width - 1), Math.min(top, height - 1)];
-  return [...start, Math.min(width, Math.max(right, start[0] + 1)), Math.min(height, Math.max(bottom, start[1] + 1))];
-}
-
 /** Largest size with the given proportions inside a box. */
 export function contained(width, height, box) {
   const scale = Math.min(box.width / width, box.height / height);
@@ -26,11 +19,13 @@ export function contained(width, height, box) {
 /**
  * `parts`: the other modules; `config`: the server's description of the panel; `t`: text -> text in the user's language;
  * `read`: the values of the controls; `write(name, value)`: sets one; `result`: address of the latest result's picture;
- * `interrupt`: called by the button of that name; `paint(blob)`: takes the painted region as a file, null for none.
+ * `interrupt`: called by the button of that name; `paint(blob)`: takes the painted region as a file, null for none;
+ * `sample()`: puts the sample scene into the page.
  */
 export class Stage {
-  constructor({ document, parts, config, t, read, write, result, interrupt, paint }) {
-    Object.assign(this, { document, parts, config, t, read, write, result, interrupt, keepRegion: paint });
+  constructor({ document, parts, config, t, read, write, result, interrupt, paint, sample }) {
+    Object.assign(this, { document, parts, config, t, read, write, interrupt, sample, keepRegion: paint });
+    this.result = new parts.result.Result({ document, address: result });
     this.tables = Object.fromEntries(
       Object.entries(config.colour_maps).map(([name, text]) => [name, Uint8Array.from(atob(text), (c) => c.charCodeAt(0))]),
     );
@@ -52,13 +47,13 @@ export class Stage {
       this.root.dataset.shown = content.id;
       return;
     }
-    const [depth, picture, whole] = await Promise.all([content.depth, content.picture, content.whole].map((url) => this.image(url)));
+    const [depth, picture, whole] = await Promise.all([content.depth, content.picture, content.whole].map(this.parts.result.imageAt));
     const [width, height] = content.size;
     this.content = content;
     this.pictures = { picture, whole };
     this.values = this.parts.adjust.decode(pixels(this.document, depth));
     this.wholeSize = [width, height];
-    this.box = content.cut ? pixelBox(content.box, width, height) : null;
+    this.box = content.cut ? this.parts.result.pixelBox(content.box, width, height) : null;
     const shown = this.box ? [this.box[2] - this.box[0], this.box[3] - this.box[1]] : this.wholeSize;
     Object.assign(this, { width: shown[0], height: shown[1], settings: null });
     this.frame = picture ? [picture.naturalWidth, picture.naturalHeight] : shown;
@@ -69,6 +64,7 @@ export class Stage {
     this.inset();
     this.offer(content.inverted ? "inverted" : "");
     this.stale(false);
+    await this.fetchResult();
     this.update();
     this.root.dataset.shown = content.id;
   }
@@ -134,14 +130,29 @@ export class Stage {
     this.notes.inverted.hidden = what !== "inverted";
   }
 
-  resultChanged() {
-    this.compared.clear();
-    if (this.mode === "compare") this.paint();
+  async resultChanged() {
+    await this.fetchResult();
+    if (this.mode === "compare" || this.mode === "hover") this.paint();
+  }
+
+  /** Get the result that the shown map made, if it is the map of a job. */
+  async fetchResult() {
+    const { content } = this;
+    const made = content?.result ? await this.result.picture(content.box) : null;
+    if (content !== this.content) return;
+    this.made = made;
+    this.relief = null;
+    this.over.disabled = !made;
+  }
+
+  /** What the hover view shows as a relief: the result that the map made, unless the input is wanted. */
+  get relieved() {
+    return (this.over.checked && this.made) || this.pictures.picture || this.depthPicture();
   }
 
   /** The user's own region file: its address, null for none. */
   async setRegion(url) {
-    const image = await this.image(url);
+    const image = await this.parts.result.imageAt(url);
     this.notes.region.hidden = !url || Boolean(image);
     this.painter.setFile(image);
     this.update();
@@ -192,7 +203,7 @@ export class Stage {
   paintHover() {
     if (this.relief !== this.adjusted) {
       const bytes = this.parts.adjust.dilated(this.adjusted, this.width, this.height);
-      this.viewer.load(this.pictures.picture ?? this.depthPicture(), bytes, this.width, this.height);
+      this.viewer.load(this.relieved, bytes, this.width, this.height);
       this.relief = this.adjusted;
     }
     this.viewer.draw();
@@ -214,13 +225,10 @@ export class Stage {
   }
 
   async paintResult(canvas) {
-    const url = this.result();
-    if (!url) return this.paintFlat(canvas, this.pictures.picture ? "picture" : "depth");
-    if (!this.compared.has(url)) this.compared.set(url, await this.image(url));
-    const image = this.compared.get(url);
-    if (!image) return undefined;
-    canvas.width = image.naturalWidth;
-    canvas.height = image.naturalHeight;
+    const image = await this.result.picture(this.content.box);
+    if (!image) return this.paintFlat(canvas, this.pictures.picture ? "picture" : "depth");
+    canvas.width = image.width;
+    canvas.height = image.height;
     canvas.getContext("2d").drawImage(image, 0, 0);
     return undefined;
   }
@@ -310,6 +318,16 @@ export class Stage {
     }
   }
 
+  /** Save the hover view, as it is shown, as a page of its own. */
+  share() {
+    if (!this.adjusted) return;
+    const { adjusted: values, width, height, document, config } = this;
+    const { strength: movement, focus } = this.viewer.settings;
+    const depth = this.parts.adjust.encode(values);
+    const view = { document, title: this.t("Hover view"), picture: this.relieved, depth, width, height, movement, focus };
+    this.download(this.parts.share.shared(config.share, view), "hover-view.html");
+  }
+
   download(blob, name) {
     const link = this.document.createElement("a");
     link.href = URL.createObjectURL(blob);
@@ -322,7 +340,6 @@ export class Stage {
 
   build() {
     const { t } = this;
-    this.compared = new Map();
     this.root = this.ui.make("div", "depth2img-stage-inside");
     this.root.dataset.mode = this.mode;
     this.view = this.ui.make("div", "depth2img-view", this.root);
@@ -341,7 +358,9 @@ export class Stage {
     this.small.setAttribute("role", "img");
     this.small.setAttribute("aria-label", t("The part of the picture that is worked on"));
     this.reading = this.ui.make("div", "depth2img-reading", this.view);
-    this.empty = this.ui.make("p", "depth2img-empty", this.view);
+    this.empty = this.ui.make("div", "depth2img-empty", this.view);
+    this.emptyText = this.ui.make("p", "", this.empty);
+    this.ui.button("Try the sample scene", this.empty, () => this.sample());
     this.hint(this.config.hint);
     const busy = this.ui.make("div", "depth2img-busy", this.view);
     busy.setAttribute("role", "status");
@@ -405,6 +424,9 @@ export class Stage {
       this.modes[mode] = radio;
     }
     const tools = this.ui.make("div", "depth2img-tools", bar);
+    const large = this.ui.button("Large", tools, () => {}, "Shows the stage over the whole page: key f; Escape brings it back");
+    this.large = new this.parts.large.Large({ document: this.document, root: this.root, label: t("Hover view"), button: large });
+    this.ui.button("Share", tools, () => this.share(), "Saves the hover view as one HTML file that needs nothing else");
     this.ui.button("Save 16-bit", tools, () => this.save(), "Save the adjusted map as a 16-bit PNG");
     this.ui.button("Record loop", tools, (event) => this.record(event.currentTarget), "Save a short video of the hover view");
     const settings = this.ui.make("div", "depth2img-settings", this.root);
@@ -415,6 +437,9 @@ export class Stage {
     this.ui.slider("Movement", hover, { min: 0, max: 2, step: 0.05, value: 1 }, (value) => this.viewer.set({ strength: value }));
     this.ui.slider("Picture to depth", hover, { min: 0, max: 1, step: 0.05, value: 0 }, (value) => this.viewer.set({ blend: value }));
     this.focus = this.ui.slider("Focus plane", hover, { min: 0, max: 1, step: 0.01, value: 0.5 }, (value) => this.viewer.set({ focus: value }));
+    this.over = this.ui.check("Result", hover, () => { this.relief = null; this.paint(); });
+    Object.assign(this.over, { checked: true, disabled: true });
+    this.over.parentElement.title = t("After a job: the result, or else the picture that it was made from");
     if (this.viewer.tiltNeedsConsent) {
       const tilt = this.ui.button("Tilt", hover, async () => { tilt.hidden = await this.viewer.askForTilt(); }, "Look around by tilting the device");
     }
@@ -452,18 +477,8 @@ export class Stage {
   }
 
   hint(text) {
-    this.empty.textContent = text ? this.t(text) : "";
+    this.emptyText.textContent = text ? this.t(text) : "";
     this.empty.hidden = !text;
-  }
-
-  image(url) {
-    if (!url) return null;
-    return new Promise((resolve) => {
-      const image = new Image();
-      image.onload = () => resolve(image);
-      image.onerror = () => resolve(null);
-      image.src = url;
-    });
   }
 }
 

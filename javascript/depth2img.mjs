@@ -42,6 +42,7 @@ class PanelPage {
       result: () => document.querySelector(this.config.result)?.src ?? null,
       interrupt: () => this.interrupt(),
       paint: (blob) => this.upload("region", blob, "region.png"),
+      sample: () => this.trySample(),
     });
     holder.append(this.stage.root);
     this.goodSize = parts.stage.goodSize;
@@ -68,7 +69,7 @@ class PanelPage {
   }
 
   element(name) {
-    return document.getElementById(this.config.ids[name] ?? this.config.size[name] ?? "");
+    return document.getElementById(this.config.ids[name] ?? this.config.page[name] ?? "");
   }
 
   /** The values that the preview depends on. */
@@ -102,14 +103,7 @@ class PanelPage {
   async upload(name, content, title) {
     const mine = (this.uploads += 1);
     const blob = await content;
-    const done = async (what) => {
-      for (let waited = 0; waited < UPLOAD && mine === this.uploads; waited += STEP) {
-        const found = what();
-        if (found) return found;
-        await new Promise((resolve) => setTimeout(resolve, STEP));
-      }
-      return null;
-    };
+    const done = (what) => awaited(what, () => mine === this.uploads);
     const input = await done(() => {
       const found = this.element(name)?.querySelector("input[type=file]");
       if (!found) this.element(name)?.querySelector("button[aria-label=Clear]")?.click();
@@ -117,15 +111,39 @@ class PanelPage {
     });
     if (mine !== this.uploads) return;
     if (blob && input) {
-      const transfer = new DataTransfer();
-      transfer.items.add(new File([blob], title, { type: blob.type }));
-      input.files = transfer.files;
-      input.dispatchEvent(new Event("change", { bubbles: true }));
+      hand(input, blob, title);
       await done(() => this.file(name));
     }
     if (mine !== this.uploads) return;
     this.region = this.file(name);
     this.uploads = 0;
+  }
+
+  /** Put a picture (a Blob) into the page's picture component, or where it has none, into the reference picture. */
+  async give(blob, title) {
+    const name = this.config.page.picture ? "picture" : "reference";
+    if (name === "reference") this.element("source")?.querySelector("input[type=radio][value=reference]")?.click();
+    const input = await awaited(() => {
+      const found = this.element(name)?.querySelector("input[type=file]");
+      if (!found) this.element(name)?.querySelector("button:is([aria-label=Clear], [aria-label='Remove Image'])")?.click();
+      return found;
+    });
+    if (!input) return;
+    hand(input, blob, title);
+    await awaited(() => this.element(name)?.querySelector("canvas, img"));
+  }
+
+  /** Show a newcomer what this is about: the sample scene, and its depth. */
+  async trySample() {
+    await this.give(await (await fetch(this.config.sample)).blob(), "scene.png");
+    this.part("estimate")?.click();
+  }
+
+  /** Place of the shown result in its gallery, counted from 0. */
+  chosen() {
+    const shown = document.querySelector(this.config.result);
+    const all = shown?.closest(".block")?.querySelectorAll(".thumbnail-item img") ?? [];
+    return String(Math.max(0, Array.from(all).findIndex((one) => one.src === shown.src)));
   }
 
   /** Stop waiting; a late answer is ignored. */
@@ -142,7 +160,7 @@ class PanelPage {
 
   onEvent(event) {
     const pressed = (name) => event.type === "click" && event.target.closest?.(`#${CSS.escape(this.config.parts[name])}`);
-    if (pressed("recall")) {
+    if (pressed("recall") || pressed("follow")) {
       this.interrupted = false;
       this.asked = this.signature();
       this.strokesAsked = this.strokes;
@@ -186,6 +204,7 @@ class PanelPage {
     if (result !== this.latest) {
       this.latest = result;
       this.stage.resultChanged();
+      if (result) this.part("follow")?.click();
     }
   }
 
@@ -288,6 +307,24 @@ class PanelPage {
   }
 }
 
+/** What `find` gives as soon as it gives something; null after `UPLOAD`, or once it is not wanted any more. */
+async function awaited(find, wanted = () => true) {
+  for (let waited = 0; waited < UPLOAD && wanted(); waited += STEP) {
+    const found = find();
+    if (found) return found;
+    await new Promise((resolve) => setTimeout(resolve, STEP));
+  }
+  return null;
+}
+
+/** Give a file to an input, as the user would. */
+function hand(input, blob, title) {
+  const transfer = new DataTransfer();
+  transfer.items.add(new File([blob], title, { type: blob.type }));
+  input.files = transfer.files;
+  input.dispatchEvent(new Event("change", { bubbles: true }));
+}
+
 const pages = [];
 
 function refreshStatus() {
@@ -296,7 +333,7 @@ function refreshStatus() {
 
 /** Find the panels and initialise them; safe to call again. */
 export async function start() {
-  const names = ["adjust", "elements", "histogram", "png", "region", "stage", "viewer"];
+  const names = ["adjust", "elements", "histogram", "large", "png", "region", "result", "share", "stage", "viewer"];
   const modules = await Promise.all(names.map(sibling));
   const parts = Object.fromEntries(names.map((name, i) => [name, modules[i]]));
   for (const holder of document.querySelectorAll(".depth2img-stage")) {
@@ -305,8 +342,9 @@ export async function start() {
     page.close();
     pages.push(page);
   }
-  // For the server's side: which preview a button is about.
+  // For the server's side: which preview, and which of a gallery's results, a button is about.
   globalThis.depth2imgShown = (tab) => pages.find((page) => page.config.tab === tab)?.shown ?? "";
+  globalThis.depth2imgChosen = (tab) => pages.find((page) => page.config.tab === tab)?.chosen() ?? "0";
   refreshStatus();
 }
 

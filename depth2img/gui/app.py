@@ -41,10 +41,14 @@ PICTURE_HEIGHT: Final = 420
 FOLDED: Final = {"Sampling": "sampling", "Frame": "frame", "Inpainting": "mask", "Hires": "hires"}
 """Title of an accordion -> the section of the settings in it."""
 
+STARTS: Final = {"denoising_strength": 0.9}
+"""Settings that the page starts with; at the table's 0.75 much of the source's colours is left, whatever depth does."""
+
 SURROUNDINGS: Final = panel.Surroundings(
     watch=["#app-picture", *(f"#app-{name}" for name in in_section("frame", "mask"))],
     width="app-width",
     height="app-height",
+    picture="app-picture",
     result="#app-result .preview > img, #app-result img",
     absent=WEBUI_ONLY,
 )
@@ -101,13 +105,10 @@ class Backend:
             remark=" ".join(filter(None, [remark, *noteworthy(own, options)])),
         )
 
-    def recall(self, session: str) -> tuple[str, str]:
-        """Return data and message for the map of a session's latest job."""
+    def job(self, session: str, place: int = 0) -> view.View | None:
+        """Return the map of a session's latest job; `place` is that of the shown result, of which the first is it."""
         shown = self._jobs.get(session)
-        if shown is None:
-            return view.to_html(None), panel.note("There is no map of a job yet. Generate with depth first.", "bad")
-        text = " ".join(filter(None, ["Of the latest job:", view.describe(shown.depth), shown.remark]))
-        return self.previews.show(shown), panel.note(text)
+        return None if shown is None else dataclasses.replace(shown, result=place == 0)
 
     def interrupt(self, session: str) -> None:
         """Stop the job of a session after the current step."""
@@ -207,7 +208,11 @@ def build(engine: Engine, folder: Path | None = None) -> gr.Blocks:
         folder: where results are saved; None to show them only.
     """
     backend = Backend(engine, folder)
-    defaults = {name: setting.default for name, setting in SETTINGS.items()} | {"cfg_scale": engine.networks.cfg_scale}
+    defaults = (
+        {name: setting.default for name, setting in SETTINGS.items()}
+        | {"cfg_scale": engine.networks.cfg_scale}
+        | STARTS
+    )
     settings: dict[str, Any] = {}
 
     def add(section: str) -> None:
@@ -289,7 +294,7 @@ def _connect(
         fn=lambda *given: backend.estimate(*split(given)), inputs=values, outputs=shown, show_progress="hidden"
     )
     built.interrupt.click(fn=None, cancels=[asked])
-    built.recall.click(fn=backend.recall, inputs=[session], outputs=shown, show_progress="hidden")
+    panel.connect_recall(built, "img2img", backend.previews, backend.job, session)
     panel.connect_reuse(built, "img2img", backend.previews)
     built.refresh.click(fn=backend.status, outputs=[built.status], show_progress="hidden", queue=False)
     address = json.dumps(versions.file_address(ASSETS / "javascript" / "depth2img.mjs"))

@@ -18,6 +18,7 @@ import gradio as gr
 from ..depth.hints import AS_DISTANCES
 from ..errors import NoDepthError
 from ..options import CHECKPOINT, OPTIONS, uses_own_map
+from ..sharing.page import template
 from . import versions, view
 from .components import component
 
@@ -45,6 +46,7 @@ class Surroundings:
     Attributes:
         watch: elements that a preview depends on: after a change in one of them, the preview is marked stale.
         width, height: ids of the size sliders; empty if there are none.
+        picture: id of the picture component; empty if there is none.
         result: the latest result's `img`.
         side: the model's own side in pixels.
         colours: the initial colour map.
@@ -56,6 +58,7 @@ class Surroundings:
     watch: Sequence[str] = ()
     width: str = ""
     height: str = ""
+    picture: str = ""
     result: str = ""
     side: int = 512
     colours: str = "grey"
@@ -73,8 +76,9 @@ class Panel:
         estimate: the button "Estimate depth".
         interrupt: hidden button, pressed by the stage.
         recall: the button "Depth of the last job".
+        follow: hidden button, pressed by the page when another result is shown: its map, if it has one.
         reuse: the button "Use this depth again".
-        shown: hidden text: id of the shown preview.
+        shown: hidden text, which carries the id of the shown preview, or the place of the shown result in its gallery.
         data: hidden HTML with the data for the stage, see `view.to_html`.
         message: HTML under the stage: a description of the map, or what went wrong.
         status: HTML that names the checkpoint in use.
@@ -87,6 +91,7 @@ class Panel:
     estimate: Any
     interrupt: Any
     recall: Any
+    follow: Any
     reuse: Any
     shown: Any
     data: Any
@@ -99,7 +104,8 @@ class Panel:
     @property
     def buttons(self) -> tuple[Any, ...]:
         """All components that are not options."""
-        return self.estimate, self.interrupt, self.recall, self.reuse, self.shown, self.refresh, self.install
+        pressed = self.estimate, self.interrupt, self.recall, self.follow, self.reuse
+        return *pressed, self.shown, self.refresh, self.install
 
 
 def build(
@@ -151,6 +157,7 @@ def build(
                     recall = _button("Depth of the last job", "recall", elem_id)
                     reuse = _button("Use this depth again", "reuse", elem_id)
                 interrupt = gr.Button("Interrupt", visible=versions.HIDDEN, elem_id=elem_id("interrupt"))
+                follow = gr.Button("Depth of the result", visible=versions.HIDDEN, elem_id=elem_id("follow"))
             with gr.Column(scale=5, min_width=260, elem_classes=["depth2img-column"]):
                 add("source")
                 add("adjust")
@@ -175,7 +182,8 @@ def build(
             show_progress="hidden",
             queue=False,
         )
-    return Panel(controls, estimate, interrupt, recall, reuse, shown, data, message, status, refresh, install, added)
+    pressed = estimate, interrupt, recall, follow, reuse
+    return Panel(controls, *pressed, shown, data, message, status, refresh, install, added)
 
 
 def visible(source: str, under_mask: str, range: str, *, directories: bool = False) -> dict[str, bool]:
@@ -225,6 +233,50 @@ def connect_reuse(panel: Panel, tab: str, previews: view.Previews) -> None:
     )
 
 
+def recalled(previews: view.Previews, found: view.View | None) -> tuple[str, str]:
+    """Return data and message for the map of the latest job; None if there is none."""
+    if found is None:
+        error = NoDepthError("There is no map of a job yet.", fix="Generate with depth first.")
+        return view.to_html(None, sentence=str(error)), note(str(error), "bad")
+    text = " ".join(filter(None, ["Of the latest job:", view.describe(found.depth), found.remark]))
+    return previews.show(found), note(text)
+
+
+def connect_recall(
+    panel: Panel, tab: str, previews: view.Previews, find: Callable[[Any, int], view.View | None], job: Any
+) -> None:
+    """Wire "Depth of the last job", and the page's own question for the map of the result that it shows.
+
+    Args:
+        panel: the panel.
+        tab: as in `build`.
+        previews: where what is shown is kept.
+        find: the value of `job` and the result's place in the gallery -> its map, None if there is none.
+        job: component that says which job is meant.
+    """
+
+    def recall(told: Any, chosen: str) -> tuple[str, str]:
+        return recalled(previews, find(told, _place(chosen)))
+
+    def follow(told: Any, chosen: str) -> tuple[Any, Any]:
+        found = find(told, _place(chosen))
+        return (gr.update(), gr.update()) if found is None else recalled(previews, found)
+
+    for button, answer in ((panel.recall, recall), (panel.follow, follow)):
+        button.click(
+            fn=answer,
+            **versions.script(f"(job) => [job, depth2imgChosen('{tab}')]"),
+            inputs=[job, panel.shown],
+            outputs=[panel.data, panel.message],
+            show_progress="hidden",
+        )
+
+
+def _place(chosen: str) -> int:
+    """Read a place in a gallery as the page sends it; 0 if it is none."""
+    return int(chosen) if isinstance(chosen, str) and chosen.isdecimal() and len(chosen) < 6 else 0
+
+
 def in_section(section: str) -> list[str]:
     """Return the options of a section in the order in which the panel shows them."""
     inside = [option for option in OPTIONS.values() if option.section == section]
@@ -262,7 +314,8 @@ def _hint(tab: str) -> str:
 
 
 def _stage(tab: str, elem_id: Callable[[str], str], page: Surroundings) -> str:
-    parts = ("status", "message", "data", "estimate", "interrupt", "refresh", "recall", "reuse", "shown", "install")
+    texts = ("status", "message", "data", "shown")
+    parts = (*texts, "estimate", "interrupt", "refresh", "recall", "follow", "reuse", "install")
     own = [f"#{elem_id(name)}" for name in DEPENDS]
     config = {
         "tab": tab,
@@ -273,7 +326,9 @@ def _stage(tab: str, elem_id: Callable[[str], str], page: Surroundings) -> str:
         "hint": _hint(tab),
         "colour_maps": view.colour_tables(),
         "watch": [*page.watch, *own],
-        "size": {"width": page.width, "height": page.height},
+        "page": {"width": page.width, "height": page.height, "picture": page.picture},
+        "sample": view.sample(),
+        "share": template(),
         "result": page.result or "#depth2img-none",
         "side": page.side,
         "colours": page.colours,

@@ -8,6 +8,7 @@ from __future__ import annotations
 import base64
 import contextlib
 import dataclasses
+import functools
 import html
 import io
 import json
@@ -63,6 +64,7 @@ class View:
         cut: whether the map covers `whole`, so that the page crops it to the box after adjusting it.
         span: farthest and nearest value, in the map's own units; None for its extremes.
         remark: a sentence for the user; empty for none.
+        result: whether the result that the page shows was made with this map.
     """
 
     depth: DepthMap
@@ -73,6 +75,7 @@ class View:
     cut: bool = False
     span: Span | None = None
     remark: str = ""
+    result: bool = False
 
     @property
     def box(self) -> Box | None:
@@ -148,6 +151,7 @@ def to_html(view: View | None, *, sentence: str = "", name: str = "") -> str:
             "depth": _url(encode_map(small, low, high), "png"),
             "size": [small.width, small.height],
             "range": [low, high],
+            "result": view.result,
             "inverted": view.own and not view.depth.distances and looks_inverted(view.depth),
         }
         if view.placement is not None:
@@ -161,6 +165,12 @@ def to_html(view: View | None, *, sentence: str = "", name: str = "") -> str:
             content["cut"] = view.cut
             content["box"] = [left / width, top / height, right / width, bottom / height]
     return f'<span hidden data-view="{html.escape(json.dumps(content))}"></span>'
+
+
+@functools.cache
+def sample() -> str:
+    """Return the sample scene as a data URL."""
+    return _url((Path(__file__).parents[1] / "embedded" / "sample" / "scene.png").read_bytes(), "png")
 
 
 def _new_id() -> str:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
 
 from modules import shared
 
 from depth2img import DepthMapError, read_picture
+from depth2img.depth.resolve import PlacedMap
 from depth2img.depth.scores import FIDELITY, structure
 from depth2img.diffusion.results import MAP_ENDING
 from depth2img.options import CHECKPOINT
@@ -62,20 +64,32 @@ def add_maps(p: Any, processed: Any) -> None:
         processed.images.extend(depth.resized(p.width, p.height).to_image(settings.colour_map()) for depth in distinct)
 
 
-def _save_maps(p: Any, processed: Any, request: Request) -> None:
+def made_with(p: Any, processed: Any, request: Request) -> Iterator[tuple[int, PlacedMap]]:
+    """Yield the place of each generated picture among the result's pictures, and the map that it was made with.
+
+    Args:
+        p: the job.
+        processed: the host's result, before maps are appended; a grid comes first, masks follow each picture.
+        request: of the job; it has used maps.
+    """
     frame = frame_of(p, request)
     extras = (frame.mask is not None) * (bool(shared.opts.return_mask) + bool(shared.opts.return_mask_composite))
-    pictures = processed.images[processed.index_of_first_image :: 1 + extras]
     first = next(iter(request.used.values()))
-    for index, picture in enumerate(pictures):
+    for index, place in enumerate(range(processed.index_of_first_image, len(processed.images), 1 + extras)):
+        batch, position = divmod(index, p.batch_size)
+        used = request.used.get(batch, first)
+        yield place, used[position % len(used)]
+
+
+def _save_maps(p: Any, processed: Any, request: Request) -> None:
+    frame = frame_of(p, request)
+    for place, placed in made_with(p, processed, request):
+        picture = processed.images[place]
         saved = getattr(picture, "already_saved_as", None)
         if saved is None:
             # `p.comment` would be too late: the result has taken over its comments already.
             processed.comments += "Depth maps are saved only beside saved pictures, and this picture was not saved.\n"
             return
-        batch, position = divmod(index, p.batch_size)
-        used = request.used.get(batch, first)
-        placed = used[position % len(used)]
         depth = frame.at_picture_size(placed.depth, placed.whole, picture.size)
         depth.save(beside(Path(saved)))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import json
 import time
 from collections import OrderedDict
@@ -13,7 +14,7 @@ import torch
 from modules import call_queue, devices, images, shared
 from PIL import Image
 
-from depth2img import Depth2ImgError, NoDepthError, PictureError
+from depth2img import Depth2ImgError, PictureError
 from depth2img.depth.adjustments import sequence_span
 from depth2img.depth.hints import noteworthy
 from depth2img.depth.placement import ResizeMode
@@ -23,7 +24,7 @@ from depth2img.io.images import FloatPicture, Picture, read_picture
 from depth2img.options import ADJUSTMENTS, OPTIONS
 
 from ..hosts import host
-from ..jobs import maps
+from ..jobs import maps, results
 from ..jobs.host_frame import HostFrame
 from ..jobs.request import frame_of, load, read_options, request_of
 from .form import Framed
@@ -103,62 +104,63 @@ class Jobs:
 
     def __init__(self, limit: int = 4) -> None:
         self._limit = limit
-        self._views: OrderedDict[str, view.View] = OrderedDict()
+        self._views: OrderedDict[str, dict[int, view.View]] = OrderedDict()
 
     @staticmethod
     def name(timestamp: str, seeds: Any) -> str:
         """Make the key of a job from the time when it began, and its seeds."""
         return json.dumps([timestamp, list(map(int, seeds))])
 
-    def put(self, name: str, shown: view.View) -> None:
-        """Keep the maps of one job."""
+    def put(self, name: str, shown: dict[int, view.View]) -> None:
+        """Keep the maps of one job, at least one: place of the picture in the gallery -> map."""
         self._views[name] = shown
         while len(self._views) > self._limit:
             self._views.popitem(last=False)
 
-    def get(self, info: str) -> view.View:
-        """Return the maps of the job that `generation_info` (JSON) describes.
+    def get(self, info: str, place: int = 0) -> view.View | None:
+        """Return the map of a picture of the job that `generation_info` (JSON) describes.
 
-        Raises:
-            NoDepthError: there was no job, it had no depth, or it is too long ago.
+        Args:
+            info: what the host tells the page about the job.
+            place: of the picture in the gallery; one without a map of its own, such as the grid, gets the first map.
+
+        Returns:
+            The map; None if there was no job, it had no depth, or it is too long ago.
         """
         try:
             told = json.loads(info)
             found = self._views.get(self.name(told["job_timestamp"], told["all_seeds"]))
         except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
-            found = None
+            return None
         if found is None:
-            raise NoDepthError("There is no map of a job yet.", fix="Generate with depth first.")
-        return found
+            return None
+        return found.get(place) or dataclasses.replace(next(iter(found.values())), result=False)
 
 
 JOBS: Final = Jobs()
 
+MOST: Final = 64
+"""Pictures of a job whose maps are kept."""
+
 
 def keep(p: Any, processed: Any) -> None:
-    """Keep the maps of a finished job for `recall`; `processed` is the host's result."""
+    """Keep the maps of a finished job; `processed` is the host's result, before maps are appended to it."""
     request = request_of(p)
-    placed = None if request is None else next((one for used in request.used.values() for one in used), None)
-    if request is None or placed is None:
+    if request is None or not request.used:
         return
     frame, reference = frame_of(p, request), request.sources.reference
     seen = request.seen
     picture = np.round(np.clip(seen[0], 0, 1) * 255).astype(np.uint8) if seen else _in_frame(frame, reference)
-    shown = view.View(
-        placed.raw,
-        picture,
-        _whole(frame),
-        frame.placement,
-        cut=placed.whole is not None,
-        span=sequence_span(request.options, []),
-    )
-    JOBS.put(Jobs.name(shared.state.job_timestamp, processed.all_seeds), shown)
-
-
-def recall(info: str) -> tuple[str, str]:
-    """Return data and message for the map of the latest job."""
-    try:
-        shown = JOBS.get(info)
-    except NoDepthError as error:
-        return failed(error)
-    return PREVIEWS.show(shown), panel.note("Of the latest job: " + view.describe(shown.depth))
+    shown = {}
+    for place, placed in itertools.islice(results.made_with(p, processed, request), MOST):
+        shown[place] = view.View(
+            placed.raw,
+            picture,
+            _whole(frame),
+            frame.placement,
+            cut=placed.whole is not None,
+            span=sequence_span(request.options, []),
+            result=True,
+        )
+    if shown:
+        JOBS.put(Jobs.name(shared.state.job_timestamp, processed.all_seeds), shown)

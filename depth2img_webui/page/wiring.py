@@ -14,7 +14,7 @@ from ..jobs.host_frame import HostFrame
 from . import checkpoints, fetching, status
 from .canvas import SKETCH_ORIGINAL, STROKES, TABS, HostComponents
 from .form import SETTINGS, Form, Framed, frame
-from .preview import PREVIEWS, failed, recall, show
+from .preview import JOBS, PREVIEWS, failed, show
 
 HOST_IDS: Final = {
     "img2img": (*TABS, *(name for name in SETTINGS if name != SKETCH_ORIGINAL)),
@@ -50,6 +50,7 @@ PAGES: Final = {
         ],
         width="img2img_width",
         height="img2img_height",
+        picture="img2img_image",
         result="#img2img_gallery .preview > img, #img2img_gallery img",
     ),
     "txt2img": panel.Surroundings(
@@ -126,7 +127,7 @@ def connect(*, tab: str, built: panel.Panel, toggle: Any, host: HostComponents) 
         )
     built.interrupt.click(fn=None, inputs=[], outputs=[], cancels=[asked])
     info = host[f"generation_info_{tab}"]
-    built.recall.click(fn=recall, inputs=[info], outputs=outputs, show_progress="hidden")
+    panel.connect_recall(built, tab, PREVIEWS, JOBS.get, info)
     panel.connect_reuse(built, tab, PREVIEWS)
     _connect_checkpoints(built)
 

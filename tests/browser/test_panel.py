@@ -164,6 +164,16 @@ def test_a_problem_is_a_sentence_and_leaves_the_map_stale(panel: Panel, page: Pa
     panel.stage.get_by_text("Out of date").wait_for()
 
 
+def test_an_empty_page_offers_the_sample_scene(page: Page) -> None:
+    empty = Panel(page)
+    empty.stage.get_by_role("button", name="Try the sample scene").click()
+    empty.wait("(stage) => stage.dataset.shown && stage.dataset.painted")
+    shown = empty.pixels()
+    assert shown[230, 135].min() > shown[38, 192].max() + 100  # the box is nearer than the sky
+    assert not empty.stage.get_by_role("button", name="Try the sample scene").is_visible()
+    page.locator("#app-picture canvas").first.wait_for()
+
+
 def test_probe_tells_the_value(panel: Panel) -> None:
     panel.flat.hover()
     reading = panel.stage.locator(".depth2img-reading").inner_text()

@@ -24,7 +24,7 @@ gradio = pytest.importorskip("gradio", reason="the extra 'app' is not installed"
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # gradio 3 and its own dependencies
-    from depth2img.gui import app, versions
+    from depth2img.gui import app, panel, versions
 
 SETTINGS = {"prompt": "a red box", "steps": 2, "width": 96, "height": 64}
 DEPTH = [option.default for option in OPTIONS.values()]
@@ -82,7 +82,7 @@ def test_a_map_of_other_proportions_is_brought_into_the_frame_and_says_so(
     _, text = page.estimate(drawn(masked=False), settings, depth)
     page.generate(drawn(masked=False), settings, depth, session="here")
     sentence = "The depth map has other proportions (64 x 96) than the picture (96 x 64)"
-    assert (sentence in text) is (sentence in page.recall("here")[1]) is told
+    assert (sentence in text) is (sentence in panel.recalled(page.previews, page.job("here"))[1]) is told
 
 
 def test_only_masked_sends_the_whole_picture_and_the_box(engine: Engine) -> None:
@@ -123,10 +123,14 @@ def test_a_shared_range_is_shown(engine: Engine) -> None:
 
 def test_depth_of_the_latest_job(engine: Engine) -> None:
     page = app.Backend(engine, None)
-    assert "depth" not in sent(page.recall("a")[0])
+    assert page.job("a") is None and "depth" not in sent(panel.recalled(page.previews, None)[0])
     page.generate(drawn(masked=False), SETTINGS, DEPTH, session="a")
-    assert sent(page.recall("a")[0])["range"] == sent(page.estimate(drawn(masked=False), SETTINGS, DEPTH)[0])["range"]
-    assert "depth" not in sent(page.recall("b")[0])
+    found = sent(panel.recalled(page.previews, page.job("a"))[0])
+    assert found["range"] == sent(page.estimate(drawn(masked=False), SETTINGS, DEPTH)[0])["range"]
+    assert found["result"]
+    after = page.job("a", 1)  # an appended map, which is no result
+    assert after is not None and not after.result
+    assert page.job("b") is None
 
 
 def test_interrupt_stops_the_job_of_its_session_only(engine: Engine) -> None:
@@ -206,3 +210,11 @@ def test_taken_port_and_missing_folder_are_refused(engine: Engine, tmp_path: Pat
             app.serve(engine, port=taken.getsockname()[1], folder=None, open_browser=False)
     with pytest.raises(OptionError, match="no folder"):
         app.serve(engine, port=7861, folder=tmp_path / "nowhere", open_browser=False)
+
+
+def test_the_page_starts_where_depth_shows_what_it_can_do(engine: Engine) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # gradio 3 and its own dependencies
+        blocks = app.build(engine).blocks.values()
+    [strength] = [one for one in blocks if getattr(one, "elem_id", None) == "app-denoising_strength"]
+    assert strength.value == 0.9

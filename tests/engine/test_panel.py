@@ -45,13 +45,13 @@ def test_a_new_row_of_the_table_appears(monkeypatch: pytest.MonkeyPatch, section
 
 
 def test_the_stage_knows_ids_texts_and_colours():
-    page = panel.Surroundings(watch=["#a"], width="w", height="h", result="#r", side=128)
+    page = panel.Surroundings(watch=["#a"], width="w", height="h", picture="p", result="#r", side=128)
     _, blocks = built(page=page)
     (stage,) = [c.value for c in blocks.blocks.values() if "depth2img-stage" in str(getattr(c, "value", ""))]
     config = json.loads(html.unescape(stage.partition('data-config="')[2].rpartition('"')[0]))
     assert config["ids"]["near"] == "x-near" and config["labels"]["near"] == "Near"
     assert config["tooltips"]["near"] == OPTIONS["near"].help
-    assert config["watch"][0] == "#a" and config["size"] == {"width": "w", "height": "h"}
+    assert config["watch"][0] == "#a" and config["page"] == {"width": "w", "height": "h", "picture": "p"}
     assert config["side"] == 128 and set(config["colour_maps"]) >= {"grey", "inferno"}
 
 

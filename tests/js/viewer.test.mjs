@@ -3,7 +3,9 @@ import test from "node:test";
 
 import { heights, limited } from "../../javascript/depth2img-histogram.mjs";
 import { encodeGrey16 } from "../../javascript/depth2img-png.mjs";
-import { contained, goodSize, pixelBox } from "../../javascript/depth2img-stage.mjs";
+import { pixelBox } from "../../javascript/depth2img-result.mjs";
+import { escaped, filled } from "../../javascript/depth2img-share.mjs";
+import { contained, goodSize } from "../../javascript/depth2img-stage.mjs";
 import { bufferSize, direction, eased, stepsFor, tilted } from "../../javascript/depth2img-viewer.mjs";
 import { badgeText, fingerprint, t } from "../../javascript/depth2img.mjs";
 
@@ -82,6 +84,11 @@ test("a 16-bit PNG says what it is", async () => {
   const bytes = new Uint8Array(await blob.arrayBuffer());
   assert.deepEqual([...bytes.slice(1, 4)], [80, 78, 71]);
   assert.deepEqual([...bytes.slice(16, 26)], [0, 0, 0, 2, 0, 0, 0, 2, 16, 0]);
+});
+
+test("what enters a shared page is text, and is not looked through again", () => {
+  assert.equal(escaped(`<b a="1">&'`), "&lt;b a=&quot;1&quot;&gt;&amp;&#x27;");
+  assert.equal(filled("@TITLE@ @DEPTH@ @OTHER@ @TITLE@", { TITLE: "@DEPTH@", DEPTH: "$&" }), "@DEPTH@ $& @OTHER@ @DEPTH@");
 });
 
 test("texts", () => {

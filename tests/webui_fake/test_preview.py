@@ -383,7 +383,7 @@ class TestAfterAJob:
         page = Page(host, "img2img")
         result = host.run(host.img2img(picture_of(1), width=96, height=64))
         info = json.dumps({"job_timestamp": host.shared.state.job_timestamp, "all_seeds": result.all_seeds})
-        data, message = page.press("Depth of the last job", info)
+        data, message = page.press("Depth of the last job", info, "0")
         assert words(message).startswith("Of the latest job: MiDaS")
         values = dict(zip(page_options(), page.defaults, strict=True))
         assert shows(seen(data, (96, 64), values), picture_of(1))
@@ -397,7 +397,7 @@ class TestAfterAJob:
         p.inpaint_full_res_padding, p.mask_blur_x, p.mask_blur_y = 0, 0, 0
         result = host.run(p)
         info = json.dumps({"job_timestamp": host.shared.state.job_timestamp, "all_seeds": result.all_seeds})
-        content = sent(page.press("Depth of the last job", info)[0])
+        content = sent(page.press("Depth of the last job", info, "0")[0])
         assert content["cut"] and content["box"] == [24 / 96, 16 / 64, 72 / 96, 48 / 64]
         assert content["placement"] == {
             "picture": [96, 64],
@@ -406,11 +406,11 @@ class TestAfterAJob:
             "resize_mode": 0,
         }
         values = dict(zip(page_options(), page.defaults, strict=True))
-        assert shows(seen(page.press("Depth of the last job", info)[0], (96, 64), values), picture_of(1), atol=40)
+        assert shows(seen(page.press("Depth of the last job", info, "0")[0], (96, 64), values), picture_of(1), atol=40)
 
     @pytest.mark.parametrize("info", ["", "{}", '{"job_timestamp": "1999", "all_seeds": [1]}', "[]"])
     def test_without_a_job(self, host: Host, info: str) -> None:
-        data, message = Page(host, "img2img").press("Depth of the last job", info)
+        data, message = Page(host, "img2img").press("Depth of the last job", info, "0")
         assert "depth" not in sent(data) and "Generate with depth first" in words(message)
 
     def test_use_again(self, host: Host) -> None:
