@@ -149,13 +149,14 @@ def keep(p: Any, processed: Any) -> None:
     if request is None or not request.used:
         return
     frame, reference = frame_of(p, request), request.sources.reference
-    seen = request.seen
-    picture = np.round(np.clip(seen[0], 0, 1) * 255).astype(np.uint8) if seen else _in_frame(frame, reference)
+    # One per sample of a batch, in the order of the results.
+    seen = [np.round(np.clip(one, 0, 1) * 255).astype(np.uint8) for one in request.seen]
+    pictures = seen or [_in_frame(frame, reference)]
     shown = {}
-    for place, placed in itertools.islice(results.made_with(p, processed, request), MOST):
+    for number, (place, placed) in enumerate(itertools.islice(results.made_with(p, processed, request), MOST)):
         shown[place] = view.View(
             placed.raw,
-            picture,
+            pictures[number % len(pictures)],
             _whole(frame),
             frame.placement,
             cut=placed.whole is not None,

@@ -11,14 +11,16 @@ from stage import COUNT_DRAWS, Panel
 from test_panel import results, saved
 from test_shared_page import seen
 
-NUMBERS = itertools.count()
+PROMPTS = itertools.cycle(
+    ["a red box, night", "a blue sphere, day", "a white cone on a green floor", "a yellow box, red sky"]
+)
 
 
 @pytest.fixture
 def done(panel: Panel) -> Panel:
     """A job of two steps on the two planes."""
     panel.size(128, 128)
-    panel.page.locator("#app-prompt textarea").fill(f"a box, {next(NUMBERS)}")  # another result than the one before
+    panel.page.locator("#app-prompt textarea").fill(next(PROMPTS))  # another result than the one before
     before = panel.stage.get_attribute("data-shown")
     [panel.result] = results(panel)
     panel.wait("(stage, before) => stage.dataset.shown && stage.dataset.shown !== before", before)

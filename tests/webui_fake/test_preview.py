@@ -388,6 +388,25 @@ class TestAfterAJob:
         values = dict(zip(page_options(), page.defaults, strict=True))
         assert shows(seen(data, (96, 64), values), picture_of(1))
 
+    def test_each_picture_of_a_batch_has_its_own_map(self, host: Host) -> None:
+        page = Page(host, "img2img")
+        pictures = [picture_of(1), picture_of(2)]
+        result = host.run(host.img2img(*pictures, batch_size=2, width=96, height=64))
+        info = json.dumps({"job_timestamp": host.shared.state.job_timestamp, "all_seeds": result.all_seeds})
+        values = dict(zip(page_options(), page.defaults, strict=True))
+        first = result.index_of_first_image
+        for number, picture in enumerate(pictures):
+            for label in ("Depth of the last job", "Depth of the result"):
+                data, _ = page.press(label, info, str(first + number))
+                assert sent(data)["result"] and shows(seen(data, (96, 64), values), picture)
+        for place in ("99", "-1", "one", "9" * 400):  # none of the pictures, or nonsense: the first map, of no result
+            content = sent(page.press("Depth of the last job", info, place)[0])
+            assert content["depth"] and content["result"] is (first == 0 and place != "99")
+
+    def test_a_result_without_a_map_changes_nothing(self, host: Host) -> None:
+        data, message = Page(host, "img2img").press("Depth of the result", "{}", "0")
+        assert not isinstance(data, str) and not isinstance(message, str)
+
     def test_recall_of_only_masked_lays_map_and_picture_over_each_other(self, host: Host) -> None:
         """The whole picture's map with the box that the picture was cut from."""
         page = Page(host, "img2img")
