@@ -20,7 +20,7 @@ from safetensors import SafetensorError, safe_open
 
 from ...errors import CheckpointError
 from ...io.atomic import reason, refusing
-from .tensors import EIGHT_BITS, TYPES, Tensors
+from .tensors import EIGHT_BITS, TYPES, Tensors, bytes_of
 
 if TYPE_CHECKING:
     import torch
@@ -124,7 +124,7 @@ class StoredTensors(Tensors):
         count = 1 + sum(step * (side - 1) for step, side in zip(strides, span.shape, strict=True))
         if 0 in span.shape:
             return torch.empty(span.shape, dtype=self.dtype(key))
-        raw = torch.empty(count * torch.empty(0, dtype=dtype).element_size(), dtype=torch.uint8)
+        raw = torch.empty(count * bytes_of(dtype), dtype=torch.uint8)
         try:
             with span.path.open("rb", buffering=0) as file:
                 if _identity(os.fstat(file.fileno())) != self._states[span.path]:

@@ -40,6 +40,11 @@ def kind_of(dtype: torch.dtype) -> str:
     return KINDS[str(dtype).removeprefix("torch.")]
 
 
+def bytes_of(dtype: torch.dtype) -> int:
+    """Return the bytes of an element; torch 2.0 has no `dtype.itemsize`."""
+    return TYPES[kind_of(dtype)][1]
+
+
 Progress = Callable[[int, int], None]
 """Called with the bytes done and the bytes in all."""
 
@@ -169,7 +174,7 @@ class Lazy:
     @property
     def size(self) -> int:
         """Bytes."""
-        return math.prod(self.shape) * self.dtype.itemsize
+        return math.prod(self.shape) * bytes_of(self.dtype)
 
 
 def as_type(lazy: Lazy, dtype: torch.dtype) -> Lazy:

@@ -16,7 +16,7 @@ from ...errors import CheckpointError
 from ...io.atomic import replacing
 from .hashes import sha256_of
 from .opening import open_checkpoint
-from .tensors import Lazy, Progress, kind_of
+from .tensors import Lazy, Progress, bytes_of, kind_of
 
 ALIGNMENT: Final = 8
 """The data begin at a multiple of this, in bytes."""
@@ -49,7 +49,7 @@ def write_safetensors(
             reads back differently.
     """
     # Larger types first, so that each tensor starts at a multiple of its element's size.
-    tensors = sorted(tensors, key=lambda tensor: (-tensor.dtype.itemsize, tensor.key))
+    tensors = sorted(tensors, key=lambda tensor: (-bytes_of(tensor.dtype), tensor.key))
     tell = _halves(progress, sum(tensor.size for tensor in tensors))
     with replacing(path, CheckpointError, what="The checkpoint") as temporary:
         with temporary.open("wb") as file:
