@@ -13,11 +13,9 @@ from typing import Any, Final, TypeVar
 
 import click
 
-from ..diffusion.repeat import read_job
 from ..diffusion.settings import DEVICES, DTYPES, SETTINGS, Settings
 from ..errors import OptionError
 from ..io.pairing import composed
-from ..io.saving import read_infotext
 from ..options import OPTIONS, WEBUI_ONLY, DepthOptions, deciding_payloads
 from ..table import Option
 
@@ -74,6 +72,9 @@ def _from_picture(context: click.Context, _: click.Parameter, picture: Path | No
     """Make the job in a picture's infotext the defaults of the other flags."""
     if picture is None:
         return
+    from ..diffusion.repeat import read_job
+    from ..io.saving import read_infotext
+
     job = read_job(read_infotext(picture))
     for note in job.notes:
         click.echo(f"{picture}: {note}", err=True)

@@ -15,6 +15,7 @@ from depth2img import Engine, Settings
 from depth2img.diffusion.library import Library
 from depth2img.diffusion.lora import with_loras
 from depth2img.diffusion.text import Encoder, encode_text, read_passes
+from depth2img.embedded import open_embedded
 from depth2img.prompts.language import Lora, take_networks
 
 TOLERANCE = 1e-4
@@ -48,18 +49,42 @@ result = [states.tolist(), noise.tolist(), hashes, ti]
 
 
 @pytest.fixture(scope="module")
-def engine(bundled_host: Host) -> Engine:
-    """With the folders of the WebUI, in which there are a random LoRA of every layer, and a learned word."""
-    lora, words = bundled_host.data / "models" / "Lora", bundled_host.data / "embeddings"
-    lora.mkdir(parents=True, exist_ok=True)
+def engine(bundled_host: Host, tmp_path_factory: pytest.TempPathFactory) -> Engine:
+    """With a random LoRA of every layer, and a learned word; the WebUI has both in its own folders.
+
+    The WebUI turns the names of trainers into its own by a rule for two layers per level. The bundled model has one, so
+    the WebUI gets a file with the names of its own modules, which it takes, too.
+    """
+    own, words = tmp_path_factory.mktemp("Lora"), bundled_host.data / "embeddings"
+    (bundled_host.data / "models" / "Lora").mkdir(parents=True, exist_ok=True)
     words.mkdir(exist_ok=True)
-    made = Engine.open("tiny", device="cpu", library=Library(lora, words))
-    save_file(random_lora(made), lora / "clay.safetensors")
+    made = Engine.open("tiny", device="cpu", library=Library(own, words))
+    state = random_lora(made)
+    save_file(state, own / "clay.safetensors")
+    theirs = hosts_names()
+    renamed = {".".join([theirs.get(base, base), part]): state[f"{base}.{part}"] for base, part in map(split, state)}
+    assert renamed.keys() != state.keys() and len(renamed) == len(state)
+    save_file(renamed, bundled_host.data / "models" / "Lora" / "clay.safetensors")
     width = made.networks.text_encoder.config.hidden_size
-    save_file(
-        {"emb_params": torch.randn(2, width, generator=torch.Generator().manual_seed(5))}, words / "qzx.safetensors"
-    )
+    vectors = torch.randn(2, width, generator=torch.Generator().manual_seed(5))
+    save_file({"emb_params": vectors}, words / "qzx.safetensors")
     return made
+
+
+def split(key: str) -> tuple[str, str]:
+    base, _, part = key.partition(".")
+    return base, part
+
+
+def hosts_names() -> dict[str, str]:
+    """Module of the UNet as trainers name it -> as the WebUI names it."""
+    names = {}
+    for entry in open_embedded().key_map:
+        if entry.component == "unet" and len(entry.names) == 1 and entry.ldm.endswith(".weight"):
+            there = entry.ldm.removeprefix("model.diffusion_model.").removesuffix(".weight")
+            here = entry.names[0].removesuffix(".weight")
+            names["lora_unet_" + here.replace(".", "_")] = "lora_unet_" + there.replace(".", "_")
+    return names
 
 
 def random_lora(engine: Engine) -> dict[str, torch.Tensor]:
@@ -118,8 +143,8 @@ def test_the_same_effect(bundled: Host, engine: Engine, prompt: str, record_prop
     if "lora" in prompt:
         _, plain = ours(engine, prompt.partition("<lora:clay")[0] or " a cube", latents, depth)
         assert np.abs(plain - predicted).max() > 100 * TOLERANCE
-    written = engine.library.hashes(engine.library.find(take_networks(prompt)[1]), ())
-    assert written.get("Lora hashes", "") == hashes
+    theirs = Library(bundled.data / "models" / "Lora")
+    assert theirs.hashes(theirs.find(take_networks(prompt)[1]), ()).get("Lora hashes", "") == hashes
     if "qzx" in prompt:
         [tokens] = read_passes(Settings(prompt=prompt), engine.library.words(text.shape[-1]))
         assert engine.library.hashes((), [tokens])["TI hashes"] == words
