@@ -10,6 +10,7 @@ import pytest
 import depth2img
 from depth2img import errors
 from depth2img.errors import (
+    Cancelled,
     CheckpointError,
     Depth2ImgError,
     DepthMapError,
@@ -55,7 +56,8 @@ def test_one_tree(kind):
 
 def test_every_exception_of_the_module_is_in_the_tree():
     found = {value for value in vars(errors).values() if isinstance(value, type) and issubclass(value, Exception)}
-    assert found == {Depth2ImgError, OptionError, *PLAIN}
+    assert found == {Depth2ImgError, OptionError, Cancelled, *PLAIN}
+    assert not issubclass(Cancelled, Depth2ImgError)  # stopping on purpose is no failure, and catching one keeps it
 
 
 @pytest.mark.parametrize("kind", [OptionError, PictureError, DepthMapError])

@@ -138,5 +138,7 @@ def test_what_comfyui_installs_is_what_the_library_needs():
     there = {"numpy", "Pillow", "PyYAML", "safetensors", "torch", "requests", "click"}
     block = dependencies.split("\ndependencies = [")[1].split("]")[0]
     needed = re.findall(r'"([^"]+)"', block)
+    # Of what other depth models need, ComfyUI brings transformers and the hub's client.
+    needed += re.findall(r'"(timm[^"]+)"', dependencies.split("\nestimators = [")[1].split("]")[0])
     assert {re.split(r"[<>=]", line)[0] for line in needed} == names | there
     assert {line for line in listed if not line.startswith("#")} <= set(needed)

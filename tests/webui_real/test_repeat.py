@@ -29,8 +29,8 @@ from ldm.modules.distributions.distributions import DiagonalGaussianDistribution
 Posterior.drawn = getattr(Posterior, "drawn", Posterior.sample)
 Posterior.sample = Posterior.mode if {on!r} else Posterior.drawn
 """
-"""The WebUI draws from the autoencoder's distribution without a seed, so that no two of its own pictures are equal below
-denoising strength 1; here it takes the mean, as the engine does."""
+"""The WebUI draws from the autoencoder's distribution without a seed, so that no two of its own pictures are equal
+below denoising strength 1; here it takes the mean, as the engine does."""
 
 
 def repeated(monkeypatch: pytest.MonkeyPatch, folder: Path, made: Any, source: Image.Image, *more: str) -> Image.Image:
