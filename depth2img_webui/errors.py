@@ -17,6 +17,7 @@ STATUS: Final[Mapping[type[errors.Depth2ImgError], int]] = {
     errors.NoDepthModelError: 422,
     errors.EstimatorError: 500,
     errors.CheckpointError: 500,
+    errors.LibraryError: 500,
     errors.Depth2ImgError: 500,
 }
 """Exception -> HTTP status: 422 for what the request got wrong, 500 for what failed on the server."""

@@ -13,7 +13,6 @@ import pytest
 from PIL import Image
 
 from depth2img import DepthMapError, read_depth_map
-from depth2img.depth.readers import tiff
 from depth2img.depth.readers.tiff import first_size
 from tests.refusing import refused
 
@@ -115,7 +114,7 @@ def test_sixteen_bits_in_several_channels_of_a_tiff() -> None:
 @pytest.mark.parametrize("array", [None, np.zeros((11, 16, 3), np.uint16), np.zeros((10, 17, 3), np.uint16)])
 def test_opencv_must_give_the_size_that_was_checked(array: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     content = cv2.imencode(".tiff", deep_grey())[1].tobytes()
-    monkeypatch.setattr(tiff, "_codecs", lambda: None)  # with imagecodecs, tifffile reads it
+    monkeypatch.setattr("depth2img.depth.readers.tiff._codecs", lambda: None)  # with imagecodecs, tifffile reads it
     monkeypatch.setattr(cv2, "imdecode", lambda *_: array)
     with refused(DepthMapError, got="16 bits unsigned, 3 channels, compression LZW"):
         read_depth_map(content)
