@@ -21,6 +21,7 @@ from safetensors.torch import load_file
 from depth2img import DepthMap, read_depth_map
 from depth2img.checkpoints import to_single_file
 from depth2img.io.atomic import LOCK
+from depth2img.io.saving import save_picture
 from depth2img.options import OPTIONS, WEBUI_ONLY
 from tests.engine import small
 from tests.engine.conftest import Result, Run
@@ -548,10 +549,14 @@ def examples() -> list[str]:
 
 
 @pytest.mark.parametrize("line", examples())
-def test_examples_are_command_lines_that_exist(line: str) -> None:
+def test_examples_are_command_lines_that_exist(line: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from depth2img.cli.root import app
 
     words, command = shlex.split(line)[1:], app
+    monkeypatch.chdir(tmp_path)
+    if "--from" in words:  # the one file that is read with the flags
+        infotext = "a cube\nSteps: 4, Sampler: Euler, Seed: 1"
+        save_picture(np.zeros((8, 8, 3), np.uint8), Path(words[words.index("--from") + 1]), infotext=infotext)
     while isinstance(command, click.Group):
         name, *words = words
         command = command.commands[name]

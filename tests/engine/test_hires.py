@@ -303,4 +303,5 @@ def test_more_steps_than_noise_levels(engine: Engine, steps: list[torch.Tensor],
     """All steps of a weak hires pass are the last of many more."""
     many = {"denoising_strength": 0.0, "hr_denoising_strength": 0.001, "sampler": sampler}
     [made] = engine.generate([picture()], Settings(**{**vars(HIRES), **many}))
-    assert len(steps) == 2 and made.picture.std() > 0
+    calls = 2 * SAMPLERS[sampler].calls - (SAMPLERS[sampler].calls - 1)  # Heun calls once for the last step
+    assert len(steps) == calls and made.picture.std() > 0
