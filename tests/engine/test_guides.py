@@ -23,6 +23,7 @@ from depth2img.checkpoints import to_single_file
 from depth2img.checkpoints.conversion import convert_model
 from depth2img.cli.root import app, main
 from depth2img.diffusion import find
+from depth2img.io.saving import save_picture
 from tests.engine import small
 from tools import gallery, guides
 
@@ -45,6 +46,18 @@ ELSEWHERE = {
 }
 """First word of a command -> where it is run, if not here."""
 
+PARSED = {
+    "--estimator": "test_depth_models.py",
+    "--lora-dir": "test_lora.py",
+    "--embeddings-dir": "test_lora.py",
+    "<lora:clay:0.8>": "test_lora.py",
+    "--from": "test_repeat.py",
+    "last.ckpt": "test_trained.py",
+    "checkpoint-500": "test_trained.py",
+    "unet.safetensors": "test_trained.py",
+}
+"""Argument of a command that wants files of the reader's -> the test file that runs it; here it is only parsed."""
+
 FEW_STEPS = ("generate", "compare")
 
 
@@ -63,6 +76,8 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
         _shape(seed, 160, 128).save(folder / f"{name}.jpg")
     for seed, name in enumerate(("a", "b", "render")):
         _shape(seed, 128, 160).save(folder / f"{name}.png")
+    infotext = "a cube\nSteps: 4, Sampler: Euler, Seed: 1"
+    save_picture(np.asarray(_shape(7, 64, 64)), folder / "00012-1234.png", infotext=infotext)
     mask = Image.new("L", (160, 128))
     mask.paste(255, (40, 30, 100, 90))
     mask.save(folder / "mask.png")
@@ -101,11 +116,11 @@ def _run(words: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
         _remove(Path(arguments[arguments.index("convert") + 2]))
     if arguments[0] in FEW_STEPS and "--steps" not in arguments:
         arguments += ["--steps", "2"]
-    if "--estimator" in arguments or (
+    if not PARSED.keys().isdisjoint(arguments) or (
         arguments[0] in ("batch", "checkpoint", "estimator") and arguments[1] != "convert"
     ):
-        # Wants a cluster, the network, a full-size model or a folder of the reader's: tests of its own run it
-        # (test_batch_guide.py, test_cli.py, test_fetch.py, test_merge.py); here it has to be understood.
+        # These want a cluster, the network or a full-size model: tests of their own run them (test_batch_guide.py,
+        # test_cli.py, test_fetch.py, test_merge.py).
         command: click.Command = app
         while isinstance(command, click.Group):
             command = command.commands[arguments.pop(0)]
