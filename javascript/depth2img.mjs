@@ -3,6 +3,7 @@
 
 const TICK = 400; // milliseconds between looks at what no event tells: pasted values, replaced nodes, new results
 const UPLOAD = 10_000; // milliseconds that an upload may take
+const CANVAS = 1_000; // milliseconds until a picture that can be painted on has its canvas and mask
 const STEP = 20; // milliseconds between looks at an upload
 const SILENT = 3000; // milliseconds without an answer after which a finished request counts as failed
 
@@ -131,6 +132,8 @@ class PanelPage {
     if (!input) return;
     hand(input, blob, title);
     await awaited(() => this.element(name)?.querySelector("canvas, img"));
+    // Where the picture is painted on, Gradio 3.41 makes its canvas and an empty mask after it, and cannot read it before.
+    await new Promise((resolve) => setTimeout(resolve, CANVAS));
   }
 
   /** Show a newcomer what this is about: the sample scene, and its depth. */
