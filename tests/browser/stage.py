@@ -38,6 +38,8 @@ class Panel:
                 self.number(name, value)
         self.part("invert").locator("input").uncheck()
         self.part("append_map").locator("input").uncheck()
+        # Nearness; the choice is hidden where depth does not come from a map.
+        self.part("holds").locator("input[type=radio]").first.evaluate("(radio) => radio.click()")
         self.size(512, 512)
         for name, value in {"Movement": "1", "Picture to depth": "0", "Focus plane": "0.5"}.items():
             self.stage.get_by_label(name).evaluate(
