@@ -28,7 +28,7 @@ JOBS = Jobs(
     txt2img_conditioning=hook.txt2img_conditioning,
     at_step=denoise.at_step,
 )
-"""What the host's adapter calls."""
+"""Functions that the host's adapter calls."""
 
 
 class DepthToImage(scripts.Script):

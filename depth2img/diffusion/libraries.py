@@ -13,7 +13,7 @@ FITTING: Final = {"diffusers": ">=0.30,<0.43", "transformers": ">=4.40,<6"}
 """Package -> the versions that are supported, as in `pyproject.toml`, which a test compares."""
 
 TEXT_PREFIX: Final = "text_model."
-"""What stands before every tensor's name of a stored CLIP text encoder; transformers 5 has no such module any more."""
+"""Prefix of every tensor's name in a stored CLIP text encoder; transformers 5 no longer has that module."""
 
 
 def unfit(package: str, what: str, got: str) -> LibraryError:

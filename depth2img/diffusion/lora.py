@@ -32,7 +32,7 @@ PARTS: Final[Mapping[str, str]] = {
     "down.weight": "down",
     "alpha": "alpha",
 }
-"""How trainers name the parts of a change: kohya, peft, diffusers."""
+"""Names that trainers give to the parts of a LoRA: kohya, peft, diffusers."""
 
 PREFIXES: Final[Mapping[str, Sequence[str]]] = {
     "unet": ("lora_unet_", "unet_", "base_model_model_", ""),

@@ -1,4 +1,4 @@
-"""What a file of Depth Anything or DPT on DINOv2 holds: the names of its tensors, and the sizes of its network.
+"""Contents of a Depth Anything or DINOv2 DPT file: the names of its tensors, and the sizes of its network.
 
 Two layouts are published: the hub's, with transformers' names and a configuration, and the authors' own, with
 `pretrained.*` and `depth_head.*` and without one. Sizes come from the tensors' shapes; what shapes do not tell comes

@@ -1,4 +1,4 @@
-"""What differs between the Gradio versions that the panel meets: 3.41 and 4.40 in hosts, the current 6 in the app.
+"""Differences between the Gradio versions that the panel meets: 3.41 and 4.40 in hosts, the current 6 in the app.
 
 Everything else of Gradio that the panel uses is the same in all of them.
 """

@@ -82,7 +82,7 @@ MAPS: Final = Kind("depth_map", "depth map", "-depth", PICTURES | {".npy", ".npz
 MASKS: Final = Kind("mask", "mask", "-mask", PICTURES)
 
 UNMATCHED: Final = ("stop", "without", "skip")
-"""What `depth2img batch` does with pictures without a partner: it runs nothing; makes them without; leaves them out."""
+"""Choices of `depth2img batch` for pictures without a partner: run nothing, make them without, or leave them out."""
 
 
 @dataclasses.dataclass(frozen=True)

@@ -37,7 +37,7 @@ class Word:
 
 @dataclass(frozen=True)
 class Chunk:
-    """What one run of the text encoder sees.
+    """Input of one run of the text encoder.
 
     Attributes:
         tokens: 77 ids: start, 75 tokens, end; ends fill it up.

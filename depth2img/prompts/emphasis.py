@@ -29,7 +29,7 @@ class Piece:
 
     @property
     def is_break(self) -> bool:
-        """Whether it ends the chunk instead: the word BREAK, which the WebUI gives the weight -1."""
+        """True if it ends the chunk instead: the word BREAK, to which the WebUI gives the weight -1."""
         return self.text == "BREAK" and self.weight == -1
 
 

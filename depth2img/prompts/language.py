@@ -53,7 +53,7 @@ class Part:
 
 @dataclass(frozen=True)
 class Prompt:
-    """What a prompt and a negative prompt mean in one pass.
+    """Meaning of a prompt and a negative prompt in one pass.
 
     Attributes:
         parts: of the prompt, in order; at least one.

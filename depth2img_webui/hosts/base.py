@@ -50,7 +50,7 @@ class Halves:
 
 @dataclasses.dataclass(frozen=True)
 class Jobs:
-    """What a host's adapter calls during its jobs.
+    """Functions that a host's adapter calls during its jobs.
 
     Attributes:
         running: encloses a whole job.
@@ -69,7 +69,7 @@ class Jobs:
 
 
 class Host(Protocol):
-    """What the extension asks of the WebUI that it runs in; nothing else knows which one it is.
+    """Interface to the WebUI that the extension runs in; nothing else knows which one it is.
 
     A `model` is what the host calls a checkpoint: one in memory (`shared.sd_model`), or an entry of its list.
     """

@@ -1,4 +1,4 @@
-"""What AUTOMATIC1111 and the relatives that came from it have in common: jobs, conditioning, and the denoiser."""
+"""Seams that AUTOMATIC1111 and its forks have in common: jobs, conditioning, and the denoiser."""
 
 from __future__ import annotations
 

@@ -36,7 +36,7 @@ Shown = tuple[str, Any, Any]
 
 
 class Outcome(NamedTuple):
-    """What came of a file that is there.
+    """Outcome for a file that is there.
 
     Attributes:
         text: for the user.
@@ -51,7 +51,7 @@ class Outcome(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Goods:
-    """What one of the panel's two parts downloads.
+    """Files that one of the panel's two parts downloads.
 
     Attributes:
         kind: of the table's entries.

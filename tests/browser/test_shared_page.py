@@ -44,7 +44,7 @@ def opened(browser: Browser, tmp_path: Path) -> Iterator[Page]:
 
 
 def seen(page: Page, x: float = 0.5, y: float = 0.5) -> np.ndarray[Any, Any]:
-    """What the page shows with the pointer at a place, parts of the canvas."""
+    """Read what the page shows with the pointer at a place, parts of the canvas."""
     canvas = page.locator("canvas")
     box = canvas.bounding_box()
     assert box is not None

@@ -1,4 +1,4 @@
-"""What the nodes declare, and what those of them do that need no host."""
+"""Declarations of the nodes, and the work of those that need no host."""
 
 from __future__ import annotations
 

@@ -24,7 +24,7 @@ from depth2img.errors import CheckpointError
 from tests.engine import small
 
 HUGE = [10**9, 2**63, -1, 0, 1.5, float("inf"), float("nan"), "x", "9" * 5000, True, None, [], {}, [[]], {"a": 1}]
-"""What may stand in place of any value."""
+"""Values that may stand in place of any other."""
 
 
 @pytest.fixture(scope="module")

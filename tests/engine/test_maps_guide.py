@@ -108,7 +108,7 @@ def test_commands_run(folder: Path, run: Run, monkeypatch: pytest.MonkeyPatch) -
 
 @pytest.mark.parametrize("words", [words for words in COMMANDS if "--depth" in words], ids=lambda words: words[6])
 def test_each_map_is_the_scene_s(words: list[str], folder: Path, run: Run) -> None:
-    """What `generate` is told, `adjust` makes a file of."""
+    """Write by `adjust` the map that `generate` is told to use."""
     source = words[words.index("--depth") + 1]
     rest = words[words.index("--depth") + 2 :]
     done = run("adjust", source, "-o", "made.png", *rest, "--json")

@@ -1,4 +1,4 @@
-"""What differs between Gradio's versions: what we use is what the installed one knows."""
+"""Differences between Gradio's versions: what we use is what the installed one knows."""
 
 from __future__ import annotations
 

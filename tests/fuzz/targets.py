@@ -45,7 +45,7 @@ from depth2img.options import value_from_infotext
 from tests.fuzz import served
 
 FOLDER = Path(tempfile.gettempdir()) / f"depth2img-fuzz-{os.getpid()}"
-"""Where readers of files get their bytes, and the WebUI's stand-in its folder; `close` removes it."""
+"""Folder from which readers get their bytes, and the WebUI's stand-in its files; `close` removes it."""
 
 
 def picture(content: bytes) -> None:

@@ -60,7 +60,7 @@ ROUNDED = Size("0.20 MB", 190_000, 210_000)
 """The size of `content()` as a page would round it."""
 
 Act = Callable[["Handler"], None]
-"""How one request is answered."""
+"""Answer to one request."""
 
 
 class Handler(BaseHTTPRequestHandler):

@@ -89,12 +89,12 @@ NOWHERE = {
     "matplotlib",
     "torchvision",
 }
-"""What the library never imports."""
+"""Modules that the library never imports."""
 
 COMMANDS = ("estimate", "generate", "compare", "app", "demo")
 
 HEAVY = {*ROOMS, *NOWHERE, "fastapi", "omegaconf", "pandas", "pytorch_lightning", "scipy"}
-"""What `import depth2img` must not bring in, directly or through others."""
+"""Modules that `import depth2img` must not bring in, directly or through others."""
 
 
 def imported(path: Path) -> Iterator[str]:

@@ -1,4 +1,4 @@
-"""What is said about a user's depth map: the same sentences everywhere, and none about a good map."""
+"""Hints about a user's depth map: the same sentences everywhere, and none about a good map."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the numbers of a map mean: distances become inverse depth, holes are filled, infinity is farthest."""
+"""Meaning of the numbers in a map: distances become inverse depth, holes are filled, infinity is farthest."""
 
 from __future__ import annotations
 

@@ -24,7 +24,7 @@ TEXTS = [name for name, option in OPTIONS.items() if option.kind == "text"]
 IMAGES = [name for name, option in OPTIONS.items() if option.kind == "image"]
 
 HOST_KEY = re.compile(r"\w[\w \-/]+")
-"""What the host takes for a key in an infotext (modules/infotext_utils.py, `re_param_code`; 1.10.1)."""
+"""Pattern of what the host takes for a key in an infotext (modules/infotext_utils.py, `re_param_code`; 1.10.1)."""
 
 
 def values_of(option: Option) -> st.SearchStrategy[Any]:

@@ -1,4 +1,4 @@
-"""What is shared of the hover view: the page, the relief without a browser, films and stereo pairs."""
+"""Shared forms of the hover view: the page, the relief without a browser, films and stereo pairs."""
 
 from __future__ import annotations
 

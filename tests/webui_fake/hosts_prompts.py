@@ -87,7 +87,7 @@ def load_encoder(encode: Callable[[torch.Tensor], torch.Tensor], words: Any = No
 
 
 class Reader:
-    """What the WebUI makes of a prompt: tokens, weights and states.
+    """Return what the WebUI makes of a prompt: tokens, weights and states.
 
     Args:
         encode: see `load_encoder`.

@@ -44,7 +44,7 @@ OBJECTS = {
     "model_data": ("modules/sd_models.py", ("SdModelData",)),
     "model_hijack": ("modules/sd_hijack.py", ("StableDiffusionModelHijack",)),
 }
-"""What these names stand for in the adapter, also as attributes: `params.denoiser` is a denoiser."""
+"""Meaning of these names in the adapter, also as attributes: `params.denoiser` is a denoiser."""
 
 
 @functools.cache

@@ -1,4 +1,4 @@
-"""What is put on a job, when it comes off, and where errors surface."""
+"""Attributes put on a job, when they come off, and where errors surface."""
 
 from __future__ import annotations
 

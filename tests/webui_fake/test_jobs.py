@@ -1,4 +1,4 @@
-"""What a job decides: which picture, which map, which part of it, over which range, in which step."""
+"""Decisions of a job: which picture, which map, which part of it, over which range, in which step."""
 
 from __future__ import annotations
 

@@ -15,7 +15,7 @@ TRUTH = np.load(CASES / "hw.npy")
 
 
 def run(host: Host, name: str, **options: Any) -> tuple[np.ndarray, list[str]]:
-    """What the sampler gets of one of the cases, and the comments under the result."""
+    """Return what the sampler gets of one of the cases, and the comments under the result."""
     picture = ramp().resize((128, 128))
     p = host.img2img(picture, args=({"depth_map": CASES / name, **options},), width=128, height=128)
     host.run(p)

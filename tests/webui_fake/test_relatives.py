@@ -72,7 +72,7 @@ def bundled(host: Host) -> Any:
 
 
 def jobs(host: Host, at_step: Any = lambda step: None) -> Any:
-    """What an adapter calls, with nothing behind it but `at_step`."""
+    """Functions that an adapter calls, with nothing behind it but `at_step`."""
 
     @contextlib.contextmanager
     def running(p: Any) -> Iterator[None]:

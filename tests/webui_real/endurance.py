@@ -46,7 +46,7 @@ result = {
 """Run in the host's process."""
 
 EXACT = ("jobs", "callbacks", "patches", "hooks", "attributes", "temporary", "files")
-"""What must not change at all between two moments at which nothing runs."""
+"""Figures that must not change at all between two moments at which nothing runs."""
 
 
 def install(folder: Path) -> Path:

@@ -24,7 +24,7 @@ from PIL import Image
 ROOT = Path(__file__).resolve().parents[2]
 TOOL = ROOT / "tools" / "random_checkpoint.py"
 RELATIVE = Path(os.environ.get("WEBUI_DIR", ""), "modules_forge").is_dir()
-"""Whether the host is Forge or a relative of it."""
+"""True if the host is Forge or a relative of it."""
 
 CPU = ["--use-cpu", "all", "--no-half", "--precision", "full", "--no-download-sd-model"]
 CPU += ["--disable-console-progressbars"]
@@ -33,7 +33,7 @@ START_SECONDS = 240
 JOB_SECONDS = 600
 
 STARTED = "Startup time:"
-"""What the host prints at last. It cannot bear a request between its page and its API: then it adds middleware to an
+"""Last line that the host prints. It cannot bear a request between its page and its API: then it adds middleware to an
 application that has begun to serve, and ends."""
 
 OFFLINE = {

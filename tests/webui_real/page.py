@@ -85,7 +85,7 @@ class DepthPanel:
 
     @property
     def toggle(self) -> Locator:
-        """What to click to switch depth on or off: 1.6 has no checkbox there, and an open panel is one that is on."""
+        """Return the switch of depth: 1.6 has no checkbox there, and an open panel is one that is on."""
         return self.checkbox if self.checkbox.count() else self.header
 
     @property

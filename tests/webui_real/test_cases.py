@@ -58,7 +58,7 @@ def agreement(values: np.ndarray) -> float:
 
 
 def conditioned(host: Host) -> np.ndarray:
-    """What the sampler got of depth at the last step, (h, w)."""
+    """Return the depth that the sampler got at the last step, (h, w)."""
     shape, values, _ = host.conditionings()[-1]
     return np.array(values, np.float32).reshape(shape)[0, 0]
 
@@ -108,7 +108,7 @@ def test_in_a_job_over_the_api(bundled: Host, files: dict[str, Path], name: str)
 
 @pytest.mark.skipif(not CHROMIUM, reason="needs Chromium (Debian: apt-get install chromium)")
 def test_uploaded_in_the_panel(page: Page, bundled: Host, files: dict[str, Path], readable: list[str]) -> None:
-    """What the stage shows of each file, and what the sampler gets of one with holes."""
+    """Compare what the stage shows of each file, and what the sampler gets of one with holes."""
     panel = DepthPanel(page, "img2img")
     panel.show_tab()
     for element, number in (("width", 128), ("height", 128), ("steps", 1)):

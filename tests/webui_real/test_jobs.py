@@ -14,7 +14,7 @@ from PIL import Image
 
 LCM = pytest.param("LCM", marks=pytest.mark.needs("LCM"))
 OURS = "n.startswith('_depth2img')"
-"""Whether a name is of what the extension puts on `p`."""
+"""Code that tells whether a name is of what the extension puts on `p`."""
 
 
 def conditionings(host: Host) -> list[np.ndarray]:

@@ -99,7 +99,7 @@ def test_our_infotext_is_the_webuis(mean: Host, monkeypatch: pytest.MonkeyPatch,
 
 @pytest.mark.parametrize("sampler", ["Euler", "DPM++ 2M", "DDIM"])
 def test_the_webuis_own_spread(bundled: Host, record_property: Any, sampler: str) -> None:
-    """What its draw does to a picture, for comparison: two of its own of one job, after different jobs before it."""
+    """Measure its draw, for comparison: two of its own of one job, after different jobs before it."""
     source = photograph("astronaut", *SIZE)
     fields = {**JOB, "sampler_name": sampler, "denoising_strength": 0.6}
     made = []

@@ -15,7 +15,7 @@ INSIDE = {
     "postprocess_image": ("jobs.results", "score"),
     "postprocess": ("page.preview", "keep"),
 }
-"""What the host calls during a job -> (module, function) of ours that runs in it."""
+"""Method that the host calls during a job -> (module, function) of ours that runs in it."""
 
 
 @pytest.mark.parametrize("hook", INSIDE)

@@ -40,7 +40,7 @@ BATCH: Final = {"cpu": 8, "cuda": 128}
 
 @dataclass(frozen=True)
 class Judges:
-    """What judges pictures: the two networks and the mean relative depth (S, S) of the training scenes."""
+    """Judges of pictures: the two networks and the mean relative depth (S, S) of the training scenes."""
 
     style: StyleNet
     joints: JointNet

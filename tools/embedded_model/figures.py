@@ -16,7 +16,7 @@ from tools.embedded_model.primitives import extents
 
 Array = npt.NDArray[np.float64]
 PARTS: Final = ("skin", "hair", "chest", "upper_arm", "forearm", "pelvis", "thigh", "shin", "foot", "skirt")
-"""What of a figure has a colour of its own."""
+"""Parts of a figure that have a colour of their own."""
 
 JOINTS: Final = ("head", "neck", "shoulder", "shoulder", "elbow", "elbow", "wrist", "wrist",
                  "hip", "hip", "knee", "knee", "ankle", "ankle")  # fmt: skip

@@ -46,7 +46,7 @@ FOG_COLOUR: Final = (0.78, 0.80, 0.82)
 
 @dataclass(frozen=True)
 class Light:
-    """How a light word changes a picture.
+    """Change that a light word makes to a picture.
 
     `tint` multiplies every colour. `fog_density` (1/metre) gives the share of fog
     1 - exp(-density * depth), at most `fog_limit`; the sky, infinitely far, has `fog_limit`.

@@ -67,7 +67,7 @@ class Packed:
 
 @dataclass(frozen=True)
 class Buffers:
-    """What every look of B scenes shares, at S * OVERSAMPLING pixels a side.
+    """Data that every look of B scenes shares, at S * OVERSAMPLING pixels a side.
 
     Attributes:
         slot, item: uint8 (B, H, W).

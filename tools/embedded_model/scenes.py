@@ -35,7 +35,7 @@ def part_slots(item: int) -> dict[str, int]:
 
 @dataclass(frozen=True)
 class Item:
-    """What a caption names: a solid of a kind, or a figure (`kind` "figure") in a pose."""
+    """Item that a caption names: a solid of a kind, or a figure (`kind` "figure") in a pose."""
 
     kind: str
     pose: str = ""

@@ -78,7 +78,7 @@ def stack_looks(
 
 @dataclass(frozen=True)
 class Seen:
-    """What a style's function gets of N looks: buffers (N, H, W), flat colours (N, 3, H, W), light rows (N, 7)."""
+    """Input of a style's function for N looks: buffers (N, H, W), flat colours (N, 3, H, W), light rows (N, 7)."""
 
     buffers: Buffers
     colour: Tensor
@@ -87,7 +87,7 @@ class Seen:
     noise: Tensor
 
     def is_slot(self, *names: str) -> Tensor:
-        """Where one of the surroundings' slots is seen."""
+        """Return the mask of one of the surroundings' slots."""
         out = self.buffers.slot == SLOT[names[0]]
         for name in names[1:]:
             out = out | (self.buffers.slot == SLOT[name])
@@ -95,7 +95,7 @@ class Seen:
 
     @property
     def thing(self) -> Tensor:
-        """Where an item is seen, not its surroundings."""
+        """Return the mask of the items, without their surroundings."""
         return self.buffers.slot >= len(SURROUNDINGS)
 
 

@@ -1,4 +1,4 @@
-"""What the diffusion model is trained on, encoded once: latents, depth conditioning, token rows."""
+"""Training data of the diffusion model, encoded once: latents, depth conditioning, token rows."""
 
 from __future__ import annotations
 

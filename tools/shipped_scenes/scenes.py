@@ -21,7 +21,7 @@ FloatArray = npt.NDArray[np.float32]
 SIDE: Final = 128
 OVERSAMPLING: Final = 2
 COLOUR_TABLE: Final = np.array([COLOURS[name] for name in COLOUR_NAMES[:BACKGROUND_COLOURS]], dtype=np.float32)
-"""What the shipped model knows: neither pink nor black."""
+"""Colours that the shipped model knows: neither pink nor black."""
 TRAINING_SEEDS: Final = range(0, 6000)
 HELD_OUT_SEEDS: Final = range(9_000_000, 9_001_000)
 

@@ -30,7 +30,7 @@ START, END = "<|startoftext|>", "<|endoftext|>"
 PAD: Final = "!"
 """The entry with id 0."""
 SPECIAL: Final = {"<start_of_text>": VOCABULARY - 2, "<end_of_text>": VOCABULARY - 1}
-"""How OpenCLIP writes start and end."""
+"""OpenCLIP's tokens for the start and the end of a text."""
 
 
 def _merges() -> list[str]:

@@ -141,7 +141,7 @@ _NEEDED: Final[Mapping[tuple[str, str], Callable[..., object]]] = {
     ("torch._utils", "_rebuild_tensor_v3"): _rebuild_typed_tensor,
     ("torch._utils", "_rebuild_parameter"): _rebuild_parameter,
 }
-"""What weights are made of, and what it gets."""
+"""Names that a pickle of weights needs, and the stand-ins that they get."""
 
 _USUAL: Final = frozenset({
     # What the WebUI lets through too (modules/safe.py); nothing of it is needed.

@@ -36,7 +36,7 @@ TOKEN: Final = re.compile(
 
 @dataclass(frozen=True)
 class Weights:
-    """Where the weights of a file are.
+    """Location of a model's weights in a file.
 
     Attributes:
         names: name of each tensor as Stable Diffusion's own files have it -> its name in the file.
@@ -147,7 +147,7 @@ def _below(prefix: str, bare: Mapping[str, str], nested: Collection[str]) -> dic
 
 @dataclass(frozen=True)
 class Unet:
-    """Where a UNet is.
+    """Location of a UNet in a file.
 
     Attributes:
         prefix: what is before its names.

@@ -32,7 +32,7 @@ OpenCV knows the first two, but not of half and double floats.
 """
 
 PREDICTORS: Final = {False: (1, 2), True: (1, 2, 3)}
-"""Whether imagecodecs is installed -> TIFF's numbers of the predictors that tifffile can undo."""
+"""True with imagecodecs installed, False without -> TIFF's numbers of the predictors that tifffile can undo."""
 
 MOST_BYTES: Final = 2 * images.MAX_BYTES
 """Unpacked size of all channels: the largest map in float64."""
